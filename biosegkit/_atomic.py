@@ -1,0 +1,178 @@
+"""A file exists only when whole: write beside the target, flush, fsync, replace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import FileError
+
+__all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "write_bytes", "write_json", "write_npy"]
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder that becomes ``target`` when the block ends without error.
+
+    The temporary keeps the target's ending so that writers that look at it do the same thing. An error in the block
+    removes the temporary and leaves an older ``target`` as it was.
+
+    Raises
+    ------
+    FileError
+        When the folder cannot be written (read-only, no space, quota).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder) / "a.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     (Path(folder) / "a.txt").read_text()
+    'whole'
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}"[-200:])
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise FileError(
+            f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
+            remedy="free space or choose another output folder; an older file, if any, is unchanged",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Like :func:`atomic_path` for a folder; an older folder is moved aside, replaced, then removed."""
+    target = Path(target)
+    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}"[-200:])
+    old = target.with_name(f".{os.getpid()}.old.{target.name}"[-200:])
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise FileError(
+            f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
+            remedy="free space or choose another output folder; an older one, if any, is unchanged",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable (a no-op where folders cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(target: str | Path, data: bytes) -> None:
+    """Write bytes atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(target: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given, with a final newline. NaN and infinity become null."""
+    write_bytes(target, (json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, paths, tuples and non-finite floats as plain JSON values."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_json(path: str | Path, limit: int = 256 << 20) -> Any:
+    """Read JSON of at most ``limit`` bytes.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, larger than the limit, or not JSON.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > limit:
+            raise FileError(f"{path.stat().st_size} bytes", file=path, expected=f"at most {limit} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"no readable JSON ({error})", file=path, remedy="restore the file or make it again") from error
+
+
+def write_npy(target: str | Path, array: npt.NDArray[Any]) -> str:
+    """Write an array as .npy atomically and return its CRC-32 as eight hexadecimal digits."""
+    array = np.ascontiguousarray(array)
+    with atomic_path(target) as temporary, temporary.open("wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+    return _crc(array)
+
+
+def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) -> npt.NDArray[Any]:
+    """Read an .npy file, never unpickling; with ``crc`` a damaged file is refused.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, cut, holds objects, or its checksum differs.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)  # noqa: TID251 - the wrapper itself
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"no readable array ({error})", file=path, remedy="delete it; it is made again") from error
+    if crc is not None and _crc(array) != crc:
+        raise FileError("a checksum that differs", file=path, expected=crc, remedy="delete it; it is made again")
+    return array
+
+
+def _crc(array: npt.NDArray[Any]) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)):08x}"
+
+
+def sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file as hexadecimal digits, read in pieces of 4 MiB."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as handle:
+        while piece := handle.read(4 << 20):
+            digest.update(piece)
+            if progress:
+                progress(len(piece))
+    return digest.hexdigest()
