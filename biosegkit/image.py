@@ -1,0 +1,237 @@
+"""Image and Labels: two types, so that interpolation never needs a flag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DataError
+from .grid import Grid, Turn
+
+__all__ = ["Image", "Labels", "Task", "smallest_unsigned"]
+
+Task = Literal["semantic", "instance"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Intensities on a grid.
+
+    Parameters
+    ----------
+    array : ndarray, (C, *grid.shape)
+        Real numbers of any dtype; anything that can be sliced like an array and has a dtype will do.
+    grid : Grid
+        The geometry.
+    channels : tuple of str
+        One name per channel; empty names it ``channel 0`` and so on.
+    source : str
+        The file it came from, for messages.
+    notes : tuple of str
+        What was repaired on reading; kept in the provenance of every output.
+
+    Examples
+    --------
+    >>> Image(np.zeros((1, 4, 5)), Grid.regular((4, 5))).channels
+    ('channel 0',)
+    """
+
+    array: Array
+    grid: Grid
+    channels: tuple[str, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if tuple(self.array.shape[1:]) != self.grid.shape:
+            raise DataError(f"an array of shape {self.array.shape}", file=self.source or None,
+                            expected=f"(channels, {', '.join(map(str, self.grid.shape))}), the shape of the grid")
+        if self.array.dtype.kind not in "buif":
+            raise DataError(f"voxels of type {self.array.dtype}", file=self.source or None, expected="real numbers",
+                            remedy="save magnitude or single channels")
+        names = self.channels or tuple(f"channel {i}" for i in range(self.array.shape[0]))
+        if len(names) != self.array.shape[0]:
+            raise DataError(f"{len(names)} channel names for {self.array.shape[0]} channels",
+                            file=self.source or None, remedy="correct channel_names in dataset.json")
+        object.__setattr__(self, "channels", tuple(names))
+
+    def turned(self, turn: Turn) -> Image:
+        """Axes exchanged and reversed, world positions kept."""
+        return replace(self, array=turn.apply(self.array), grid=self.grid.turned(turn))
+
+    def noted(self, *notes: str) -> Image:
+        """The same image with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Classes or objects on a grid: canonical inside, the user's own values outside.
+
+    Parameters
+    ----------
+    array : ndarray of unsigned integers, grid.shape
+        0 is background, then 1, 2, … without gaps (``values`` may name classes absent here).
+    grid : Grid
+        The geometry.
+    values : ndarray of int64, (n,)
+        ``values[i]`` is what the user calls ``i``; ``values[0]`` is the background's.
+    task : {"semantic", "instance"}
+        Whether numbers name classes or objects.
+    ignore : ndarray of bool, grid.shape, optional
+        Voxels without annotation: out of loss, metrics, sampling and fingerprint (fault L9).
+    ignore_value : int, optional
+        The user's value for them, written again on output.
+
+    Examples
+    --------
+    >>> labels = Labels.from_values(np.array([[0, 70000], [9, 9]]), Grid.regular((2, 2)), "instance")
+    >>> labels.array.tolist(), labels.values.tolist(), labels.restored().tolist()
+    ([[0, 2], [1, 1]], [0, 9, 70000], [[0, 70000], [9, 9]])
+    """
+
+    array: Array
+    grid: Grid
+    values: npt.NDArray[np.int64]
+    task: Task
+    ignore: npt.NDArray[np.bool_] | None = None
+    ignore_value: int | None = None
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if tuple(self.array.shape) != self.grid.shape:
+            raise DataError(f"labels of shape {self.array.shape}", file=self.source or None,
+                            expected=f"{self.grid.shape}, the shape of the grid")
+        if self.array.dtype.kind != "u":
+            raise DataError(f"canonical labels of type {self.array.dtype}", expected="unsigned integers",
+                            remedy="build labels with Labels.from_values")
+
+    @classmethod
+    def from_values(
+        cls,
+        array: Array,
+        grid: Grid,
+        task: Task,
+        *,
+        ignore_value: int | None = None,
+        mapping: Mapping[int, int] | None = None,
+        source: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> Labels:
+        """Canonical labels from an array of the user's values.
+
+        ``mapping`` renames values first (``--map 255=1``). Floats within 1e-3 of integers are accepted (L3);
+        ids of any size become sequential (L1).
+
+        Raises
+        ------
+        DataError
+            For fractional (L3) or negative (L4) values.
+        """
+        whole = _integers(array, source)
+        if mapping:
+            whole = _mapped(whole, mapping)
+        ignore = None if ignore_value is None else whole == ignore_value
+        values, flat = np.unique(whole, return_inverse=True)
+        if ignore is not None and ignore.any():
+            position = int(np.searchsorted(values, ignore_value))
+            lookup = np.arange(values.size) - (np.arange(values.size) > position)
+            flat, values = lookup[flat], np.delete(values, position)
+            flat = np.where(ignore.reshape(flat.shape), 0, flat)
+        if values.size and values[0] < 0:
+            bad = values[values < 0]
+            raise DataError(f"negative label values {bad[:5].tolist()}", file=source or None,
+                            expected="0 for background and positive values", remedy=f"--map {bad[0]}=0")
+        return cls._canonical(values, flat, whole.shape, grid, task, ignore, ignore_value, source, notes)
+
+    @classmethod
+    def _canonical(cls, values: Array, flat: Array, shape: tuple[int, ...], grid: Grid, task: Task,  # noqa: PLR0913
+                   ignore: Array | None, ignore_value: int | None, source: str, notes: tuple[str, ...]) -> Labels:
+        """Put background first (also where the array has none, as then its background voxels are the ignored ones)."""
+        if values.size == 0 or values[0] != 0:
+            background = np.zeros(1, np.int64)
+            ignored = 0 if ignore is None else ignore.reshape(flat.shape)
+            flat = np.where(ignored, 0, flat + 1) if ignore is not None else flat + 1
+            values = np.concatenate([background, values])
+        dtype = smallest_unsigned(values.size - 1)
+        return cls(flat.astype(dtype).reshape(shape), grid, values.astype(np.int64), task, ignore, ignore_value,
+                   source, notes)
+
+    @property
+    def count(self) -> int:
+        """Number of classes or objects named in ``values``, without background."""
+        return len(self.values) - 1
+
+    def restored(self) -> Array:
+        """The user's values again, in the smallest unsigned dtype that holds them."""
+        top = max(int(self.values.max(initial=0)), self.ignore_value or 0)
+        lookup = self.values.astype(smallest_unsigned(top))
+        out = lookup[self.array]
+        if self.ignore is not None and self.ignore_value is not None:
+            out[self.ignore] = self.ignore_value
+        return np.asarray(out)
+
+    def as_classes(self, class_values: Sequence[int]) -> Labels:
+        """The same labels numbered by a table of classes: voxel ``i`` means ``class_values[i]``.
+
+        Raises
+        ------
+        DataError
+            If a value is present that the table does not know (fault L5).
+        """
+        table = np.asarray(class_values, dtype=np.int64)
+        present = self.values[np.unique(self.array)]
+        unknown = sorted(set(present.tolist()) - set(table.tolist()) - {0})
+        if unknown:
+            raise DataError(f"label values {unknown}", file=self.source or None,
+                            expected=f"one of {sorted(set(table.tolist()))}", remedy=f"--map {unknown[0]}=VALUE")
+        position = {int(v): i for i, v in enumerate(table)}
+        lookup = np.array([position.get(int(v), 0) for v in self.values], dtype=smallest_unsigned(len(table) - 1))
+        return replace(self, array=lookup[self.array], values=table, task="semantic")
+
+    def turned(self, turn: Turn) -> Labels:
+        """Axes exchanged and reversed, world positions kept."""
+        ignore = None if self.ignore is None else turn.apply(self.ignore)
+        return replace(self, array=turn.apply(self.array), grid=self.grid.turned(turn), ignore=ignore)
+
+
+def _integers(array: Array, source: str) -> Array:
+    """Integer values of a label array; floats only if they are whole (fault L3)."""
+    if array.dtype.kind in "bui":
+        return array.astype(np.uint8) if array.dtype.kind == "b" else array
+    if array.dtype.kind != "f":
+        raise DataError(f"labels of type {array.dtype}", file=source or None, expected="integers")
+    rounded = np.rint(array)
+    with np.errstate(invalid="ignore"):
+        off = ~(np.abs(array - rounded) <= 1e-3)
+    if off.any():
+        first = tuple(int(i) for i in np.argwhere(off)[0])
+        raise DataError(f"{int(off.sum())} fractional label values, first {array[first]!s} at {first}",
+                        file=source or None, expected="whole numbers (within 0.001)",
+                        remedy="export the labels as integers with nearest-neighbour interpolation")
+    return rounded.astype(np.int64)
+
+
+def _mapped(array: Array, mapping: Mapping[int, int]) -> Array:
+    """Values renamed all at once, so that 1=2 and 2=1 exchange."""
+    out = array.astype(np.int64)
+    for old, new in mapping.items():
+        out[array == old] = new
+    return out
+
+
+def smallest_unsigned(top: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype that holds ``top``.
+
+    Examples
+    --------
+    >>> smallest_unsigned(255), smallest_unsigned(70000)
+    (dtype('uint8'), dtype('uint32'))
+    """
+    return np.min_scalar_type(max(int(top), 0))

@@ -1,0 +1,58 @@
+"""What a segmenter is and what it returns: the only thing batch, evaluate and napari know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from .image import Image, Labels
+
+__all__ = ["MapPredictor", "Prediction", "Predictor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The result of segmenting one image.
+
+    Parameters
+    ----------
+    labels : Labels
+        On the grid of the input.
+    objects : dict of 1-D arrays
+        Columns of equal length, one row per object (``id``, ``score``, ``area``, centroid, box, …); empty for classes.
+    maps : dict of ndarray, (C, *space), optional
+        Probability or distance maps on the input grid, when asked for.
+    notes : tuple of str
+        What was repaired or approximated.
+    """
+
+    labels: Labels
+    objects: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    maps: Mapping[str, npt.NDArray[np.float32]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that segments: a bundle, an ensemble, an official model, a classical segmenter."""
+
+    def predict(self, image: Image) -> Prediction:
+        """Segment one image."""
+        ...
+
+
+@runtime_checkable
+class MapPredictor(Predictor, Protocol):
+    """A predictor with dense maps, so that thresholds can be moved without running the network again."""
+
+    def maps(self, image: Image) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Dense maps on the image's grid."""
+        ...
+
+    def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float]) -> Prediction:
+        """Labels from maps."""
+        ...
