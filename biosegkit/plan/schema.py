@@ -1,0 +1,247 @@
+"""Plan: the complete, readable, editable description of a model; each decision carries its reason.
+
+A plan rebuilds preprocessing, network, training and decoding. It is plain data: frozen pydantic models with a schema
+number; unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from biosegkit._atomic import read_json, write_json
+from biosegkit.errors import PlanError
+
+__all__ = [
+    "SCHEMA",
+    "Architecture",
+    "Augmentation",
+    "Channel",
+    "Configuration",
+    "Decision",
+    "LabelTable",
+    "Plan",
+    "Preprocessing",
+    "Training",
+]
+
+#: Version of the plan's schema; a reader for every older one is kept.
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decision(_Frozen):
+    """One thing that was decided, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+class Channel(_Frozen):
+    """How one input channel is normalised.
+
+    ``mean``, ``std``, ``low`` and ``high`` are the data set's foreground statistics (percentiles 0.5 and 99.5); only
+    the scheme ``ct`` uses them to normalise, all schemes to warn about unlike units (fault V11).
+    """
+
+    name: str
+    scheme: Literal["zscore", "ct", "rescale_to_0_1", "rgb_to_0_1", "percentile", "none"]
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+class LabelTable(_Frozen):
+    """What the numbers mean.
+
+    Parameters
+    ----------
+    names, values : tuples
+        One name and one user value per class; index 0 is background. Instance tasks have ``background`` and ``object``.
+    regions : tuple of (name, class indices), optional
+        Overlapping unions of classes that are predicted instead of the classes, painted in this order.
+    ignore_value : int, optional
+        The user's value of voxels without annotation.
+    """
+
+    task: Literal["semantic", "instance"]
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    ignore_value: int | None = None
+    mapping: dict[int, int] = Field(default_factory=dict)
+
+
+class Preprocessing(_Frozen):
+    """From a file to the array a network sees.
+
+    ``transpose`` orders the canonical axes (slices, the coarsest axis, first); ``resample`` is False where images are
+    used at the spacing they have.
+    """
+
+    channels: tuple[Channel, ...]
+    transpose: tuple[int, ...]
+    use_nonzero_mask: bool = False
+    crop_to_nonzero: bool = True
+    resample: bool = True
+    unit: str = "px"
+
+
+class Architecture(_Frozen):
+    """A network's topology, one entry per stage from full resolution down."""
+
+    name: str = "unet"
+    features: tuple[int, ...]
+    kernels: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    norm: Literal["instance", "group", "batch"] = "instance"
+    deep_supervision: bool = True
+
+
+class Configuration(_Frozen):
+    """Working resolution and sampling of one network: patch and lattice step in voxels, spacing in the plan's unit."""
+
+    name: Literal["2d", "3d_fullres", "3d_lowres"]
+    ndim: int
+    spacing: tuple[float, ...]
+    median_shape: tuple[int, ...]
+    patch: tuple[int, ...]
+    batch: int
+    tile_step: tuple[int, ...]
+    batch_dice: bool = False
+    architecture: Architecture
+
+
+class Augmentation(_Frozen):
+    """Probabilities and ranges (reference rules: nnU-Net's defaults scaled by ``strength``)."""
+
+    rotation: float = 0.2
+    rotation_degrees: tuple[float, ...] = (30.0, 30.0, 30.0)
+    scaling: float = 0.2
+    scale_range: tuple[float, float] = (0.7, 1.4)
+    dummy_2d: bool = False
+    noise: float = 0.1
+    blur: float = 0.2
+    brightness: float = 0.15
+    contrast: float = 0.15
+    low_resolution: float = 0.25
+    gamma_inverted: float = 0.1
+    gamma: float = 0.3
+    invert: float = 0.0
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+    transpose_axes: tuple[int, ...] = ()
+
+
+class Training(_Frozen):
+    """How the weights are found. ``steps`` is an integer: the clock is not in the plan."""
+
+    steps: int
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.99
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    warmup: float = 0.05
+    final_fraction: float = 0.0
+    clip_norm: float = 12.0
+    average: float = 0.0
+    average_window: float = 0.1
+    foreground: float = 0.33
+    foreground_per_batch: bool = False
+    loss: str = "default"
+    augmentation: Augmentation = Augmentation()
+    workers: int = 0
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    validation_fraction: float = 0.1
+    folds: int = 1
+    steps_per_epoch: int = 250
+    checkpoint_seconds: float = 60.0
+
+
+class Budget(_Frozen):
+    """What was asked for and what was measured, in seconds and bytes."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    step_seconds: float | None = None
+    validation_seconds: float | None = None
+    device: str = "cpu"
+
+
+class Plan(_Frozen):
+    """The complete description of a model.
+
+    Examples
+    --------
+    >>> Plan.model_json_schema()["title"]
+    'Plan'
+    """
+
+    schema_version: int = SCHEMA
+    name: str
+    preset: str
+    seed: int = 0
+    fingerprint: str = ""
+    labels: LabelTable
+    preprocessing: Preprocessing
+    configuration: Configuration
+    alternatives: dict[str, Configuration] = Field(default_factory=dict)
+    method: str
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    training: Training
+    budget: Budget = Budget()
+    decisions: tuple[Decision, ...] = ()
+
+    def write(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Plan:
+        """Read a plan.
+
+        Raises
+        ------
+        PlanError
+            If it was made by a newer schema or a key is missing, unknown or of another type.
+        """
+        return cls.from_data(read_json(path), str(path))
+
+    @classmethod
+    def from_data(cls, data: Any, file: str = "plan") -> Plan:
+        """A plan from plain data; ``file`` names it in errors."""
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int) or not 1 <= version <= SCHEMA:
+            raise PlanError(f"a plan of schema {version}", file=file, expected=f"schema 1 to {SCHEMA}",
+                            remedy="update biosegkit or make the plan again")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise PlanError(f"{error.error_count()} wrong entries, first {where}: {first['msg']}", file=file,
+                            remedy="correct the entry or make the plan again") from error
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything that changes the model (decision texts and measured seconds do not)."""
+        text = self.model_copy(update={"decisions": (), "budget": Budget()}).model_dump_json()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def preprocessing_hash(self) -> str:
+        """SHA-256 over what changes preprocessed arrays; the key of the store."""
+        c = self.configuration
+        text = (self.preprocessing.model_dump_json() + self.labels.model_dump_json()
+                + repr((c.ndim, c.spacing, c.name.startswith("2d"))))
+        return hashlib.sha256(text.encode()).hexdigest()
