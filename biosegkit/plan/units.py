@@ -89,7 +89,7 @@ def memory_text(size: float) -> str:
     ('8.0GB', '1.5kB', '12B')
     """
     unit = "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the unit reached is the answer
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(size) < 1024 or unit == "TB":
             break
         size /= 1024
