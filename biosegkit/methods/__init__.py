@@ -1,0 +1,39 @@
+"""Instance methods: a literal table from name to a frozen dataclass of options."""
+
+from __future__ import annotations
+
+from biosegkit.methods.decoding import average_precision, decode, oracle
+from biosegkit.methods.distance import Distance
+from biosegkit.methods.protocol import (
+    Block,
+    Decisions,
+    Head,
+    Method,
+    ObjectTable,
+    Requirements,
+    State,
+    Tunable,
+)
+from biosegkit.methods.semantic import Semantic
+
+__all__ = [
+    "METHODS",
+    "Block",
+    "Decisions",
+    "Distance",
+    "Head",
+    "Method",
+    "ObjectTable",
+    "Requirements",
+    "Semantic",
+    "State",
+    "Tunable",
+    "average_precision",
+    "decode",
+    "oracle",
+]
+
+METHODS: dict[str, type[Semantic] | type[Distance]] = {
+    "semantic": Semantic,
+    "distance": Distance,
+}

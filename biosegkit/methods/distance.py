@@ -1,0 +1,167 @@
+"""Objects by the distance to their own border: a foreground map and a distance map, decoded by basins.
+
+Inside every object the network learns the distance to the nearest voxel that is not of the object (Euclidean, with
+spacing), by default divided by the object's maximum, so that touching objects are parted by a valley and the height
+of a peak does not depend on size.
+
+Limits: an object cut by the edge of the patch is taken to go on beyond it, so its maximum is that of the visible part;
+encode on a larger patch and crop if objects are of the size of the patch. Objects at most two voxels wide have no
+valley between them when they touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import OptionError
+from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.methods.protocol import (
+    ArrayDict,
+    Block,
+    Decisions,
+    Head,
+    ObjectTable,
+    Requirements,
+    State,
+    TensorDict,
+    Tunable,
+)
+
+__all__ = ["Distance"]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Options of the distance method.
+
+    Parameters
+    ----------
+    normalize : {"object", "scale"}
+        Divide distances by the maximum of their object, or by ``scale`` (then clipped at 1).
+    scale : float, optional
+        A length in units of the spacing; needed for ``normalize="scale"``.
+    activation : {"linear", "sigmoid"}
+        How the distance head becomes a map; linear outputs are clamped to 0..1.
+    background_weight : float
+        Weight of the background (where the distance is 0) in the distance term, foreground being 1.
+    distance_weight : float
+        Factor of the distance term in the loss.
+    batch_dice : bool
+        Pool the Dice sums over the batch.
+    keep_unseeded : bool
+        Keep foreground no peak of which exceeds the seed threshold, as objects of its own.
+
+    Examples
+    --------
+    >>> [head.name for head in Distance().heads(2)]
+    ['foreground', 'distance']
+    """
+
+    normalize: Literal["object", "scale"] = "object"
+    scale: float | None = None
+    activation: Literal["linear", "sigmoid"] = "linear"
+    background_weight: float = 0.1
+    distance_weight: float = 1.0
+    batch_dice: bool = True
+    keep_unseeded: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be trained."""
+        if self.normalize not in ("object", "scale") or self.activation not in ("linear", "sigmoid"):
+            raise OptionError(f"normalize={self.normalize!r}, activation={self.activation!r}")
+        if self.normalize == "scale" and not (self.scale or 0.0) > 0.0:
+            raise OptionError(f"scale={self.scale}", expected="a positive length for normalize='scale'")
+
+    @property
+    def tunables(self) -> dict[str, Tunable]:
+        """Foreground and seed thresholds, prominence and smallest size."""
+        return {
+            "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
+            "seed": Tunable(
+                0.5, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"
+            ),
+            "prominence": Tunable(0.05, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
+            "min_size": Tunable(4, 0, 1e9, 5, "smallest object in voxels"),
+        }
+
+    def heads(self, ndim: int) -> tuple[Head, ...]:
+        """A foreground probability and a distance."""
+        return Head("foreground", 1, "sigmoid"), Head("distance", 1, self.activation)
+
+    def requirements(self, diameters_px: Sequence[float]) -> Requirements:
+        """The network must see the border of an object from its centre: half the largest diameter."""
+        sizes = np.asarray(diameters_px, float)
+        context = int(np.ceil(sizes.max() / 2)) + 1 if sizes.size else 1
+        notes = []
+        if sizes.size and float(np.quantile(sizes, 0.05)) < 3.0:
+            notes.append("objects less than 3 voxels wide cannot be told apart where they touch")
+        return Requirements(context, None, 3, tuple(notes))
+
+    def encode(
+        self, labels: npt.NDArray[Any], spacing: Sequence[float], valid: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[ArrayDict, ArrayDict]:
+        """Foreground 0/1 and distance 0..1 (both float32, ``(*space)``), with their weights."""
+        known = np.ones(labels.shape, bool) if valid is None else valid
+        distance = boundary_distance(labels, spacing, valid=None if valid is None or valid.all() else valid)
+        inside = (labels > 0) & known
+        half = 0.5 * min(float(s) for s in spacing)
+        if self.normalize == "object":
+            _, maxima, dense = object_max(np.where(inside, labels, 0), distance)
+            top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
+        else:
+            top = np.float32(self.scale or 1.0) + half
+        # Half a voxel is taken off, so that the map is about 0 on the border surface and valleys are deep. An object
+        # without any border in sight has an infinite distance: it is 1 all over.
+        with np.errstate(invalid="ignore"):
+            scaled = np.where(np.isinf(distance), 1.0, (distance - half) / np.maximum(top - half, half))
+        target = np.where(inside, np.clip(scaled, 0.0, 1.0), 0.0).astype(np.float32)
+        weight = known.astype(np.float32)
+        near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
+        return (
+            {"foreground": inside.astype(np.float32), "distance": target},
+            {"foreground": weight, "distance": near.astype(np.float32)},
+        )
+
+    def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
+        """Dice and binary cross-entropy on the foreground, smooth L1 on the distance."""
+        from biosegkit.losses import bce_dice, masked_smooth_l1
+
+        terms = bce_dice(
+            outputs["foreground"], targets["foreground"], weights["foreground"], batch_dice=self.batch_dice
+        )
+        predicted = outputs["distance"].float()
+        if self.activation == "sigmoid":
+            predicted = predicted.sigmoid()
+        distance = masked_smooth_l1(predicted, targets["distance"], weights["distance"])
+        return {**terms, "distance": distance * self.distance_weight}
+
+    def activate(self, outputs: TensorDict) -> TensorDict:
+        """Probability of foreground and distance in 0..1, in float32."""
+        distance = outputs["distance"].float()
+        distance = distance.sigmoid() if self.activation == "sigmoid" else distance.clamp(0.0, 1.0)
+        return {"foreground": outputs["foreground"].float().sigmoid(), "distance": distance}
+
+    def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
+        """Flip; distances have no direction."""
+        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+
+    def ideal(self, targets: ArrayDict) -> ArrayDict:
+        """The targets with a channel axis."""
+        return {name: targets[name][None].astype(np.float32) for name in ("foreground", "distance")}
+
+    def local(self, maps: ArrayDict, block: Block) -> State:
+        """Basins of the height ``distance × foreground`` and the graph that joins them."""
+        raise NotImplementedError
+
+    def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
+        """Which basins are one object, which objects survive, and their ids."""
+        raise NotImplementedError
+
+    def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
+        """Labels of the core and the rows of the objects that begin in it."""
+        raise NotImplementedError
