@@ -1,0 +1,1 @@
+"""Recipes: data for ``biosegkit run``, not code."""
