@@ -1,4 +1,4 @@
-"""Labels as sequential numbers, connected components, and a union-find whose result depends on nothing but its input."""
+"""Labels as sequential numbers, connected components, and a union-find that depends on nothing but its input."""
 
 from __future__ import annotations
 

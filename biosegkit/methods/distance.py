@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -30,6 +31,7 @@ from biosegkit.methods.protocol import (
     State,
     TensorDict,
     Tunable,
+    checked_thresholds,
 )
 
 __all__ = ["Distance"]
@@ -155,13 +157,17 @@ class Distance:
         return {name: targets[name][None].astype(np.float32) for name in ("foreground", "distance")}
 
     def local(self, maps: ArrayDict, block: Block) -> State:
-        """Basins of the height ``distance × foreground`` and the graph that joins them."""
-        raise NotImplementedError
+        """Basins of the height ``distance × foreground`` and the graph that joins them; needs one voxel of halo."""
+        foreground = np.clip(maps["foreground"][0], 0.0, 1.0)
+        return basin_state(
+            foreground * maps["distance"][0], foreground, self.tunables["foreground"].low, block
+        )
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
-        """Which basins are one object, which objects survive, and their ids."""
-        raise NotImplementedError
+        """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""
+        used = checked_thresholds(self.tunables, thresholds)
+        return resolve_basins(states, used, self.keep_unseeded)
 
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
-        """Labels of the core and the rows of the objects that begin in it."""
-        raise NotImplementedError
+        """Labels (uint32) of the core and the rows of the objects that begin in it."""
+        return paint_basins(state, decisions)

@@ -1,0 +1,309 @@
+"""Watershed without thresholds: basins of one block, and the graph that joins them across its faces.
+
+Every voxel points to its highest neighbour (diagonals included) in the total order (height, then smaller linear
+index in the full image), or is a root; trees are basins. Two basins are joined by their *pass*: the largest, over
+neighbouring voxel pairs, of the lower of the two heights; and likewise of the lower of the two foregrounds. All of it is
+decided by a voxel and its neighbours, so a block with one voxel of halo knows it exactly: a tree that leaves the
+block is a *fragment* that remembers where it goes. Heights are whole numbers, so ties are ties on every machine.
+
+Only voxels whose foreground exceeds a floor take part; the floor lies at or below every threshold used later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.kernels.threads import spread
+
+__all__ = ["TOP", "Fragments", "fragments", "quantise"]
+
+TOP = 65535
+Ints = npt.NDArray[np.int64]
+
+_EXIT = -2
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Trees of one block, numbered in raster order of their last voxel inside the block.
+
+    ``fragment`` (int32, core shape) is -1 outside the domain. Per fragment: ``root``, the linear index (full image) of
+    its last voxel, ``peak``, the height there, and ``leads_to``, the voxel of another block it goes on to, or -1.
+    Edges: ``a < b``, ``height``, ``foreground``. Links to voxels of other blocks: ``link_a``, ``link_to`` (linear
+    index), ``link_height``, ``link_foreground``. ``face_voxel`` and ``face_fragment`` let other blocks find this one.
+    """
+
+    fragment: npt.NDArray[np.int32]
+    root: Ints
+    peak: Ints
+    leads_to: Ints
+    edges: Ints
+    links: Ints
+    face: Ints
+
+
+def quantise(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """Values of 0..1 in steps of 1/65535, rounded to nearest; outside is clipped, NaN is 0.
+
+    Examples
+    --------
+    >>> quantise(np.array([-1.0, 0.5, 2.0])).tolist()
+    [0, 32768, 65535]
+    """
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    out = np.empty(flat.size, np.uint16)
+    _quantise(flat, out)
+    return out.reshape(values.shape)
+
+
+def fragments(
+    height: npt.NDArray[np.uint16],
+    foreground: npt.NDArray[np.uint16],
+    floor: int,
+    before: tuple[int, int, int],
+    after: tuple[int, int, int],
+    start: tuple[int, int, int],
+    full: tuple[int, int, int],
+    workers: int = 1,
+) -> Fragments:
+    """Cut one block into fragments of basins.
+
+    Parameters
+    ----------
+    height, foreground : ndarray of uint16, (Z, Y, X)
+        The block with its halo.
+    floor : int
+        Voxels with a foreground above it take part.
+    before, after : tuple of int
+        Halo voxels in front and behind on every axis (one, or none at the border of the image).
+    start, full : tuple of int
+        First voxel of the core in the full image, and the shape of the full image.
+    workers : int
+        Threads; the result does not depend on them.
+
+    Examples
+    --------
+    >>> h = np.array([[[1, 5, 2, 7, 1]]], np.uint16)
+    >>> zero = (0, 0, 0)
+    >>> parts = fragments(h, np.full_like(h, 9), 0, zero, zero, zero, (1, 1, 5))
+    >>> parts.fragment.tolist(), parts.peak.tolist(), parts.edges.tolist()
+    ([[[0, 0, 1, 1, 1]]], [5, 7], [[0, 1, 2, 9]])
+    """
+    core = tuple(n - b - a for n, b, a in zip(height.shape, before, after, strict=True))
+    parent = np.empty(core, np.int64)
+    place = (np.array(before), np.array(start), np.array(full))
+    spread(
+        lambda lo, hi: _point(height, foreground, floor, place, parent, lo, hi), core[0] * core[1], workers
+    )
+    label = np.full(core, -1, np.int32)
+    count = _trees(parent.reshape(-1), label.reshape(-1))
+    root, peak, leads_to = (np.full(count, -1, np.int64) for _ in range(3))
+    _roots(height, foreground, place, parent, label, root, peak, leads_to)
+    raw, outside = _pairs(height, foreground, floor, place, label, count)
+    face = _face(label, np.array(before), np.array(after), place)
+    return Fragments(label, root, peak, leads_to, raw, outside, face)
+
+
+@numba.njit(cache=True, nogil=True)
+def _quantise(values, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Round half up in one pass; a NaN fails both comparisons."""
+    for i in range(values.size):
+        v = values[i]
+        if v >= np.float32(1.0):
+            out[i] = 65535
+        elif v > np.float32(0.0):
+            out[i] = np.uint16(np.float64(v) * 65535.0 + 0.5)
+        else:
+            out[i] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _best(height, foreground, floor, z, y, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Offset of the highest voxel of the neighbourhood, as a number 0..26 (13 is the voxel itself).
+
+    Offsets run in raster order, so among equal heights the first seen has the smallest linear index.
+    """
+    nz, ny, nx = height.shape
+    top = np.int64(-1)
+    best = 13
+    for dz in range(-1 if z > 0 else 0, 2 if z + 1 < nz else 1):
+        for dy in range(-1 if y > 0 else 0, 2 if y + 1 < ny else 1):
+            for dx in range(-1 if x > 0 else 0, 2 if x + 1 < nx else 1):
+                h = np.int64(height[z + dz, y + dy, x + dx])
+                if h > top and foreground[z + dz, y + dy, x + dx] > floor:
+                    top = h
+                    best = (dz + 1) * 9 + (dy + 1) * 3 + dx + 1
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def _point(height, foreground, floor, place, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Parent of every voxel in the core rows ``lo..hi``: core linear index, itself, -1 outside the domain, -2 - code
+    for a parent in another block."""
+    before = place[0]
+    cz, cy, cx = parent.shape
+    for r in range(lo, hi):
+        z, y = r // cy, r % cy
+        for x in range(cx):
+            az, ay, ax = z + before[0], y + before[1], x + before[2]
+            if foreground[az, ay, ax] <= floor:
+                parent[z, y, x] = -1
+                continue
+            code = _best(height, foreground, floor, az, ay, ax)
+            pz, py, px = z + code // 9 - 1, y + code // 3 % 3 - 1, x + code % 3 - 1
+            if 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx:
+                parent[z, y, x] = (pz * cy + py) * cx + px
+            else:
+                parent[z, y, x] = _EXIT - code
+
+
+@numba.njit(cache=True, nogil=True)
+def _trees(parent, label):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Number the ends of trees in raster order, then let every voxel follow its parents, painting the path."""
+    count = 0
+    for i in range(parent.size):
+        if parent[i] == i or parent[i] <= _EXIT:
+            label[i] = count
+            count += 1
+    for i in range(parent.size):
+        if parent[i] == -1 or label[i] >= 0:
+            continue
+        k = i
+        while label[k] < 0:
+            k = parent[k]
+        found = label[k]
+        k = i
+        while label[k] < 0:
+            label[k] = found
+            k = parent[k]
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _roots(height, foreground, place, parent, label, root, peak, leads_to):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Facts of every tree end."""
+    before, start, full = place
+    cz, cy, cx = parent.shape
+    for z in range(cz):
+        for y in range(cy):
+            for x in range(cx):
+                p = parent[z, y, x]
+                if p != (z * cy + y) * cx + x and p > _EXIT:
+                    continue
+                k = label[z, y, x]
+                gz, gy, gx = z + start[0], y + start[1], x + start[2]
+                root[k] = (gz * full[1] + gy) * full[2] + gx
+                peak[k] = height[z + before[0], y + before[1], x + before[2]]
+                if p <= _EXIT:
+                    code = _EXIT - p
+                    gz, gy, gx = gz + code // 9 - 1, gy + code // 3 % 3 - 1, gx + code % 3 - 1
+                    leads_to[k] = (gz * full[1] + gy) * full[2] + gx
+
+
+@numba.njit(cache=True, nogil=True)
+def _sweep(height, foreground, floor, place, label, sink):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Visit every forward pair of neighbours that lie in different fragments or in different blocks.
+
+    Without ``sink`` only count: pairs inside per smaller fragment, pairs to the outside. With it, fill.
+    """
+    counts, inner, outer = sink
+    before, start, full = place
+    fill = inner.shape[0] > 0 or outer.shape[0] > 0
+    cz, cy, cx = label.shape
+    nz, ny, nx = height.shape
+    outside = 0
+    for z in range(cz):
+        for y in range(cy):
+            for x in range(cx):
+                a = np.int64(label[z, y, x])
+                if a < 0:
+                    continue
+                az, ay, ax = z + before[0], y + before[1], x + before[2]
+                for code in range(14, 27):
+                    dz, dy, dx = code // 9 - 1, code // 3 % 3 - 1, code % 3 - 1
+                    bz, by, bx = az + dz, ay + dy, ax + dx
+                    if bz >= nz or by < 0 or by >= ny or bx < 0 or bx >= nx:
+                        continue
+                    qz, qy, qx = z + dz, y + dy, x + dx
+                    if qz < cz and 0 <= qy < cy and 0 <= qx < cx:
+                        b = np.int64(label[qz, qy, qx])
+                        if b < 0 or b == a:
+                            continue
+                        i, j = min(a, b), max(a, b)
+                        if fill:
+                            at = counts[i]
+                            inner[at, 0] = j
+                            inner[at, 1] = min(height[az, ay, ax], height[bz, by, bx])
+                            inner[at, 2] = min(foreground[az, ay, ax], foreground[bz, by, bx])
+                        counts[i] += 1
+                    elif foreground[bz, by, bx] > floor:
+                        if fill:
+                            outer[outside, 0] = a
+                            outer[outside, 1] = (
+                                ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
+                            )
+                            outer[outside, 2] = min(height[az, ay, ax], height[bz, by, bx])
+                            outer[outside, 3] = min(foreground[az, ay, ax], foreground[bz, by, bx])
+                        outside += 1
+    return outside
+
+
+@numba.njit(cache=True, nogil=True)
+def _pairs(height, foreground, floor, place, label, count):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Edges between fragments, one row each in order of (a, b), and links to voxels of other blocks."""
+    counts = np.zeros(count + 1, np.int64)
+    none = np.empty((0, 3), np.int64)
+    outside = _sweep(height, foreground, floor, place, label, (counts, none, np.empty((0, 4), np.int64)))
+    starts = np.zeros(count + 1, np.int64)
+    for i in range(count):
+        starts[i + 1] = starts[i] + counts[i]
+    total = starts[count]
+    inner = np.empty((total, 3), np.int64)
+    outer = np.empty((outside, 4), np.int64)
+    cursor = starts.copy()
+    if total + outside > 0:
+        _sweep(height, foreground, floor, place, label, (cursor, inner, outer))
+    edges = np.empty((total, 4), np.int64)
+    slot = np.full(count, -1, np.int64)
+    m = 0
+    for i in range(count):
+        begin = m
+        for r in range(starts[i], starts[i + 1]):
+            j = inner[r, 0]
+            k = slot[j]
+            if k < begin:
+                slot[j] = k = m
+                edges[k, 0], edges[k, 1], edges[k, 2], edges[k, 3] = i, j, inner[r, 1], inner[r, 2]
+                m += 1
+            else:
+                edges[k, 2] = max(edges[k, 2], inner[r, 1])
+                edges[k, 3] = max(edges[k, 3], inner[r, 2])
+    return edges[:m].copy(), outer
+
+
+@numba.njit(cache=True, nogil=True)
+def _face(label, before, after, place):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Linear index and fragment of the domain voxels other blocks can touch, in raster order."""
+    start, full = place[1], place[2]
+    cz, cy, cx = label.shape
+    out = np.empty((label.size if before.sum() + after.sum() > 0 else 0, 2), np.int64)
+    m = 0
+    if out.shape[0] == 0:
+        return out
+    for z in range(cz):
+        zf = (z == 0 and before[0] > 0) or (z == cz - 1 and after[0] > 0)
+        for y in range(cy):
+            yf = zf or (y == 0 and before[1] > 0) or (y == cy - 1 and after[1] > 0)
+            for x in range(cx):
+                if label[z, y, x] >= 0 and (
+                    yf or (x == 0 and before[2] > 0) or (x == cx - 1 and after[2] > 0)
+                ):
+                    out[m, 0] = ((z + start[0]) * full[1] + y + start[1]) * full[2] + x + start[2]
+                    out[m, 1] = label[z, y, x]
+                    m += 1
+    return out[:m].copy()
