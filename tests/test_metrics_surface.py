@@ -65,6 +65,17 @@ def test_the_crop_changes_nothing():
     assert surface_scores(*large, (3, 1, 1)) == surface_scores(*padded, (3, 1, 1))
 
 
+def test_the_crop_keeps_the_border_of_what_is_known():
+    rng = np.random.default_rng([8])
+    for _ in range(20):
+        found, true, valid = np.zeros((3, 9, 11), bool)
+        found[3:6, 4:8], true[3:6, 4:8] = rng.random((2, 3, 4)) < 0.8
+        valid[:] = rng.random(valid.shape) < 0.6
+        there, back = surface_distances(found, true, (1, 1), valid)
+        whole = [surface_voxels(m, valid).sum() for m in (found, true)]
+        assert [there.size, back.size] == (whole if all(whole) else [0, 0])
+
+
 def test_a_plane_is_two_dimensional():
     rng = np.random.default_rng([6])
     found, true = ndimage.binary_dilation(rng.random((2, 30, 30)) < 0.02, iterations=2)

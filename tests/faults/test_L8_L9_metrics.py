@@ -117,10 +117,11 @@ def test_L9_objects_in_the_ignored_part_are_neither_found_nor_missed():
     found[0:4, 7:10] = 2  # wholly ignored
     found[4:6, 5:9] = 3  # mostly ignored: six of eight
     found[5, 0:3] = 4  # known to be wrong
+    found[0, 4:8] = 5  # half ignored: known well enough to be wrong
     valid = np.ones(truth.shape, bool)
     valid[:, 6:] = False
     counts = instance_counts(truth, found, valid=valid)
-    assert (counts.n_true, counts.n_pred, counts.tp[0], counts.fp(0.5)) == (1, 2, 1, 1)
+    assert (counts.n_true, counts.n_pred, counts.tp[0], counts.fp(0.5)) == (1, 3, 1, 2)
 
 
 def test_L9_an_object_cut_by_the_ignored_part_is_compared_where_known():
