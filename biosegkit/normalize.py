@@ -1,0 +1,349 @@
+"""Intensities to network input: statistics once per image, then the same arithmetic on any block of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from biosegkit.errors import DataError, OptionError
+
+SLAB = 2**22  # voxels looked at together: bounds memory
+EXACT = 2**24  # up to here percentiles use every voxel
+SAMPLE = 2**22  # beyond, this many
+RELATIVE_FLOOR = 1e-8  # of the largest magnitude: spread below this is rounding
+
+Channel = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How to normalise one image.
+
+    Attributes
+    ----------
+    channels : tuple of dict of str to float
+        Per channel: clip to [`low`, `high`], subtract `offset`, divide by `scale`; `fill` replaces what is not finite;
+        `masked` is 1 where voxels outside the mask become 0.
+    notes : tuple of str
+        What is unusual about the image; to be shown as warnings.
+    """
+
+    channels: tuple[Channel, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Count, finite count, mean, standard deviation and range of one channel."""
+
+    count: int
+    finite: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    @property
+    def constant(self) -> bool:
+        """Nothing but rounding to divide by."""
+        return self.high - self.low <= RELATIVE_FLOOR * max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a scheme may look at."""
+
+    image: Any
+    channel: int
+    moments: _Moments
+    dataset: Mapping[str, float]
+    percentiles: tuple[float, float]
+    seed: int
+
+
+def statistics(
+    image: Any,
+    schemes: str | Sequence[str],
+    *,
+    mask: npt.NDArray[np.bool_] | None = None,
+    dataset: Sequence[Mapping[str, float]] = (),
+    percentiles: tuple[float, float] = (1.0, 99.8),
+    seed: int = 0,
+) -> Statistics:
+    """Measure what normalisation needs, once for the whole image.
+
+    Parameters
+    ----------
+    image : array, (C, *space)
+        Anything with shape, dtype and slicing, such as a lazily read array; looked at in slabs.
+    schemes : str or sequence of str
+        Keys of `SCHEMES`, one for all channels or one each.
+    mask : ndarray of bool, (*space), optional
+        Z-score takes its statistics here and leaves 0 outside. See `nonzero_mask`.
+    dataset : sequence of dict, optional
+        Per channel the training set's foreground `low`, `high`, `mean` and `std`; needed by ``"ct"``.
+    percentiles : tuple of float
+        For ``"percentile"``: mapped to 0 and 1. Values beyond are not clipped, as the objects themselves may be
+        beyond where they are few and bright.
+    seed : int
+        Of the sample that stands for images of more than 2**24 voxels.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    OptionError
+        For an unknown scheme, or another number of schemes than channels.
+    DataError
+        If the values do not fit the scheme.
+
+    Notes
+    -----
+    Rule 1.2 of nnU-Net. Values that are not finite are left out; a constant channel becomes zeros.
+
+    Examples
+    --------
+    >>> image = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    >>> apply(image, statistics(image, "rescale_to_0_1"))[0, 1, 3]
+    np.float32(1.0)
+    """
+    names = (schemes,) * image.shape[0] if isinstance(schemes, str) else tuple(schemes)
+    if len(names) != image.shape[0] or not set(names) <= set(SCHEMES):
+        raise OptionError(
+            f"schemes {names} for {image.shape[0]} channels",
+            expected=f"one per channel of {', '.join(SCHEMES)}",
+            remedy="correct the channels of the plan",
+        )
+    found: list[Channel] = []
+    notes: list[str] = []
+    for channel, name in enumerate(names):
+        inside = mask if name == "zscore" else None
+        moments = _moments(image, channel, inside)
+        of_dataset = dataset[channel] if channel < len(dataset) else {}
+        request = _Request(image, channel, moments, of_dataset, percentiles, seed)
+        entry = {"low": -math.inf, "high": math.inf, "fill": moments.low, "masked": float(inside is not None)}
+        if moments.constant and name in ("zscore", "rescale_to_0_1", "percentile"):
+            entry |= {"offset": moments.low, "scale": 1.0}
+            notes.append(f"channel {channel} is constant ({moments.low:g}): normalised to zeros")
+        else:
+            entry |= SCHEMES[name](request)
+        if moments.finite < moments.count:
+            bad = moments.count - moments.finite
+            notes.append(f"channel {channel}: {bad} voxels are NaN or infinite, taken as its minimum {moments.low:g}")
+        if entry.pop("widened", 0.0):
+            notes.append(f"channel {channel}: percentiles {percentiles} are equal, its full range is used")
+        found.append(entry)
+    return Statistics(tuple(found), tuple(notes))
+
+
+def apply(
+    block: npt.NDArray[Any], measured: Statistics, mask: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
+    """Normalise an image or any block of it; each voxel's result does not depend on the block.
+
+    Parameters
+    ----------
+    block : ndarray, (C, *space)
+        Raw values.
+    measured : Statistics
+        Of the whole image.
+    mask : ndarray of bool, (*space), optional
+        The same part of the mask the statistics were measured with.
+
+    Returns
+    -------
+    ndarray of float32, (C, *space)
+
+    Raises
+    ------
+    OptionError
+        If the channels differ, or the mask is missing.
+
+    Examples
+    --------
+    >>> image = np.array([[1.0, np.nan, 3.0]])
+    >>> apply(image, statistics(image, "zscore")).tolist()
+    [[-1.0, -1.0, 1.0]]
+    """
+    if len(measured.channels) != block.shape[0]:
+        raise OptionError(
+            f"a block of {block.shape[0]} channels", expected=f"{len(measured.channels)}", remedy="give (C, *space)"
+        )
+    out = np.empty(block.shape, np.float32)
+    for values, result, entry in zip(block, out, measured.channels, strict=True):
+        result[...] = _normalized(values, entry)
+        if entry["masked"]:
+            if mask is None:
+                raise OptionError("no mask", expected="the mask of the statistics", remedy="give mask=")
+            result[~mask] = 0.0
+    return out
+
+
+def nonzero_mask(image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where any channel is not zero, holes filled.
+
+    Parameters
+    ----------
+    image : ndarray, (C, *space)
+
+    Returns
+    -------
+    ndarray of bool, (*space)
+
+    Examples
+    --------
+    >>> nonzero_mask(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0]]])).sum()
+    np.int64(9)
+    """
+    mask = np.zeros(image.shape[1:], bool)
+    for values in image:
+        mask |= values != 0
+    filled: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
+    return filled
+
+
+def nonfinite_mask(block: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Voxels where any channel is NaN or infinite: what `apply` filled.
+
+    Examples
+    --------
+    >>> nonfinite_mask(np.array([[1.0, np.inf]])).tolist()
+    [False, True]
+    """
+    mask = np.zeros(block.shape[1:], bool)
+    if block.dtype.kind == "f":
+        for values in block:
+            mask |= ~np.isfinite(values)
+    return mask
+
+
+def _normalized(values: npt.NDArray[Any], entry: Channel) -> npt.NDArray[Any]:
+    """One channel of a block, in single precision where that loses nothing."""
+    small = values.dtype.kind in "biu" and values.dtype.itemsize <= 2
+    single = small or values.dtype in (np.float32, np.float16)
+    precise = not single or abs(entry["offset"]) > 1e3 * entry["scale"]
+    work: npt.NDArray[Any] = values.astype(np.float64 if precise else np.float32)
+    if values.dtype.kind == "f":
+        work[~np.isfinite(work)] = entry["fill"]
+    if math.isfinite(entry["low"]) or math.isfinite(entry["high"]):
+        np.clip(work, entry["low"], entry["high"], out=work)
+    work -= entry["offset"]
+    work /= entry["scale"]
+    return work
+
+
+def _zscore(request: _Request) -> Channel:
+    return {"offset": request.moments.mean, "scale": request.moments.std}
+
+
+def _ct(request: _Request) -> Channel:
+    wanted = ("low", "high", "mean", "std")
+    if not set(wanted) <= set(request.dataset) or not request.dataset["std"] > 0:
+        raise OptionError(
+            f"statistics {dict(request.dataset)} of channel {request.channel}",
+            expected=f"the training set's {', '.join(wanted)} with std above 0",
+            remedy="measure the dataset again, or choose zscore for this channel",
+        )
+    low, high, mean, std = (request.dataset[key] for key in wanted)
+    return {"low": low, "high": high, "offset": mean, "scale": std}
+
+
+def _range(request: _Request) -> Channel:
+    return {"offset": request.moments.low, "scale": request.moments.high - request.moments.low}
+
+
+def _rgb(request: _Request) -> Channel:
+    low, high = request.moments.low, request.moments.high
+    if low < 0 or high > 255:
+        raise DataError(
+            f"values from {low:g} to {high:g} in channel {request.channel}",
+            expected="0 to 255 for rgb_to_0_1",
+            remedy="convert the image to 8 bit, or choose zscore or percentile for this channel",
+        )
+    return {"offset": 0.0, "scale": 255.0}
+
+
+def _none(_request: _Request) -> Channel:
+    return {"offset": 0.0, "scale": 1.0}
+
+
+def _percentile(request: _Request) -> Channel:
+    values = _sample(request.image, request.channel, request.seed)
+    low, high = (float(v) for v in np.percentile(values, request.percentiles))
+    if high - low > RELATIVE_FLOOR * max(abs(low), abs(high)):
+        return {"offset": low, "scale": high - low}
+    # Sparse objects on an even background: the image has contrast although its percentiles have none.
+    return _range(request) | {"widened": 1.0}
+
+
+SCHEMES: Mapping[str, Callable[[_Request], Channel]] = MappingProxyType(
+    {
+        "zscore": _zscore,
+        "ct": _ct,
+        "rescale_to_0_1": _range,
+        "rgb_to_0_1": _rgb,
+        "percentile": _percentile,
+        "none": _none,
+    }
+)
+
+
+def _slabs(image: Any) -> Iterator[slice]:
+    """Slices along the first spatial axis of about `SLAB` voxels; they depend on the shape alone."""
+    rows = image.shape[1]
+    step = max(1, SLAB // max(1, math.prod(image.shape[2:])))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _moments(image: Any, channel: int, mask: npt.NDArray[np.bool_] | None) -> _Moments:
+    """Mean and spread in one pass, slab by slab (Chan, Golub and LeVeque 1979)."""
+    count = finite = 0
+    mean = squares = 0.0
+    low, high = math.inf, -math.inf
+    for rows in _slabs(image):
+        values = np.asarray(image[channel, rows])
+        values = values[mask[rows]] if mask is not None else values.reshape(-1)
+        count += values.size
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        if not values.size:
+            continue
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        exact = values.astype(np.float64)
+        here = float(exact.mean())
+        exact -= here
+        total = finite + exact.size
+        exact *= exact  # summed by numpy, whose result does not depend on the number of threads as a dot product's does
+        squares += float(exact.sum()) + (here - mean) ** 2 * finite * exact.size / total
+        mean += (here - mean) * exact.size / total
+        finite = total
+    if not finite:
+        return _Moments(count, 0, 0.0, 0.0, 0.0, 0.0)
+    return _Moments(count, finite, mean, math.sqrt(squares / finite), low, high)
+
+
+def _sample(image: Any, channel: int, seed: int) -> npt.NDArray[Any]:
+    """All finite values of a channel, or a sample of a large one that depends on shape and seed alone."""
+    voxels, row = math.prod(image.shape[1:]), math.prod(image.shape[2:])
+    picked = None
+    if voxels > EXACT:
+        picked = np.sort(np.random.default_rng([seed, channel]).integers(0, voxels, SAMPLE))
+    parts: list[npt.NDArray[Any]] = []
+    for rows in _slabs(image):
+        values = np.asarray(image[channel, rows]).reshape(-1)
+        if picked is not None:
+            first, last = np.searchsorted(picked, (rows.start * row, rows.stop * row))
+            values = values[picked[first:last] - rows.start * row]
+        parts.append(values[np.isfinite(values)] if values.dtype.kind == "f" else values)
+    sample = np.concatenate(parts)
+    return sample.view(np.uint8) if sample.dtype == np.bool_ else sample
