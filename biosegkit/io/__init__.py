@@ -1,0 +1,216 @@
+"""Files in and out: read, read_labels, write. Formats are told by content, geometry by metadata, damage is refused."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from biosegkit import _atomic
+from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.image import Image, Labels, Task
+
+from . import arrange
+from .options import ReadOptions
+from .raw import Array, Header, Raw
+from .sniff import ENDINGS, ending, sniff
+
+__all__ = ["Header", "ReadOptions", "formats", "peek", "read", "read_labels", "write"]
+
+#: Format found by content → the module that reads and writes it.
+_MODULES = {"nifti": "nifti", "nifti.gz": "nifti", "tiff": "tiff", "png": "png", "jpeg": "png", "bmp": "png",
+            "zarr": "zarr"}
+_WRITABLE = (".nii", ".nii.gz", ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".png", ".zarr", ".ome.zarr")
+_SAME_GRID = 1e-3  # voxels at a corner (fault G2)
+
+Source = str | Path | Sequence[str | Path]
+
+
+def formats() -> dict[str, str]:
+    """Endings of file names and the format each stands for.
+
+    Examples
+    --------
+    >>> formats()[".nii.gz"]
+    'nifti.gz'
+    """
+    return dict(ENDINGS)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __name__)
+
+
+def _raw(path: str | Path, options: ReadOptions, *, labels: bool = False) -> Raw:
+    kind = sniff(path)
+    if kind == "folder":
+        raise FileError("a folder", file=path, expected="an image file", remedy="name a file in it")
+    found: Raw = _module(_MODULES[kind]).raw(Path(path), options, labels=labels)
+    return found
+
+
+def read(source: Source, options: ReadOptions | None = None) -> Image:
+    """Read an image as (c, z, y, x) or (c, y, x) in its own dtype, with its geometry.
+
+    Parameters
+    ----------
+    source : path or sequence of paths
+        One file, or one file per channel on the same grid.
+    options : ReadOptions, optional
+        What the file does not say, or says wrong.
+
+    Returns
+    -------
+    Image
+        ``notes`` lists every repair and assumption.
+
+    Raises
+    ------
+    FileError
+        If a file is missing, damaged, cut, too large, or not what its name says (F1, F2, F4, F5).
+    DataError
+        If axes, geometry or voxel type do not admit one reading (V8, V9, V10, G4, G6).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from biosegkit.grid import Grid
+    >>> image = Image(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), Grid.regular((2, 3), 0.5, "um"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(image, folder + "/a.tif")
+    ...     again = read(folder + "/a.tif")
+    >>> again.array.tolist(), again.grid.spacing, again.grid.unit
+    ([[[0, 1, 2], [3, 4, 5]]], (0.5, 0.5), 'um')
+    """
+    options = options or ReadOptions()
+    if isinstance(source, str | Path):
+        return arrange.to_image(_raw(source, options), options)
+    if not source:
+        raise OptionError("no file", expected="one file, or one per channel")
+    single = replace(options, channel_names=())
+    return _joined([arrange.to_image(_raw(p, single), single) for p in source], options)
+
+
+def _joined(images: Sequence[Image], options: ReadOptions) -> Image:
+    """Files that are channels of one image; their grids must agree (G1, G2)."""
+    first = images[0]
+    for other in images[1:]:
+        apart = first.grid.mismatch(other.grid)
+        if not apart <= _SAME_GRID or other.grid.unit != first.grid.unit:
+            raise DataError(
+                f"shape {other.grid.shape}, spacing {other.grid.spacing} {other.grid.unit}", file=other.source,
+                expected=f"shape {first.grid.shape}, spacing {first.grid.spacing} {first.grid.unit} and position of "
+                f"{first.source}", remedy="register and resample the channels to one grid first",
+            )
+    array: Array = np.concatenate([i.array for i in images])
+    names = options.channel_names
+    if names and len(names) != array.shape[0]:
+        raise DataError(f"{array.shape[0]} channels", file=first.source, expected=f"{len(names)}: {list(names)}")
+    if not names and all(i.array.shape[0] == 1 and i.channels != ("channel 0",) for i in images):
+        names = tuple(i.channels[0] for i in images)
+    notes = tuple(dict.fromkeys(n for i in images for n in i.notes))
+    return Image(array, first.grid, names, first.source, notes)
+
+
+def read_labels(
+    path: str | Path,
+    task: Task,
+    options: ReadOptions | None = None,
+    *,
+    ignore_value: int | None = None,
+    mapping: Mapping[int, int] | None = None,
+) -> Labels:
+    """Read labels: a label image, a labels group of an OME-Zarr, or a folder with one mask file per object.
+
+    Parameters
+    ----------
+    path : path
+        The file or folder.
+    task : {"semantic", "instance"}
+        Whether values name classes or objects.
+    options : ReadOptions, optional
+        What the file does not say.
+    ignore_value : int, optional
+        The value of voxels without annotation (L9).
+    mapping : mapping of int to int, optional
+        Values to rename on reading, e.g. ``{255: 1}``.
+
+    Raises
+    ------
+    FileError, DataError
+        As for :func:`read`; also for fractional (L3) or negative (L4) values and coloured labels (V9).
+    """
+    options = options or ReadOptions()
+    if sniff(path) == "folder":
+        array, grid, notes = _masks(Path(path), task, options)
+    else:
+        array, grid, notes = arrange.to_plane(_raw(path, options, labels=True), options)
+    return Labels.from_values(array, grid, task, ignore_value=ignore_value, mapping=mapping, source=str(path),
+                              notes=notes)
+
+
+def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Any, tuple[str, ...]]:
+    """A folder of per-object masks → one instance label image; the first mask keeps a voxel two claim."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and ending(p))
+    if not files:
+        raise FileError("a folder without image files", file=folder, expected="one mask file per object")
+    if task != "instance":
+        raise DataError(f"{len(files)} mask files", file=folder, expected="one label file for a semantic task",
+                        remedy="--task instance, or merge the masks into one file per case")
+    out, grid, notes, overlap = None, None, (), 0
+    for number, file in enumerate(files, 1):
+        mask, here, notes = arrange.to_plane(_raw(file, options, labels=True), options)
+        if out is None or grid is None:
+            out, grid = np.zeros(here.shape, np.uint32), here
+        if not grid.mismatch(here) <= _SAME_GRID:
+            raise DataError(f"a mask of shape {here.shape}", file=file, expected=f"{grid.shape}, as the others")
+        inside = mask != 0
+        overlap += int(np.count_nonzero(inside & (out > 0)))
+        out[inside & (out == 0)] = number
+    summary = f"{len(files)} masks read as objects in the order of their names"
+    if overlap:
+        summary += f"; {overlap} voxels claimed twice stay with the first"
+    return np.asarray(out), grid, (*notes, summary)
+
+
+def peek(path: str | Path, options: ReadOptions | None = None) -> Header:
+    """Shape, channels, dtype, grid and notes of an image, without reading its voxels."""
+    options = options or ReadOptions()
+    return arrange.to_header(_raw(path, options), options)
+
+
+def write(item: Image | Labels, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write an image or labels; the ending of the name chooses the format. The file appears only when whole.
+
+    Labels are written with the user's values, in the smallest unsigned dtype that holds them. With ``provenance`` a
+    file ``<name>.json`` is written after it: the provenance, the notes, the grid and the file's SHA-256.
+
+    Raises
+    ------
+    OptionError
+        For an ending no format can be written to.
+    DataError
+        For values the format cannot hold exactly (L1, L2).
+    FileError
+        If the place cannot be written; an older file is then unchanged (F7).
+    """
+    path = Path(path)
+    found = ending(path)
+    if found not in _WRITABLE:
+        raise OptionError(f"a name ending in {path.suffix!r}", file=path, expected=", ".join(_WRITABLE))
+    _module(_MODULES[ENDINGS[found]]).write(item, path)
+    if provenance is not None:
+        _sidecar(item, path, provenance)
+
+
+def _sidecar(item: Image | Labels, path: Path, provenance: Mapping[str, Any]) -> None:
+    """The record beside an output: what it was made from, and its hash."""
+    record: dict[str, Any] = {"file": path.name, **provenance, "grid": item.grid.to_dict(), "notes": list(item.notes)}
+    if path.is_file():
+        record["sha256"] = _atomic.sha256(path)
+    _atomic.write_json(path.with_name(path.name + ".json"), record)

@@ -1,0 +1,231 @@
+"""From what a file holds to (c) z y x on a Grid: axes, colours, spacing. Metadata decide, never sizes (V9, V10, G6)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from biosegkit.errors import DataError, OptionError
+from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
+from biosegkit.image import Image
+
+from .options import ReadOptions
+from .raw import Array, Header, Raw, check_claim, native
+
+__all__ = ["to_header", "to_image", "to_plane"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How to get from the stored array to (c, *space): pick indices, transpose, drop alpha."""
+
+    picks: tuple[Any, ...]
+    order: tuple[int, ...]
+    channels: int
+    colour: bool
+    grid: Grid
+    notes: tuple[str, ...]
+
+    def apply(self, array: Array) -> Array:
+        out = array[self.picks].transpose(self.order)
+        if out.ndim == self.grid.ndim:
+            out = out[None]
+        return out[: self.channels]
+
+
+def to_header(raw: Raw, options: ReadOptions) -> Header:
+    """Shape, channels, dtype and grid, without reading voxels."""
+    layout = _layout(raw, options)
+    return Header(layout.grid.shape, layout.channels, native(raw.dtype, raw.file), layout.grid, layout.notes)
+
+
+def to_image(raw: Raw, options: ReadOptions) -> Image:
+    """The image with its voxels, native dtype, equal colour channels made one."""
+    layout = _layout(raw, options)
+    array = _loaded(raw, layout, options)
+    notes, names = layout.notes, raw.channels
+    if layout.colour:
+        names = ("red", "green", "blue")
+        if _equal_channels(array):
+            array, names = array[:1], ()
+            notes += ("RGB with three equal channels read as one channel",)
+    names = _names(options.channel_names or names, array.shape[0], raw.file, bool(options.channel_names))
+    return Image(np.ascontiguousarray(array), layout.grid, names, raw.file, notes)
+
+
+def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:
+    """One value per voxel for labels: (array, grid, notes).
+
+    Raises
+    ------
+    DataError
+        For several channels, or colours that are not grey.
+    """
+    layout = _layout(raw, options)
+    array = _loaded(raw, layout, options)
+    if layout.colour and _equal_channels(array):
+        return array[0], layout.grid, (*layout.notes, "RGB labels with three equal channels read as one")
+    if array.shape[0] != 1:
+        what = "coloured labels" if layout.colour else f"{array.shape[0]} channels of labels"
+        raise DataError(what, file=raw.file, expected="one integer per voxel",
+                        remedy="export an indexed or grey label image; name the axes with --axes if they were misread")
+    return array[0], layout.grid, layout.notes
+
+
+def _loaded(raw: Raw, layout: _Layout, options: ReadOptions) -> Array:
+    """The voxels in (c, *space) order and readable dtype."""
+    dtype = native(raw.dtype, raw.file)
+    check_claim(math.prod(raw.shape) * dtype.itemsize, raw.file, options.budget)
+    array = layout.apply(raw.load())
+    return array.astype(dtype, copy=False)
+
+
+def _equal_channels(array: Array) -> bool:
+    return array.shape[0] == 3 and np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2])
+
+
+def _names(names: tuple[str, ...], count: int, file: str, strict: bool) -> tuple[str, ...]:
+    """Channel names where there is one per channel; the user's must fit, those of the file may be ignored."""
+    if strict and len(names) != count:
+        raise DataError(f"{count} channels", file=file, expected=f"{len(names)}, the channel names {list(names)}")
+    return names if len(names) == count else ()
+
+
+def _layout(raw: Raw, options: ReadOptions) -> _Layout:
+    """Decide what every axis of the stored array is."""
+    axes, sizes = _axes(raw, options)
+    notes = list(raw.notes)
+    picks: list[Any] = [slice(None)] * len(sizes)
+    for i, (letter, size) in enumerate(zip(axes, sizes, strict=True)):
+        if letter == "t" and size > 1:
+            picks[i] = _frame(raw, options, size)
+            notes.append(f"time point {picks[i]} of {size}")
+        elif letter == "q" and size > 1:
+            raise DataError(f"an axis of length {size} of unknown meaning in shape {tuple(sizes)}", file=raw.file,
+                            expected="axes named by metadata", remedy="name them, for example --axes zyx or --axes cyx")
+        elif letter not in "zyx" and size == 1:
+            picks[i] = 0
+    kept = [(a, s) for a, s, p in zip(axes, sizes, picks, strict=True) if isinstance(p, slice)]
+    letters = "".join(a for a, _ in kept)
+    if "c" in letters and "s" in letters:
+        raise DataError(f"both a channel axis and colour samples in shape {tuple(sizes)}", file=raw.file,
+                        expected="one of them", remedy="split the channels into files")
+    colour, channels = _colour(dict(kept), raw.file, notes)
+    order = tuple(letters.index(a) for a in "sczyx" if a in letters)
+    shape = tuple(dict(kept)[a] for a in "zyx" if a in letters)
+    for i, (a, pick) in enumerate(zip(axes, picks, strict=True)):
+        if a not in "zyx" and isinstance(pick, slice) and sizes[i] == 0:
+            raise DataError(f"shape {tuple(sizes)} with an empty axis", file=raw.file, expected="at least one channel")
+    grid = _grid(raw, shape, "".join(a for a in "zyx" if a in letters), options, notes)
+    return _Layout(tuple(picks), order, channels, colour, grid, tuple(notes))
+
+
+def _axes(raw: Raw, options: ReadOptions) -> tuple[str, tuple[int, ...]]:
+    """The letters of the axes; the user's win. Axes of length one the user left out may stand anywhere."""
+    named = options.axes
+    if named is None:
+        return raw.axes, raw.shape
+    if raw.axes.startswith("xy") and named[-1] == "x":  # NIfTI stores x first; users may name axes either way round
+        named = named[::-1]
+    if len(named) == len(raw.shape):
+        return named, raw.shape
+    if len(named) == sum(s > 1 for s in raw.shape):
+        letters = iter(named)
+        return "".join(next(letters) if s > 1 else "q" for s in raw.shape), raw.shape
+    raise OptionError(f"{len(raw.shape)} axes, shape {raw.shape}", file=raw.file,
+                      expected=f"{len(named)}, as named by axes {named!r}", remedy="name every axis with --axes")
+
+
+def _frame(raw: Raw, options: ReadOptions, size: int) -> int:
+    if options.frame is None:
+        raise DataError(f"{size} time points", file=raw.file, expected="one image per file",
+                        remedy="save one time point per file, or --axes with z or c in place of t if it is no time")
+    if not 0 <= options.frame < size:
+        raise OptionError(f"time point {options.frame}", file=raw.file, expected=f"0 to {size - 1}")
+    return options.frame
+
+
+def _colour(sizes: dict[str, int], file: str, notes: list[str]) -> tuple[bool, int]:
+    """Whether the channels are colours, and how many stay after alpha is dropped (V9)."""
+    samples = sizes.get("s")
+    if samples is None:
+        return False, sizes.get("c", 1)
+    if samples in (2, 4):
+        notes.append("alpha channel dropped")
+    elif samples != 3:
+        raise DataError(f"{samples} colour samples", file=file, expected="1 to 4", remedy="name the axes with --axes")
+    return samples > 2, 1 if samples == 2 else 3
+
+
+def _grid(raw: Raw, shape: tuple[int, ...], letters: str, options: ReadOptions, notes: list[str]) -> Grid:
+    """The geometry of the file, changed by what the user said about it."""
+    try:
+        return _checked(_stated(raw, shape, letters, options, notes), raw.file, notes)
+    except DataError as error:
+        raise DataError(error.found, file=raw.file, expected=error.expected, remedy=error.remedy) from error
+
+
+def _stated(raw: Raw, shape: tuple[int, ...], letters: str, options: ReadOptions, notes: list[str]) -> Grid:
+    if len(shape) not in (2, 3):
+        raise DataError(f"spatial axes {letters!r}", expected="yx or zyx", remedy="name the axes with --axes")
+    wanted = _wanted(raw, letters, options)
+    if raw.affine is not None and len(raw.affine) == len(shape) + 1:
+        grid = Grid(shape, raw.affine, raw.unit)
+    else:
+        grid = Grid.regular(shape, wanted or _from_file(raw, letters, notes), raw.unit if raw.spacing else "px")
+    if wanted is None and options.unit is None:
+        return grid
+    unit = options.unit or (grid.unit if options.pixel_size is None or grid.unit != "px" else "um")
+    changed = grid if wanted is None else grid.with_spacing(wanted, unit)
+    changed = Grid(shape, changed.affine, unit)
+    known = raw.affine is not None or bool(raw.spacing)
+    if known and (not np.allclose(changed.spacing, grid.spacing, rtol=1e-6) or unit != grid.unit):
+        notes.append(f"spacing {changed.spacing} {unit} as given; the file says {grid.spacing} {grid.unit}")
+    return changed
+
+
+def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] | None:
+    """The spacing the user gave, for each spatial axis."""
+    if options.spacing is not None:
+        if len(options.spacing) != len(letters):
+            raise OptionError(f"{len(options.spacing)} spacings", file=raw.file,
+                              expected=f"{len(letters)}, in the order {letters}")
+        return options.spacing
+    if options.pixel_size is None:
+        return None
+    size = options.pixel_size
+    depth = raw.spacing.get("z") if options.unit in (None, raw.unit) else None
+    return tuple((depth or size) if a == "z" else size for a in letters)
+
+
+def _from_file(raw: Raw, letters: str, notes: list[str]) -> tuple[float, ...]:
+    """The spacing the file states; missing axes are filled and noted, impossible ones refused (G6)."""
+    if not raw.spacing:
+        notes.append("no pixel size in the file: unit px, spacing 1")
+        return (1.0,) * len(letters)
+    for axis, value in raw.spacing.items():
+        if not (math.isfinite(value) and value > 0):
+            raise DataError(f"spacing {value} along {axis}", expected="a positive number",
+                            remedy="correct the file or give --spacing")
+    known = [raw.spacing[a] for a in "xyz" if a in raw.spacing]
+    missing = [a for a in letters if a not in raw.spacing]
+    if missing:
+        notes.append(f"no spacing along {', '.join(missing)} in the file: {known[0]} {raw.unit} assumed")
+    return tuple(raw.spacing.get(a, known[0]) for a in letters)
+
+
+def _checked(grid: Grid, file: str, notes: list[str]) -> Grid:
+    """Refuse shear that no rotation explains (G4)."""
+    skew = grid.orthonormality
+    if skew > ORTHONORMAL_TOLERANCE:
+        raise DataError(
+            f"a sheared affine (axes {skew:.2g} away from right angles)", file=file,
+            expected=f"at most {ORTHONORMAL_TOLERANCE}",
+            remedy="resample it to right angles first: nib-conform INPUT OUTPUT (comes with nibabel)",
+        )
+    if skew > 1e-6:
+        notes.append(f"axes {skew:.2g} away from right angles: accepted")
+    return grid

@@ -1,0 +1,104 @@
+"""Raw: what a format module found in a file, before it is laid out as (c) z y x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError, FileError
+from biosegkit.grid import Grid
+
+__all__ = ["Array", "Header", "Raw", "check_claim", "first_bytes", "native"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """An array in a file, its axes and geometry, and how to load it.
+
+    ``axes`` has one letter per array axis: ``t c z y x``, ``s`` (colour samples) or ``q`` (meaning unknown).
+    ``affine`` maps array index (z, y, x) to world (x, y, z) and wins over ``spacing`` (by letter, missing where the
+    file has none). ``load`` reads the voxels.
+    """
+
+    file: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    load: Callable[[], Array]
+    affine: Array | None = None
+    spacing: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "px"
+    channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What can be said about an image without reading its voxels.
+
+    ``dtype`` is that of the array :func:`biosegkit.io.read` returns; ``channels`` may turn out to be 1 for colour
+    images whose three channels are equal.
+    """
+
+    shape: tuple[int, ...]
+    channels: int
+    dtype: np.dtype[Any]
+    grid: Grid
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the whole array in memory."""
+        return self.grid.voxels * self.channels * self.dtype.itemsize
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as handle:
+        return handle.read(count)
+
+
+def native(dtype: np.dtype[Any], file: str) -> np.dtype[Any]:
+    """The dtype voxels of a stored dtype are read as: native byte order, bool as uint8, half widened (V7).
+
+    Raises
+    ------
+    DataError
+        For complex, structured, object and other types that are not real numbers (V8).
+
+    Examples
+    --------
+    >>> native(np.dtype(">u2"), "a.tif"), native(np.dtype("f2"), "a.tif")
+    (dtype('uint16'), dtype('float32'))
+    """
+    if dtype.kind not in "buif":
+        raise DataError(f"voxels of type {dtype}", file=file, expected="real numbers",
+                        remedy="save magnitude, or one real channel per part")
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    return dtype.newbyteorder("=")
+
+
+def check_claim(nbytes: int, file: str, budget: int, *, stored: int | None = None, ratio: float = 1.0) -> None:
+    """Refuse, before anything is allocated, a header that claims more than the file or the memory can hold (F5).
+
+    ``stored`` is the number of bytes that hold the voxels in the file and ``ratio`` the largest expansion the
+    compression can give (1032 for deflate).
+    """
+    if stored is not None and nbytes > stored * ratio + 4096 * (ratio > 1):
+        raise FileError(f"a header that claims {nbytes} bytes of voxels in {stored} bytes of data", file=file,
+                        expected=f"at most {int(stored * ratio)} bytes", remedy="the file is cut or its header is "
+                        "damaged; get it again from where it was made")
+    if nbytes > budget:
+        raise FileError(f"{nbytes / 2**30:.1f} GiB of voxels", file=file,
+                        expected=f"at most {budget / 2**30:.1f} GiB, the memory budget",
+                        remedy="crop the image, convert it to OME-Zarr and use batch, or raise memory_budget")

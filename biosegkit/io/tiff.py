@@ -1,0 +1,225 @@
+"""TIFF: pages, axes and pixel sizes from OME, ImageJ, tifffile or plain metadata; cut stacks are refused (F1, V9)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from biosegkit._atomic import atomic_path
+from biosegkit.errors import DataError, FileError
+from biosegkit.image import Image, Labels, smallest_unsigned
+
+from .options import ReadOptions
+from .raw import Array, Raw, check_claim, native
+from .tiffmeta import Meta, describe, ome_metadata, ome_text, shaped_metadata
+from .tiffwalk import check_pages
+
+__all__ = ["raw", "write"]
+
+_RATIOS = {1: 1.0, 5: 2731.0, 8: 1032.0, 32773: 64.0, 32946: 1032.0}  # largest expansion by compression tag
+_COLOUR = {2, 6}  # RGB, YCbCr
+_BAD_COLOUR = {5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
+_SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
+_LOGGER = "tifffile"
+
+
+class _Errors(logging.Handler):
+    """Collects what tifffile reports as errors and then goes on in spite of (F1)."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """An open file; what tifffile logs as an error, and every error of its decoders, is a FileError."""
+    logger, errors = logging.getLogger(_LOGGER), _Errors()
+    logger.addHandler(errors)
+    try:
+        # other files named inside an OME-XML are never opened (S6)
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            yield tiff
+    except (FileError, DataError):
+        raise
+    except (tifffile.TiffFileError, ValueError, RuntimeError, OSError, struct.error, IndexError, KeyError, TypeError,
+            ZeroDivisionError, AttributeError, OverflowError, EOFError) as error:
+        raise _damaged(path, str(error)) from error
+    finally:
+        logger.removeHandler(errors)
+    if errors.messages:
+        raise _damaged(path, errors.messages[0])
+
+
+def _damaged(path: Path, reason: str) -> FileError:
+    return FileError(f"a damaged or cut TIFF ({reason[:200]})", file=path, expected="a whole file",
+                     remedy="copy or export it again")
+
+
+def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
+    """Axes, geometry and loader of a TIFF.
+
+    Raises
+    ------
+    FileError
+        For damaged, cut, looping or lying files (F1, F5, F6).
+    DataError
+        For axes with more than one meaning and colours that are not grey or RGB (V9, V10).
+    """
+    file = str(path)
+    check_pages(path)
+    notes: list[str] = []
+    with _opened(path) as tiff:
+        ome = ome_text(tiff, file)
+        index, series = _series(tiff, options, file, notes)
+        meta = describe(tiff, series, ome, file, notes)
+        page = series.keyframe
+        axes = _axes(series, page, labels, options, file, notes)
+        shape, dtype = tuple(int(s) for s in series.shape), np.dtype(series.dtype)
+        _check_series(tiff, series, meta, options, file)
+        palette = int(page.photometric) == 3 and page.colormap is not None and not labels
+    if palette:
+        axes, shape, dtype = axes + "s", (*shape, 3), np.dtype(np.uint16)
+        notes.append("palette expanded to colours")
+        dtype = np.dtype(np.uint8)
+
+    def load() -> Array:
+        with _opened(path) as again:
+            array = np.asarray(again.series[index].asarray(maxworkers=1))
+            return _expanded(array, again.series[index].keyframe.colormap) if palette else array
+
+    return Raw(file, axes, shape, dtype, load, spacing=meta.spacing, unit=meta.unit, affine=meta.affine,
+               channels=meta.channels, notes=tuple(notes))
+
+
+def _series(tiff: tifffile.TiffFile, options: ReadOptions, file: str, notes: list[str]) -> tuple[int, Any]:
+    """The one image of the file (V10): pyramids and slide labels do not count as others."""
+    if options.series is not None:
+        if not 0 <= options.series < len(tiff.series):
+            raise DataError(f"{len(tiff.series)} images", file=file, expected=f"one with number {options.series}")
+        return options.series, tiff.series[options.series]
+    if not tiff.series:
+        raise FileError("no image", file=file, expected="one image", remedy="export it again")
+    full = [i for i, s in enumerate(tiff.series) if not s.keyframe.is_reduced]
+    if len(full) > 1 and tiff.series[0].kind in _SLIDES:
+        full = full[:1]
+    if len(full) > 1:
+        shapes = [tuple(tiff.series[i].shape) for i in full[:6]]
+        raise DataError(f"{len(full)} images of shapes {shapes}", file=file, expected="one image per file",
+                        remedy="save each to its own file, or choose one with ReadOptions(series=…)")
+    index = full[0] if full else 0
+    if len(tiff.series) > 1:
+        notes.append(f"image {index} of {len(tiff.series)} in the file read; the others are thumbnails or labels")
+    return index, tiff.series[index]
+
+
+def _axes(series: Any, page: Any, labels: bool, options: ReadOptions, file: str, notes: list[str]) -> str:
+    """Our letters for tifffile's. Pages without a name are z; what may also be channels is asked for (V9)."""
+    photometric = int(page.photometric)
+    if photometric in _BAD_COLOUR:
+        raise DataError(f"colour space {_BAD_COLOUR[photometric]}", file=file, expected="grey, RGB or a palette",
+                        remedy="convert it to RGB; print colours have no one meaning as channels")
+    axes = str(series.axes).lower()
+    named = bool(getattr(series, "kind", "") in ("ome", "imagej")) or "axes" in _shaped(page)
+    axes = axes.replace("s", "s" if photometric in _COLOUR else "c") if "c" not in axes else axes
+    if options.axes is None and not named and axes == "syx":
+        raise _ambiguous(series, file, "as colours in planes or as channels or slices")
+    pages = [a for a in axes if a in "qi"]
+    if options.axes is None and pages:
+        size, width = int(series.shape[axes.index(pages[0])]), int(series.shape[-1])
+        if len(pages) > 1 or "z" in axes or (not labels and (size <= 4 or width <= 4)):
+            raise _ambiguous(series, file, "as slices, channels or time points")
+        notes.append(f"{size} pages read as z")
+        axes = axes.replace(pages[0], "z")
+    out = "".join(a if a in "tczyxs" else "q" for a in axes)
+    if options.axes is None and any(out.count(a) > 1 for a in "tczyxs"):
+        raise _ambiguous(series, file, "in several ways")
+    return out
+
+
+def _ambiguous(series: Any, file: str, ways: str) -> DataError:
+    return DataError(f"shape {tuple(series.shape)}, which can be read {ways}", file=file,
+                     expected="axes named in the file", remedy="name them, for example --axes cyx or --axes zyx")
+
+
+def _shaped(page: Any) -> dict[str, Any]:
+    """Tifffile's own JSON description, or nothing."""
+    meta = page.parent.shaped_metadata
+    return dict(meta[0]) if meta else {}
+
+
+def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, options: ReadOptions, file: str) -> None:
+    """All declared pages exist, and all their bytes lie inside the file (F1, F5)."""
+    size = int(tiff.filehandle.size)
+    native(np.dtype(series.dtype), file)
+    if meta.pages and meta.pages != math.prod(series.shape[: -2 if series.axes[-1] == "X" else -3]):
+        raise FileError(f"shape {tuple(series.shape)}", file=file, expected=f"{meta.pages} planes, as its metadata say",
+                        remedy="the stack is cut; copy or export it again")
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
+        raise FileError(f"{size} bytes", file=file, expected=f"{series.dataoffset + series.nbytes}, as its metadata "
+                        "say", remedy="the stack is cut; copy or export it again")
+    stored = 0
+    for page in series.pages:
+        if page is None:
+            raise FileError("a page that is missing", file=file, expected="every plane its metadata name",
+                            remedy="the stack is cut or in several files; export it to one")
+        ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if not ends or min(page.databytecounts) == 0 or max(ends) > size:
+            raise FileError(f"voxels missing before offset {max(ends, default=0)} of {size}", file=file,
+                            expected="every strip or tile stored", remedy="copy or export it again")
+        stored += sum(page.databytecounts)
+    if series.dataoffset is not None:
+        stored = max(stored, series.nbytes)
+    bits = max(int(series.keyframe.bitspersample), 1)
+    ratio = _RATIOS.get(int(series.keyframe.compression))
+    unpacked = np.dtype(series.dtype).itemsize * 8 / bits  # 1 to 12 bits per sample become whole bytes
+    check_claim(int(series.nbytes), file, options.budget, stored=None if ratio is None else stored,
+                ratio=(ratio or 1.0) * unpacked)
+
+
+def _expanded(array: Array, colormap: Array) -> Array:
+    """Palette indices → 8-bit RGB (the TIFF colour map has 16 bits per entry)."""
+    table = (np.asarray(colormap) >> 8).astype(np.uint8).T
+    if int(array.max(initial=0)) >= len(table):
+        raise DataError(f"palette index {int(array.max())}", expected=f"below {len(table)}")
+    return np.asarray(table[array])
+
+
+def write(item: Image | Labels, path: Path) -> None:
+    """Write an OME-TIFF (zlib, which has a checksum); 64-bit integers as TIFF with tifffile's own description.
+
+    Axes, pixel sizes, units, channel names and, where it is not plain, the affine are kept.
+    """
+    if isinstance(item, Labels):
+        values = item.restored()
+        array = values.astype(smallest_unsigned(int(values.max(initial=0))))
+        axes, names = item.grid.axes.upper(), None
+    else:
+        array = item.array.astype(native(item.array.dtype, str(path)), copy=False)
+        single = array.shape[0] == 1
+        axes = item.grid.axes.upper() if single else "C" + item.grid.axes.upper()
+        array, names = (array[0] if single else array), list(item.channels)
+    ome = not (array.dtype.kind in "iu" and array.dtype.itemsize == 8)
+    metadata = ome_metadata(item.grid, axes, names) if ome else shaped_metadata(item.grid, axes, names)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary, np.ascontiguousarray(array), ome=ome, photometric="minisblack", planarconfig=None,
+            compression="zlib", compressionargs={"level": 6}, metadata=metadata, bigtiff=array.nbytes > 3_900_000_000,
+            maxworkers=1,
+        )
+
+
