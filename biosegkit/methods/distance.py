@@ -36,6 +36,9 @@ from biosegkit.methods.protocol import (
 
 __all__ = ["Distance"]
 
+# Where the distance is 0 the foreground still decides which way is up, or rims would be plateaus.
+_LIFT = 1.0 / 16.0
+
 
 @dataclass(frozen=True)
 class Distance:
@@ -111,16 +114,17 @@ class Distance:
         known = np.ones(labels.shape, bool) if valid is None else valid
         distance = boundary_distance(labels, spacing, valid=None if valid is None or valid.all() else valid)
         inside = (labels > 0) & known
-        half = 0.5 * min(float(s) for s in spacing)
+        # One voxel is taken off: the outermost voxels are 0 on both sides of a contact, so neither object can claim
+        # those of the other, however different their sizes. Objects all rim, or with no border in sight, are 1 all over.
+        rim = min(float(s) for s in spacing)
+        depth = np.maximum(distance - rim, 0.0)
         if self.normalize == "object":
-            _, maxima, dense = object_max(np.where(inside, labels, 0), distance)
+            _, maxima, dense = object_max(np.where(inside, labels, 0), depth)
             top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
         else:
-            top = np.float32(self.scale or 1.0) + half
-        # Half a voxel is taken off, so that the map is about 0 on the border surface and valleys are deep. An object
-        # without any border in sight has an infinite distance: it is 1 all over.
+            top = np.full(1, self.scale or 1.0, np.float32)
         with np.errstate(invalid="ignore"):
-            scaled = np.where(np.isinf(distance), 1.0, (distance - half) / np.maximum(top - half, half))
+            scaled = np.where(np.isinf(depth) | (top <= 0), 1.0, depth / np.where(top > 0, top, 1.0))
         target = np.where(inside, np.clip(scaled, 0.0, 1.0), 0.0).astype(np.float32)
         weight = known.astype(np.float32)
         near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
@@ -157,7 +161,7 @@ class Distance:
         return {name: targets[name][None].astype(np.float32) for name in ("foreground", "distance")}
 
     def local(self, maps: ArrayDict, block: Block) -> State:
-        """Basins of the height ``distance × foreground`` and the graph that joins them; needs one voxel of halo."""
+        """Basins of the height ``foreground × lifted distance`` and the graph that joins them; needs one voxel of halo."""
         foreground = np.clip(maps["foreground"][0], 0.0, 1.0)
         return basin_state(
             foreground * maps["distance"][0], foreground, self.tunables["foreground"].low, block
@@ -166,7 +170,12 @@ class Distance:
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""
         used = checked_thresholds(self.tunables, thresholds)
-        return resolve_basins(states, used, self.keep_unseeded)
+        lifted = {
+            **used,
+            "seed": (used["seed"] + _LIFT) / (1.0 + _LIFT),
+            "prominence": used["prominence"] / (1.0 + _LIFT),
+        }
+        return resolve_basins(states, lifted, self.keep_unseeded)
 
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
