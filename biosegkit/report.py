@@ -1,0 +1,218 @@
+"""The report: one HTML file with everything inside, made from what a run folder holds."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._atomic import read_json, write_bytes
+from .charts import Curves, loss_chart, read_metrics, validation_chart
+from .errors import FileError, Problem
+from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, png_bytes
+from .plan.schema import Plan
+from .plan.units import duration_text
+
+__all__ = ["write_report"]
+
+#: More problems than this are counted, not listed; the doctor lists all.
+MOST_PROBLEMS = 60
+
+
+def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[Any, ...]] = (),
+                 problems: Sequence[Problem] | None = None, name: str = "report.html") -> Path:
+    """Write ``report.html`` into a run folder and return its path.
+
+    Whatever the folder holds by now is shown (plan, fingerprint, curves, scores, provenance); what is missing is named.
+
+    Parameters
+    ----------
+    run_folder : str or Path
+        A RUN as :func:`biosegkit.fit` leaves it.
+    overlays : iterable of Overlay or of ``(title, image, truth, predicted, score)``
+        Pictures, best and worst first; see :func:`biosegkit.overlay.overlay_of`.
+    problems : sequence of Problem, optional
+        What the doctor found; by default what ``run.json`` recorded.
+
+    Raises
+    ------
+    FileError
+        If there is no such folder, or a file in it is damaged.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise FileError("no such folder", file=folder, expected="a run folder", remedy="check the path")
+    found = {stem: read_json(folder / f"{stem}.json") if (folder / f"{stem}.json").is_file() else None
+             for stem in ("run", "plan", "fingerprint", "scores")}
+    plan = None if found["plan"] is None else Plan.from_data(found["plan"], str(folder / "plan.json"))
+    folds = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("fold-*/metrics.jsonl"))}
+    run, scores = found["run"] or {}, found["scores"] or {}
+    listed = _problem_rows(problems if problems is not None else run.get("problems"))
+    page = _page(
+        title=folder.resolve().name if plan is None else f"{plan.name}",
+        subtitle=_subtitle(plan, run),
+        tiles=_tiles(plan, folds, scores),
+        scores=score_blocks(scores),
+        pictures=[_picture(Overlay(*overlay)) for overlay in overlays],
+        legend=[(f"rgb{colour}", name) for colour, name in ((TRUTH, "truth"), (PREDICTED, "prediction"),
+                                                             (BOTH, "where both agree"))],
+        charts=_charts(folds),
+        problems=None if listed is None else listed[:MOST_PROBLEMS],
+        hidden_problems=0 if listed is None else max(0, len(listed) - MOST_PROBLEMS),
+        data_rows=[row for row in _flat(found["fingerprint"] or {}) if len(row[1]) < 400],
+        data_tables=[], data_charts=[],
+        decisions=() if plan is None else plan.decisions,
+        provenance=_provenance(plan, run),
+        missing=[*(f"{stem}.json" for stem, value in found.items() if value is None),
+                 *(() if folds else ("fold-*/metrics.jsonl",))],
+    )
+    write_bytes(folder / name, page.encode())
+    return folder / name
+
+
+def _page(**content: Any) -> str:
+    """The template filled in; every text is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("biosegkit"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html").render(version=metadata.version("biosegkit"), **content)
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _picture(overlay: Overlay) -> dict[str, str]:
+    score = overlay.score
+    shown = "" if score is None else "–" if not np.isfinite(score) else f"{score:.3f}"
+    return {"title": overlay.title, "data": _encoded(png_bytes(compose(overlay))), "score": shown}
+
+
+def _charts(folds: Mapping[str, Curves]) -> list[dict[str, str]]:
+    """Loss and validation curves of all folds."""
+    drawn = {name: curves for name, curves in folds.items() if curves.step}
+    if not drawn:
+        return []
+    charts = [{"title": "Loss", "data": _encoded(loss_chart(drawn))}]
+    validation = validation_chart(drawn)
+    return charts + ([{"title": "Validation", "data": _encoded(validation)}] if validation else [])
+
+
+def _subtitle(plan: Plan | None, run: Mapping[str, Any]) -> str:
+    """One line under the title."""
+    parts = []
+    if plan is not None:
+        shape = " × ".join(map(str, plan.configuration.patch))
+        parts = [f"{plan.labels.task} segmentation", f"method {plan.method}",
+                 f"network {plan.configuration.architecture.name} {plan.configuration.name}", f"patch {shape}"]
+    if run.get("finished"):
+        parts.append(f"finished {run['finished']}")
+    return " · ".join(parts)
+
+
+def _tiles(plan: Plan | None, folds: Mapping[str, Curves], scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few figures a reader looks for first."""
+    tiles = [(number_text(value), name) for name, value in headline(scores)]
+    seconds, steps = sum(c.seconds for c in folds.values()), sum(max(c.step, default=0) for c in folds.values())
+    if steps:
+        tiles.append((duration_text(seconds), "training"))
+        tiles.append((f"{steps:,}".replace(",", " "), f"steps in {len(folds)} folds" if len(folds) > 1 else "steps"))
+    if plan is not None and plan.budget.seconds:
+        tiles.append((duration_text(plan.budget.seconds), "budget"))
+    if plan is not None:
+        tiles.append((plan.budget.device, "device"))
+    return tiles
+
+
+def headline(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Names and values of the scores to show first: numbers at the top, or in ``mean`` or ``summary``."""
+    for place in (scores.get("headline"), scores.get("mean"), scores.get("summary"), scores):
+        if isinstance(place, Mapping):
+            numbers = [(str(k), float(v)) for k, v in place.items() if _is_number(v)]
+            if numbers:
+                return numbers[:4]
+    return []
+
+
+def score_blocks(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tables of a scores file: every mapping of mappings of numbers, and every list of rows, is one table."""
+    blocks: list[dict[str, Any]] = []
+    for title, value in scores.items():
+        rows = _as_rows(value)
+        if rows:
+            columns = list(dict.fromkeys(k for row in rows.values() for k in row))
+            cells = [[name, *(number_text(row.get(c)) for c in columns)] for name, row in rows.items()]
+            blocks.append({"title": str(title).replace("_", " "), "head": ["", *columns], "rows": cells, "note": ""})
+    return blocks
+
+
+def _as_rows(value: Any) -> dict[str, dict[str, Any]]:
+    """Rows of numbers by name, from the shapes in which scores are kept; empty for anything else."""
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        named = {str(v.get("case", v.get("name", i + 1))): v for i, v in enumerate(value)}
+        return {name: {k: x for k, x in row.items() if _is_number(x)} for name, row in named.items()}
+    if isinstance(value, Mapping) and value:
+        if all(isinstance(v, Mapping) for v in value.values()):
+            rows = {str(k): {c: x for c, x in v.items() if _is_number(x)} for k, v in value.items()}
+            return rows if any(rows.values()) else {}
+        numbers = {str(k): v for k, v in value.items() if _is_number(v)}
+        return {"": numbers} if numbers else {}
+    return {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool | complex)
+
+
+def number_text(value: Any) -> str:
+    """A number for people: whole numbers whole, others with three decimals, nothing for what is undefined.
+
+    Examples
+    --------
+    >>> number_text(0.91234), number_text(12), number_text(None), number_text(float("nan")), number_text(1234.5)
+    ('0.912', '12', '–', '–', '1234.5')
+    """
+    if value is None or not _is_number(value) or not np.isfinite(value):
+        return "–" if value is None or _is_number(value) else str(value)
+    if float(value).is_integer() and not isinstance(value, float):
+        return str(int(value))
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _problem_rows(problems: Any) -> list[dict[str, str]] | None:
+    """Problems as rows, errors first; None when nothing was recorded."""
+    if problems is None:
+        return None
+    rows = []
+    for problem in problems:
+        get = problem.get if isinstance(problem, Mapping) else lambda key, p=problem: getattr(p, key, "")
+        row = {key: str(get(key) or "") for key in ("severity", "code", "case", "file", "found", "expected", "remedy")}
+        rows.append({**row, "where": row["file"] or row["case"]})
+    return sorted(rows, key=lambda row: row["severity"] != "error")
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Entries of nested mappings as ``name, text``."""
+    rows: list[tuple[str, str]] = []
+    for key, entry in value.items():
+        name = f"{above} {key}".strip().replace("_", " ")
+        if isinstance(entry, Mapping):
+            rows += _flat(entry, name)
+        elif isinstance(entry, list | tuple):
+            if entry and all(_is_number(v) or isinstance(v, str) for v in entry):
+                rows.append((name, ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in entry)))
+        elif entry not in (None, ""):
+            rows.append((name, f"{entry:.5g}" if isinstance(entry, float) else str(entry)))
+    return rows
+
+
+def _provenance(plan: Plan | None, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was made from: everything in ``run.json`` but the problems, and the plan's hash."""
+    rows = _flat({k: v for k, v in run.items() if k != "problems"})
+    return rows if plan is None else [("plan", plan.hash), ("seed", str(plan.seed)), *rows]
