@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -55,13 +56,11 @@ def join(parts: Sequence[Fragments]) -> BasinGraph:
     ([5, 7], [[0, 1, 2, 2]])
     """
     offsets = np.concatenate([[0], np.cumsum([len(p.root) for p in parts])]).astype(np.int64)
-    root, peak, leads_to = (
-        np.concatenate([getattr(p, n) for p in parts]) for n in ("root", "peak", "leads_to")
-    )
-    edges = np.concatenate([p.edges + [o, o, 0, 0] for p, o in zip(parts, offsets, strict=False)])
+    root, peak, leads_to = (np.concatenate([getattr(p, n) for p in parts]) for n in ("root", "peak", "leads_to"))
+    edges = np.concatenate([p.edges + np.array((o, o, 0, 0)) for p, o in zip(parts, offsets[:-1], strict=True)])
     if (leads_to >= 0).any() or any(len(p.links) for p in parts):
         voxel, owner = _faces(parts, offsets)
-        links = np.concatenate([p.links + [o, 0, 0, 0] for p, o in zip(parts, offsets, strict=False)])
+        links = np.concatenate([p.links + np.array((o, 0, 0, 0)) for p, o in zip(parts, offsets[:-1], strict=True)])
         links[:, 1] = _look_up(voxel, owner, links[:, 1])
         edges = np.concatenate([edges, links])
         target = np.arange(len(root))
@@ -77,7 +76,7 @@ def join(parts: Sequence[Fragments]) -> BasinGraph:
     basin = number[end]
     edges[:, :2] = basin[edges[:, :2]]
     edges = _ordered(_merged(edges, len(roots)) if len(parts) > 1 else edges)
-    owned = tuple(basin[a:b] for a, b in zip(offsets, offsets[1:], strict=False))
+    owned = tuple(basin[a:b] for a, b in pairwise(offsets))
     return BasinGraph(owned, peak[roots], edges)
 
 
@@ -115,7 +114,7 @@ def cut(graph: BasinGraph, foreground: int, seed: int, prominence: int, keep_uns
 
 def _faces(parts: Sequence[Fragments], offsets: Ints) -> tuple[Ints, Ints]:
     """Voxels on the faces of all blocks, sorted, and the fragment each belongs to."""
-    face = np.concatenate([p.face + [0, o] for p, o in zip(parts, offsets, strict=False)])
+    face = np.concatenate([p.face + np.array((0, o)) for p, o in zip(parts, offsets[:-1], strict=True)])
     order = np.argsort(face[:, 0])
     return face[order, 0], face[order, 1]
 
@@ -126,10 +125,9 @@ def _look_up(voxel: Ints, owner: Ints, wanted: Ints) -> Ints:
         return wanted
     at = np.minimum(np.searchsorted(voxel, wanted), len(voxel) - 1)
     if not len(voxel) or (voxel[at] != wanted).any():
-        raise DataError(
-            "a basin that leads out of the given blocks", expected="all blocks of the image, without gaps"
-        )
-    return owner[at]
+        raise DataError("a basin that leads out of the given blocks", expected="all blocks of the image, without gaps")
+    found: Ints = owner[at]
+    return found
 
 
 def _ends(target: Ints) -> Ints:
@@ -155,7 +153,8 @@ def _merged(edges: Ints, basins: int) -> Ints:
 
 def _ordered(edges: Ints) -> Ints:
     """By falling height, then a, then b."""
-    return edges[np.lexsort((edges[:, 1], edges[:, 0], -edges[:, 2]))]
+    ordered: Ints = edges[np.lexsort((edges[:, 1], edges[:, 0], -edges[:, 2]))]
+    return ordered
 
 
 @numba.njit(cache=True, nogil=True)

@@ -2,8 +2,8 @@
 
 Every voxel points to its highest neighbour (diagonals included) in the total order (height, then smaller linear
 index in the full image), or is a root; trees are basins. Two basins are joined by their *pass*: the largest, over
-neighbouring voxel pairs, of the lower of the two heights; and likewise of the lower of the two foregrounds. All of it is
-decided by a voxel and its neighbours, so a block with one voxel of halo knows it exactly: a tree that leaves the
+neighbouring voxel pairs, of the lower of the two heights; and likewise of the lower of the two foregrounds. All of
+it is decided by a voxel and its neighbours, so a block with one voxel of halo knows it exactly: a tree that leaves the
 block is a *fragment* that remembers where it goes. Heights are whole numbers, so ties are ties on every machine.
 
 Only voxels whose foreground exceeds a floor take part; the floor lies at or below every threshold used later.
@@ -97,9 +97,7 @@ def fragments(
     core = tuple(n - b - a for n, b, a in zip(height.shape, before, after, strict=True))
     parent = np.empty(core, np.int64)
     place = (np.array(before), np.array(start), np.array(full))
-    spread(
-        lambda lo, hi: _point(height, foreground, floor, place, parent, lo, hi), core[0] * core[1], workers
-    )
+    spread(lambda lo, hi: _point(height, foreground, floor, place, parent, lo, hi), core[0] * core[1], workers)
     label = np.full(core, -1, np.int32)
     count = _trees(parent.reshape(-1), label.reshape(-1))
     root, peak, leads_to = (np.full(count, -1, np.int64) for _ in range(3))
@@ -143,8 +141,10 @@ def _best(height, foreground, floor, z, y, x):  # type: ignore[no-untyped-def] #
 
 @numba.njit(cache=True, nogil=True)
 def _point(height, foreground, floor, place, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Parent of every voxel in the core rows ``lo..hi``: core linear index, itself, -1 outside the domain, -2 - code
-    for a parent in another block."""
+    """Parent of every voxel in the core rows ``lo..hi``.
+
+    The core linear index (a root has its own), -1 outside the domain, -2 - code for a parent in another block.
+    """
     before = place[0]
     cz, cy, cx = parent.shape
     for r in range(lo, hi):
@@ -217,6 +217,7 @@ def _sweep(height, foreground, floor, place, label, sink):  # type: ignore[no-un
     cz, cy, cx = label.shape
     nz, ny, nx = height.shape
     outside = 0
+    last = 18 if nz == 1 else 27  # in one plane the forward neighbours are the first four
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
@@ -224,7 +225,7 @@ def _sweep(height, foreground, floor, place, label, sink):  # type: ignore[no-un
                 if a < 0:
                     continue
                 az, ay, ax = z + before[0], y + before[1], x + before[2]
-                for code in range(14, 27):
+                for code in range(14, last):
                     dz, dy, dx = code // 9 - 1, code // 3 % 3 - 1, code % 3 - 1
                     bz, by, bx = az + dz, ay + dy, ax + dx
                     if bz >= nz or by < 0 or by >= ny or bx < 0 or bx >= nx:
@@ -244,9 +245,7 @@ def _sweep(height, foreground, floor, place, label, sink):  # type: ignore[no-un
                     elif foreground[bz, by, bx] > floor:
                         if fill:
                             outer[outside, 0] = a
-                            outer[outside, 1] = (
-                                ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
-                            )
+                            outer[outside, 1] = ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
                             outer[outside, 2] = min(height[az, ay, ax], height[bz, by, bx])
                             outer[outside, 3] = min(foreground[az, ay, ax], foreground[bz, by, bx])
                         outside += 1
@@ -300,9 +299,7 @@ def _face(label, before, after, place):  # type: ignore[no-untyped-def] # noqa: 
         for y in range(cy):
             yf = zf or (y == 0 and before[1] > 0) or (y == cy - 1 and after[1] > 0)
             for x in range(cx):
-                if label[z, y, x] >= 0 and (
-                    yf or (x == 0 and before[2] > 0) or (x == cx - 1 and after[2] > 0)
-                ):
+                if label[z, y, x] >= 0 and (yf or (x == 0 and before[2] > 0) or (x == cx - 1 and after[2] > 0)):
                     out[m, 0] = ((z + start[0]) * full[1] + y + start[1]) * full[2] + x + start[2]
                     out[m, 1] = label[z, y, x]
                     m += 1

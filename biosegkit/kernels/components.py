@@ -158,9 +158,7 @@ def _distinct(flat):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
             grown = np.empty(size, flat.dtype)
             for k in range(count):
                 grown[k] = found[k]
-                s = (np.uint64(found[k]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(
-                    size - 1
-                )
+                s = (np.uint64(found[k]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & np.uint64(size - 1)
                 while table[s] != 0:
                     s = (s + np.uint64(1)) & np.uint64(size - 1)
                 table[s] = found[k]

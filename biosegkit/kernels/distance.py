@@ -133,9 +133,7 @@ def _coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tup
         raise DataError(f"labels of type {labels.dtype}", expected="integers")
     top = int(labels.max()) if labels.size else 0
     if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
-        raise DataError(
-            "negative label values", expected="ids of at least 0", remedy="give ignored voxels as `valid`"
-        )
+        raise DataError("negative label values", expected="ids of at least 0", remedy="give ignored voxels as `valid`")
     dtype: type[np.unsignedinteger[Any]] = np.uint32 if top < np.iinfo(np.uint32).max else np.uint64
     void = int(np.iinfo(dtype).max)
     ids = np.ascontiguousarray(labels, dtype)

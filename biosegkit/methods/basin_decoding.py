@@ -40,19 +40,12 @@ def basin_state(height: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: f
         If the arrays do not fit the block or the halo is missing.
     """
     if height.shape != block.array_shape or foreground.shape != block.array_shape:
-        raise DataError(
-            f"maps of shape {height.shape}", expected=f"{block.array_shape} (core and halo of the block)"
-        )
+        raise DataError(f"maps of shape {height.shape}", expected=f"{block.array_shape} (core and halo of the block)")
     one = Block.cut(block.start, block.shape, block.full_shape, halo=1)
-    if any(
-        have < need for have, need in zip(block.before + block.after, one.before + one.after, strict=True)
-    ):
-        raise DataError(
-            "a block without its halo", expected="one voxel of surroundings wherever the image goes on"
-        )
+    if any(have < need for have, need in zip(block.before + block.after, one.before + one.after, strict=True)):
+        raise DataError("a block without its halo", expected="one voxel of surroundings wherever the image goes on")
     keep = tuple(
-        slice(b - ob, b + n + oa)
-        for b, ob, n, oa in zip(block.before, one.before, block.shape, one.after, strict=True)
+        slice(b - ob, b + n + oa) for b, ob, n, oa in zip(block.before, one.before, block.shape, one.after, strict=True)
     )
     h, f = quantise(height[keep]), quantise(foreground[keep])
     lead = (1,) * (3 - h.ndim)
@@ -67,9 +60,7 @@ def basin_state(height: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: f
     return State(block, arrays)
 
 
-def resolve_basins(
-    states: Sequence[State], thresholds: Mapping[str, float], keep_unseeded: bool
-) -> Decisions:
+def resolve_basins(states: Sequence[State], thresholds: Mapping[str, float], keep_unseeded: bool) -> Decisions:
     """Objects of all blocks from the thresholds foreground, seed, prominence and min_size.
 
     The states are read twice, one at a time, so a lazy sequence keeps memory to one block and the tables.
@@ -93,9 +84,7 @@ def resolve_basins(
     lookup: dict[tuple[int, ...], npt.NDArray[Any]] = {
         state.block.start: ids[component[basin]] for state, basin in zip(states, graph.basin_of, strict=True)
     }
-    return Decisions(
-        dict(thresholds), lookup, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP))
-    )
+    return Decisions(dict(thresholds), lookup, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
 
 
 def paint_basins(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:

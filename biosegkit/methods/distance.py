@@ -12,7 +12,7 @@ valley between them when they touch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -87,9 +87,7 @@ class Distance:
         """Foreground and seed thresholds, prominence and smallest size."""
         return {
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
-            "seed": Tunable(
-                0.5, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"
-            ),
+            "seed": Tunable(0.5, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"),
             "prominence": Tunable(0.05, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
             "min_size": Tunable(4, 0, 1e9, 5, "smallest object in voxels"),
         }
@@ -115,7 +113,7 @@ class Distance:
         distance = boundary_distance(labels, spacing, valid=None if valid is None or valid.all() else valid)
         inside = (labels > 0) & known
         # One voxel is taken off: the outermost voxels are 0 on both sides of a contact, so neither object can claim
-        # those of the other, however different their sizes. Objects all rim, or with no border in sight, are 1 all over.
+        # those of the other, however different their sizes. Objects all rim, or with no border in sight, are 1.
         rim = min(float(s) for s in spacing)
         depth = np.maximum(distance - rim, 0.0)
         if self.normalize == "object":
@@ -161,11 +159,10 @@ class Distance:
         return {name: targets[name][None].astype(np.float32) for name in ("foreground", "distance")}
 
     def local(self, maps: ArrayDict, block: Block) -> State:
-        """Basins of the height ``foreground × lifted distance`` and the graph that joins them; needs one voxel of halo."""
+        """Basins of ``foreground × (distance + lift)`` and the graph that joins them; needs one voxel of halo."""
         foreground = np.clip(maps["foreground"][0], 0.0, 1.0)
-        return basin_state(
-            foreground * maps["distance"][0], foreground, self.tunables["foreground"].low, block
-        )
+        height = foreground * ((maps["distance"][0] + _LIFT) / (1.0 + _LIFT))
+        return basin_state(height, foreground, self.tunables["foreground"].low, block)
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""
@@ -175,7 +172,7 @@ class Distance:
             "seed": (used["seed"] + _LIFT) / (1.0 + _LIFT),
             "prominence": used["prominence"] / (1.0 + _LIFT),
         }
-        return resolve_basins(states, lifted, self.keep_unseeded)
+        return replace(resolve_basins(states, lifted, self.keep_unseeded), thresholds=used)
 
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""

@@ -104,9 +104,7 @@ class Block:
         return cls(zero, full, full, zero, zero)
 
     @classmethod
-    def cut(
-        cls, start: Sequence[int], shape: Sequence[int], full_shape: Sequence[int], halo: int = 1
-    ) -> Block:
+    def cut(cls, start: Sequence[int], shape: Sequence[int], full_shape: Sequence[int], halo: int = 1) -> Block:
         """A block with ``halo`` voxels of surroundings wherever the image has them."""
         before = tuple(min(halo, s) for s in start)
         after = tuple(min(halo, f - s - n) for s, n, f in zip(start, shape, full_shape, strict=True))
@@ -221,9 +219,7 @@ def empty_table(ndim: int) -> ObjectTable:
     return table
 
 
-def checked_thresholds(
-    tunables: Mapping[str, Tunable], given: Mapping[str, float] | None
-) -> dict[str, float]:
+def checked_thresholds(tunables: Mapping[str, Tunable], given: Mapping[str, float] | None) -> dict[str, float]:
     """Defaults overridden by what was given.
 
     Raises

@@ -105,9 +105,7 @@ class Semantic:
         known = np.ones(labels.shape, bool) if valid is None else valid
         classes = np.where(known, labels, 0).astype(np.int64)
         if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) < self.n_classes:
-            raise DataError(
-                f"label values {classes.min()}..{classes.max()}", expected=f"0..{self.n_classes - 1}"
-            )
+            raise DataError(f"label values {classes.min()}..{classes.max()}", expected=f"0..{self.n_classes - 1}")
         weight = known.astype(np.float32)
         if self.regions is None:
             return {"classes": classes}, {"classes": weight}
@@ -168,9 +166,7 @@ class Semantic:
         """One map per region."""
         return np.stack([np.isin(classes, region) for region in self.regions or ()]).astype(np.float32)
 
-    def _painted(
-        self, state: State, thresholds: Mapping[str, float]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+    def _painted(self, state: State, thresholds: Mapping[str, float]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Classes and their probability in 1/255."""
         if self.regions is None:
             return state.arrays["classes"], state.arrays["confidence"]
