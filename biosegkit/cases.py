@@ -1,0 +1,205 @@
+"""What do we have: a data set in any of its forms as a list of cases, and how to load one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+from .description import Description
+from .errors import DataError, FileError
+from .image import Image, Labels, Task
+from .io import read, read_labels
+from .layouts import Case, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
+from .splits import holdout, split_folds, split_notes, trainable
+
+__all__ = ["Case", "Dataset", "Description", "holdout", "scan", "split_folds", "split_notes", "trainable"]
+
+
+@dataclass(frozen=True)
+class Dataset(Sequence[Case]):
+    """Cases and what is said about them; a sequence of :class:`Case`.
+
+    Parameters
+    ----------
+    cases : tuple of Case
+        In the order of the source.
+    about : Description
+        Names and geometry, from ``dataset.json`` and the options.
+    source : str
+        Where the cases come from, for messages.
+    notes : tuple of str
+        What was noticed on scanning.
+    """
+
+    cases: tuple[Case, ...]
+    about: Description = field(default_factory=Description)
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    def __getitem__(self, index: int | slice) -> Case | Dataset:
+        """A case by position, or a smaller data set by slice."""
+        return replace(self, cases=self.cases[index]) if isinstance(index, slice) else self.cases[index]
+
+    def case(self, name: str) -> Case:
+        """The case of an id."""
+        found = next((c for c in self.cases if c.id == name), None)
+        if found is None:
+            raise DataError(f"no case {name!r}", file=self.source, expected=f"one of {_short([c.id for c in self])}")
+        return found
+
+    def select(self, ids: Sequence[str]) -> Dataset:
+        """The data set of some cases, in the order given."""
+        table = {c.id: c for c in self.cases}
+        return replace(self, cases=tuple(table[i] if i in table else self.case(i) for i in ids))
+
+    def load_image(self, case: Case) -> Image:
+        """The image of a case, channels joined, as stored (not turned).
+
+        A table's columns ``spacing`` (``z;y;x``), ``pixel_size`` and ``unit`` speak for their row.
+        """
+        options = self.about.read_options(**_row_geometry(case))
+        return read(case.images[0] if len(case.images) == 1 else list(case.images), options)
+
+    def load_labels(self, case: Case, task: Task) -> Labels:
+        """The labels of a case, values renamed and ignored voxels marked as described.
+
+        Raises
+        ------
+        DataError
+            If the case has none.
+        """
+        if case.labels is None:
+            raise DataError("no labels", file=case.images[0], expected="a label file", remedy="annotate the image")
+        return read_labels(case.labels, task, self.about.label_options(**_row_geometry(case)),
+                           ignore_value=self.about.ignore_value, mapping=self.about.mapping)
+
+
+def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None = None,
+         describe: Description | None = None) -> Dataset:
+    """Find the cases of a data set. No image is opened.
+
+    Parameters
+    ----------
+    source : path or str
+        - a folder with ``images/`` and ``labels/`` (same relative path and stem; a folder ``labels/<stem>/`` holds
+          one mask file per object),
+        - a folder of case folders with ``images/`` and ``masks/``,
+        - an nnU-Net folder with ``imagesTr/``, ``labelsTr/`` and ``dataset.json``,
+        - two globs, ``"imgs/*.tif::labels/*.tif"``: what the wildcards stand for is equal on both sides,
+        - a CSV with columns ``image,label[,case,group,split,…]``, paths relative to it; the channels of a case stand
+          in one cell separated by ``;``, or in columns ``image_0``, ``image_1``, ….
+
+        ``dataset.json`` in the folder, or beside the CSV, is read as a :class:`Description`.
+    where : mapping, optional
+        Keep only cases whose column has this value, or one of these; all conditions must hold.
+    describe : Description, optional
+        Replaces entries of ``dataset.json``.
+
+    Raises
+    ------
+    DataError
+        For missing and extra files, all listed (D1), equal ids, loops of links (D5), or nothing left.
+    FileError
+        If the source does not exist or a table cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("images/a.tif", "labels/a.png"):
+    ...         path = Path(folder) / name
+    ...         path.parent.mkdir()
+    ...         path.touch()
+    ...     [case.id for case in scan(folder)]
+    ['a']
+    """
+    about, cases, notes = _found(source, describe)
+    cases = _kept(grouped(cases, about.group), where or {}, str(source))
+    _refuse_equal_ids(cases, str(source))
+    return Dataset(tuple(cases), about, str(source), tuple(notes))
+
+
+def _found(source: str | Path, describe: Description | None) -> tuple[Description, list[Case], list[str]]:
+    """The form of a source, its description and its cases."""
+    if "::" in str(source):
+        return Description().merged(describe), glob_cases(str(source)), []
+    path = Path(source)
+    if not path.exists():
+        raise FileError("no such file or folder", file=path, expected="a data set", remedy="check the path")
+    home = path if path.is_dir() else path.parent
+    file = home / "dataset.json"
+    about = (Description.read(file) if file.is_file() else Description()).merged(describe)
+    if not path.is_dir():
+        if path.suffix.lower() != ".csv":
+            raise DataError("a single file", file=path, expected="a folder, a CSV file or IMAGES::LABELS globs",
+                            remedy="write a CSV with columns image,label")
+        return about, csv_cases(path), []
+    if not (path / "imagesTr").is_dir():
+        return about, folder_cases(path), []
+    cases = nnunet_cases(path, about)
+    stated = about.num_training
+    odd = stated is not None and stated != len(cases)
+    return about, cases, [f"numTraining {stated} in dataset.json, but {len(cases)} cases"] * odd
+
+
+def _columns(case: Case) -> dict[str, str]:
+    """What ``where`` can ask for: the table's columns, and id, group and split under their names."""
+    return {"case": case.id, "group": case.group, **({"split": case.split} if case.split else {}), **case.attributes}
+
+
+def _kept(cases: list[Case], where: Mapping[str, str | Sequence[str]], source: str) -> list[Case]:
+    """The cases that meet all conditions."""
+    names = sorted({n for c in cases for n in _columns(c)})
+    unknown = sorted(set(where) - set(names))
+    if unknown:
+        raise DataError(f"no column {', '.join(unknown)}", file=source, expected=f"one of {', '.join(names)}",
+                        remedy="correct --where")
+    wanted = {n: {v} if isinstance(v, str) else set(v) for n, v in where.items()}
+    kept = [c for c in cases if all(_columns(c).get(n, "") in v for n, v in wanted.items())]
+    if not kept:
+        asked = ", ".join(f"{n}={'|'.join(sorted(v))}" for n, v in wanted.items())
+        values = "; ".join(f"{n}: {_short(sorted({_columns(c).get(n, '') for c in cases}))}" for n in wanted)
+        raise DataError(f"no case with {asked}", file=source, expected=values, remedy="correct --where")
+    return kept
+
+
+def _refuse_equal_ids(cases: Sequence[Case], source: str) -> None:
+    seen: set[str] = set()
+    double = sorted({c.id for c in cases if c.id in seen or seen.add(c.id)})  # type: ignore[func-returns-value]
+    if double:
+        raise DataError(f"{len(double)} ids used twice: {', '.join(double)}", file=source, expected="one case per id",
+                        remedy="add a column case with different ids, or remove the rows")
+
+
+def _row_geometry(case: Case) -> dict[str, Any]:
+    """Geometry a table gives for one row."""
+    values: dict[str, Any] = {}
+    text = {k: case.attributes.get(k) for k in ("spacing", "pixel_size", "unit")}
+    try:
+        if text["spacing"]:
+            values["spacing"] = tuple(float(v) for v in text["spacing"].replace(",", ";").split(";"))
+        if text["pixel_size"]:
+            values["pixel_size"] = float(text["pixel_size"])
+    except ValueError as error:
+        raise DataError(f"{error} in the row of case {case.id}", expected="numbers, z;y;x in spacing",
+                        remedy="correct the table") from error
+    if text["unit"]:
+        values["unit"] = text["unit"]
+    return values
+
+
+def _short(values: Sequence[str], limit: int = 20) -> str:
+    """At most ``limit`` values, then how many more."""
+    return ", ".join(values[:limit]) + (f", … ({len(values) - limit} more)" if len(values) > limit else "")

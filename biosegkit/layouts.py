@@ -1,0 +1,297 @@
+"""The forms in which a data set comes, and the exact pairing of images with labels: paths in, cases out.
+
+Nothing here opens an image. Names are compared whole, after Unicode normalisation (a name written on macOS equals the
+same name written elsewhere), never by pattern, so that case 1 does not find case 11 (fault D1).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .description import Description
+from .errors import DataError, FileError
+from .io.sniff import ENDINGS, ending
+
+__all__ = ["Case", "csv_cases", "folder_cases", "glob_cases", "nnunet_cases", "stem"]
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its labels.
+
+    Parameters
+    ----------
+    id : str
+        Unique in the data set; deeper folders keep their relative path, with ``/``.
+    group : str
+        The patient, animal or slide; splits never cut a group.
+    images : tuple of Path
+        One file, or one per channel.
+    labels : Path, optional
+        A file, or a folder with one mask file per object.
+    split : str, optional
+        ``train``, ``val``, ``test`` or anything else a table says.
+    attributes : dict of str
+        All columns of the table the case comes from.
+    """
+
+    id: str
+    group: str
+    images: tuple[Path, ...]
+    labels: Path | None = None
+    split: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def stem(path: Path) -> str:
+    """The name without its ending, Unicode-normalised.
+
+    Examples
+    --------
+    >>> stem(Path("a/b.c.nii.gz")), stem(Path("x.OME.TIF"))
+    ('b.c', 'x')
+    """
+    name = path.name
+    tail = ending(name) or path.suffix
+    return unicodedata.normalize("NFC", name[: len(name) - len(tail)] or name)
+
+
+def walk(folder: Path, objects: Container[str] = ()) -> Iterator[Path]:
+    """Yield the images below a folder in sorted order: files and zarr folders.
+
+    A folder whose relative path is in ``objects`` is yielded itself (one mask file per object). Hidden files are
+    passed over; symbolic links are followed, a link back to a folder it lies in is refused (fault D5).
+    """
+    yield from _walk(folder, folder, objects, (folder.resolve(),))
+
+
+def _walk(folder: Path, root: Path, objects: Container[str], above: tuple[Path, ...]) -> Iterator[Path]:
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        if not path.is_dir():
+            if ending(path):
+                yield path
+            continue
+        if ENDINGS.get(ending(path)) == "zarr":
+            yield path
+            continue
+        real = path.resolve()
+        if real in above:
+            raise DataError("a symbolic link to a folder it lies in", file=path, expected="folders without loops",
+                            remedy="remove the link")
+        if _key(path, root) in objects:
+            yield path
+        else:
+            yield from _walk(path, root, objects, (*above, real))
+
+
+def _key(path: Path, root: Path) -> str:
+    """Relative path without ending, with ``/``: the id of a case."""
+    name = unicodedata.normalize("NFC", path.name) if path.is_dir() and not ending(path) else stem(path)
+    parent = unicodedata.normalize("NFC", path.relative_to(root).parent.as_posix())
+    return name if parent == "." else f"{parent}/{name}"
+
+
+def _unique(paths: Iterable[Path], key: Callable[[Path], str], what: str) -> dict[str, Path]:
+    """Paths by key; two paths with one key are refused, all listed."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(key(path), []).append(path)
+    double = {k: v for k, v in found.items() if len(v) > 1}
+    if double:
+        raise DataError(f"{what} that share a name: " + _listing(f"{k} ({', '.join(p.name for p in v)})"
+                                                                 for k, v in double.items()),
+                        expected="one file per case", remedy="rename or remove the others")
+    return {k: v[0] for k, v in found.items()}
+
+
+def _listing(items: Iterable[str]) -> str:
+    return ", ".join(items)
+
+
+def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) -> list[Case]:
+    """Cases from equal keys; every image without labels and every label without image is listed (fault D1)."""
+    if not images:
+        raise DataError("no image", file=where, expected=f"files ending in {', '.join(sorted(ENDINGS))}",
+                        remedy="check the folder")
+    missing, extra = sorted(set(images) - set(labels)), sorted(set(labels) - set(images))
+    if labels and (missing or extra):
+        parts = [f"{len(missing)} images without labels: {_listing(missing)}"] * bool(missing)
+        parts += [f"{len(extra)} labels without image: {_listing(extra)}"] * bool(extra)
+        raise DataError("; ".join(parts), file=where, expected="the same names for images and labels",
+                        remedy="rename, add or remove the files listed")
+    return [Case(k, k, (images[k],), labels.get(k)) for k in sorted(images)]
+
+
+def folder_cases(root: Path) -> list[Case]:
+    """Cases of a folder with ``images/`` and ``labels/``, or of case folders with ``images/`` and ``masks/`` each.
+
+    In ``labels/`` a folder named like the image holds one mask per object. Without ``labels/`` the cases have none.
+    """
+    images, labels = root / "images", root / "labels"
+    if images.is_dir():
+        found = _unique(walk(images), lambda p: _key(p, images), "images")
+        truth = _unique(walk(labels, found), lambda p: _key(p, labels), "labels") if labels.is_dir() else {}
+        if labels.is_dir() and not truth:
+            raise DataError("no labels", file=labels, expected="one file per image", remedy="add the labels, or remove "
+                            "the empty folder for a data set without any")
+        return _pair(found, truth, str(root))
+    cases = [_case_folder(p) for p in sorted(root.iterdir()) if (p / "images").is_dir() and (p / "masks").is_dir()]
+    if not cases:
+        raise DataError("no data set", file=root, expected="images/ and labels/, an nnU-Net folder (imagesTr/, "
+                        "labelsTr/), case folders with images/ and masks/, or a CSV file",
+                        remedy="arrange the files, or write a CSV with columns image,label")
+    return cases
+
+
+def _case_folder(folder: Path) -> Case:
+    """``<case>/images/<one image>`` and ``<case>/masks/<one file per object>``."""
+    images = list(walk(folder / "images"))
+    if len(images) != 1:
+        raise DataError(f"{len(images)} images", file=folder / "images", expected="one image per case folder",
+                        remedy="keep one")
+    name = unicodedata.normalize("NFC", folder.name)
+    return Case(name, name, (images[0],), folder / "masks")
+
+
+def nnunet_cases(root: Path, about: Description) -> list[Case]:
+    """Cases of an nnU-Net folder: ``imagesTr/<case>_0000.<ending>`` per channel and ``labelsTr/<case>.<ending>``.
+
+    Without numbered channels (as in the Medical Segmentation Decathlon) images and labels are paired by equal names.
+    """
+    images_folder, labels_folder = root / "imagesTr", root / "labelsTr"
+    if not labels_folder.is_dir():
+        raise DataError("no labelsTr", file=root, expected="imagesTr/ and labelsTr/", remedy="add the labels")
+    wanted = about.file_ending
+    images = [p for p in walk(images_folder) if wanted is None or p.name.endswith(wanted)]
+    truth = _unique((p for p in walk(labels_folder) if wanted is None or p.name.endswith(wanted)),
+                    lambda p: _key(p, labels_folder), "labels")
+    numbered: dict[str, dict[int, Path]] = {}
+    for path in images:
+        match = re.fullmatch(r"(.+)_(\d{4})", _key(path, images_folder))
+        if match is None:
+            return _pair(_unique(images, lambda p: _key(p, images_folder), "images"), truth, str(root))
+        numbered.setdefault(match[1], {})[int(match[2])] = path
+    channels = len(about.channel_names) or 1 + max((max(c) for c in numbered.values()), default=0)
+    lacking = sorted(f"{name}_{c:04d}" for name in set(numbered) | set(truth) for c in range(channels)
+                     if c not in numbered.get(name, {}))
+    extra = sorted(f"{n}_{c:04d}" for n, found in numbered.items() for c in found if c >= channels or n not in truth)
+    if lacking or extra or not truth:
+        parts = [f"{len(lacking)} image files missing: {_listing(lacking)}"] * bool(lacking)
+        parts += [f"{len(extra)} image files too many: {_listing(extra)}"] * bool(extra)
+        raise DataError("; ".join(parts) or "no case", file=root, expected=f"{channels} files <case>_0000 … in imagesTr "
+                        "per file in labelsTr", remedy="add or remove the files listed, or correct channel_names")
+    return [Case(n, n, tuple(numbered[n][c] for c in range(channels)), truth[n]) for n in sorted(truth)]
+
+
+def glob_cases(source: str) -> list[Case]:
+    """Cases of two globs joined by ``::``, e.g. ``"imgs/*_raw.tif::masks/*_mask.tif"``.
+
+    What the wildcards stand for must be equal on both sides and is the case's id. ``*`` and ``?`` stay within one
+    folder, ``**`` crosses folders.
+    """
+    sides = source.split("::")
+    if len(sides) != 2 or not all(sides):
+        raise DataError(f"{source!r}", expected="IMAGES::LABELS, two globs", remedy="quote them on the command line")
+    images, labels = (_unique(*_matches(s), s) for s in sides)
+    if not labels:
+        raise DataError("no file", file=sides[1], expected="labels", remedy="check the second glob")
+    return _pair(images, labels, source)
+
+
+def _matches(pattern: str) -> tuple[list[Path], Callable[[Path], str]]:
+    """Files that match a glob, and the function that reads a case's id from a path."""
+    pattern = Path(pattern).as_posix()
+    if not re.search(r"[*?]", pattern):
+        raise DataError(f"{pattern!r} without wildcard", expected="a glob with * or ?", remedy="quote it on the "
+                        "command line, or write a CSV for single files")
+    fixed = re.match(r"(?:[^*?]*/)?", pattern)
+    root = Path(fixed[0] if fixed and fixed[0] else ".")
+    if not root.is_dir():
+        raise FileError("no such folder", file=root, remedy="check the glob")
+    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", unicodedata.normalize("NFC", pattern[len(fixed[0]) if fixed else 0:]))
+    meaning = {"**/": r"((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+    regex = re.compile("".join(meaning.get(t, re.escape(t)) for t in tokens))
+
+    def inner(path: Path) -> re.Match[str] | None:
+        return regex.fullmatch(unicodedata.normalize("NFC", path.relative_to(root).as_posix()))
+
+    def key(path: Path) -> str:
+        match = inner(path)
+        parts = [g.strip("/") for g in match.groups()] if match else []
+        return "/".join(p for p in parts if p)
+
+    return [p for p in walk(root) if inner(p)], key
+
+
+def csv_cases(path: Path) -> list[Case]:
+    """Cases of a CSV with columns ``image`` (or ``image_0``, ``image_1``, …), ``label`` and optionally ``case``,
+    ``group``, ``split`` and any others; paths are relative to the file.
+
+    Several channels of one case are separated by ``;`` in the cell ``image``, or stand in numbered columns. Empty
+    lines are passed over. Every missing file is listed.
+    """  # noqa: D205 - the columns are one sentence
+    rows, columns = _rows(path)
+    image_columns = sorted((c for c in columns if re.fullmatch(r"image_\d+", c)), key=lambda c: int(c[6:]))
+    image_columns = image_columns or [c for c in columns if c == "image"]
+    if not image_columns:
+        raise DataError(f"columns {', '.join(columns)}", file=path, expected="a column image (or image_0, image_1, …)",
+                        remedy="name the columns in the first line")
+    cases, missing = [], []
+    for row in rows:
+        cells = [p.strip() for c in image_columns for p in row[c].split(";") if p.strip()]
+        images = tuple(path.parent / c for c in cells)
+        label = path.parent / row["label"] if row.get("label") else None
+        missing += [str(p) for p in (*images, *([label] if label else [])) if not p.exists()]
+        name = row.get("case") or (stem(images[0]) if images else "")
+        if not images:
+            missing.append(f"(no image in the row of case {name or '?'})")
+        cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row))
+    if missing:
+        raise DataError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
+                        expected="files that exist, relative to the CSV", remedy="correct the table or add the files")
+    unlabelled = [c.id for c in cases if c.labels is None]
+    if unlabelled and len(unlabelled) < len(cases):
+        raise DataError(f"{len(unlabelled)} images without labels: {_listing(unlabelled)}", file=path,
+                        expected="a label in every row, or in none", remedy="fill the column label")
+    return cases
+
+
+def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a CSV as stripped text, refusing rows of another length than the header."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"no readable text ({error})", file=path, expected="a CSV in UTF-8") from error
+    lines = [r for r in csv.reader(text.splitlines()) if any(cell.strip() for cell in r)]
+    header = [h.strip() for h in lines[0]] if lines else []
+    if len(set(header)) != len(header) or len(lines) < 2:
+        raise DataError(f"columns {', '.join(header)} and {max(len(lines) - 1, 0)} rows", file=path,
+                        expected="different columns and at least one row", remedy="correct the table")
+    wrong = [str(i) for i, r in enumerate(lines[1:], 1) if len(r) != len(header)]
+    if wrong:
+        raise DataError(f"another number of cells than columns in rows {_listing(wrong)}", file=path,
+                        expected=f"{len(header)} cells", remedy="quote cells that contain a comma")
+    return [dict(zip(header, (c.strip() for c in r), strict=True)) for r in lines[1:]], header
+
+
+def grouped(cases: list[Case], pattern: str | None) -> list[Case]:
+    """The cases with groups read from their ids by a regular expression.
+
+    Raises
+    ------
+    DataError
+        Listing every id in which the expression is not found.
+    """
+    if pattern is None:
+        return cases
+    found = {c.id: re.search(pattern, c.id) for c in cases}
+    without = [k for k, m in found.items() if m is None]
+    if without:
+        raise DataError(f"{len(without)} ids without a match of {pattern!r}: {_listing(without)}",
+                        expected="a group in every id", remedy="correct --group")
+    names = {k: (m[1] if m.re.groups else m[0]) or k for k, m in found.items() if m}
+    return [replace(c, group=names[c.id]) for c in cases]

@@ -1,0 +1,157 @@
+"""Who trains and who validates: a patient or slide (``group``) is never cut (fault D3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import OptionError
+from .layouts import Case
+
+__all__ = ["holdout", "split_folds", "split_notes", "trainable"]
+
+Fold = tuple[tuple[str, ...], tuple[str, ...]]
+
+_TRAIN = frozenset({"train", "training", "tr"})
+_VALIDATION = frozenset({"val", "valid", "validation", "dev"})
+
+
+def trainable(cases: Sequence[Case]) -> list[Case]:
+    """The cases that may be learnt from: where a table names some ``train`` or ``val``, the others stay out.
+
+    A table that names neither (or no table) leaves all cases in.
+
+    Examples
+    --------
+    >>> rows = [Case("a", "a", (), split="train"), Case("b", "b", (), split="test")]
+    >>> [c.id for c in trainable(rows)], [c.id for c in trainable(rows[1:])]
+    (['a'], ['b'])
+    """
+    known = [c for c in cases if _is(c, _TRAIN) or _is(c, _VALIDATION)]
+    return known or list(cases)
+
+
+def split_folds(cases: Sequence[Case], folds: int, seed: int = 12345) -> list[Fold]:
+    """Cut the cases into folds for cross-validation: (training ids, validation ids) of each, sorted.
+
+    Groups are shuffled by ``default_rng([seed, 0])`` from sorted order, then the largest first go to the fold with
+    the fewest cases. nnU-Net's rule is the same for groups of one case (shuffled k folds, seed 12345), but the order
+    of its older random generator is not reproduced: give its folds by a column ``fold``, 0, 1, … for every case.
+
+    A table's ``train`` and ``val`` rows are one fold, as they are. Fewer groups than folds give as many folds as
+    groups; one group gives one fold that validates on its own training cases (fault D4): see :func:`split_notes`.
+
+    Raises
+    ------
+    OptionError
+        For less than one fold, or no case.
+
+    Examples
+    --------
+    >>> rows = [Case(f"{g}{i}", g, ()) for g in "abc" for i in range(2)]
+    >>> [validation for _, validation in split_folds(rows, 3)]
+    [('b0', 'b1'), ('c0', 'c1'), ('a0', 'a1')]
+    """
+    cases = trainable(cases)
+    if folds < 1 or not cases:
+        raise OptionError(f"{folds} folds of {len(cases)} cases", expected="at least 1 of each")
+    given = _given(cases)
+    if given is not None:
+        return given
+    if folds == 1:
+        return [holdout(cases, 0.2, seed)]
+    bins = _bins(cases, min(folds, len({c.group for c in cases})), seed)
+    if len(bins) < 2:
+        everything = tuple(sorted(c.id for c in cases))
+        return [(everything, everything)]
+    return [_fold(cases, bins[k]) for k in range(len(bins))]
+
+
+def holdout(cases: Sequence[Case], fraction: float, seed: int = 12345) -> Fold:
+    """One split: whole groups, at random, until ``fraction`` of the cases validate; at least one group on each side.
+
+    Rows that a table names ``train`` and ``val`` are taken as they are. A single group validates on itself.
+    """
+    cases = trainable(cases)
+    given = _given(cases)
+    if given is not None:
+        return given[0]
+    names = _shuffled(cases, seed)
+    if len(names) < 2:
+        everything = tuple(sorted(c.id for c in cases))
+        return everything, everything
+    sizes = _sizes(cases)
+    chosen: set[str] = {names[0]}
+    for name in names[1:-1]:
+        held = sum(sizes[n] for n in chosen)
+        # A further group is taken only if that brings the share nearer to what was asked for.
+        if held + sizes[name] / 2 <= fraction * len(cases):
+            chosen.add(name)
+    return _fold(cases, chosen)
+
+
+def split_notes(cases: Sequence[Case], folds: int) -> list[str]:
+    """What :func:`split_folds` had to change about the request, for the plan (fault D4)."""
+    inside = trainable(cases)
+    groups = len({c.group for c in inside})
+    notes = []
+    if len(inside) < len(cases):
+        notes.append(f"{len(cases) - len(inside)} cases that the table names neither train nor val are left out")
+    if any(_is(c, _VALIDATION) for c in inside) and any(_is(c, _TRAIN) for c in inside):
+        return [*notes, "the table's train and val rows are used as they are"]
+    if all(c.attributes.get("fold", "").isdigit() for c in inside):
+        return [*notes, "the table's column fold is used as it is"]
+    if groups == 1:
+        notes.append(f"{len(inside)} case(s) of a single group: validation uses the training cases, so that its "
+                     "scores say how well they were learnt, not how well others will be segmented")
+    elif groups < folds:
+        notes.append(f"{groups} groups for {folds} folds: {groups} folds are used")
+    return notes
+
+
+def _is(case: Case, names: frozenset[str]) -> bool:
+    return case.split is not None and case.split.lower() in names
+
+
+def _given(cases: Sequence[Case]) -> list[Fold] | None:
+    """The folds a table gives: rows named train and val, or a number in ``fold`` for every case."""
+    train = tuple(sorted(c.id for c in cases if _is(c, _TRAIN)))
+    validation = tuple(sorted(c.id for c in cases if _is(c, _VALIDATION)))
+    if train and validation:
+        return [(train, validation)]
+    numbers = {c.id: c.attributes.get("fold", "") for c in cases}
+    if not all(n.isdigit() for n in numbers.values()) or len(set(numbers.values())) < 2:
+        return None
+    return [(tuple(sorted(i for i, m in numbers.items() if m != n)), tuple(sorted(i for i, m in numbers.items() if m == n)))
+            for n in sorted(set(numbers.values()), key=int)]
+
+
+def _sizes(cases: Sequence[Case]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for case in cases:
+        sizes[case.group] = sizes.get(case.group, 0) + 1
+    return sizes
+
+
+def _shuffled(cases: Sequence[Case], seed: int) -> list[str]:
+    """Group names in an order that depends on the seed and the names, not on the order of the cases."""
+    names = sorted({c.group for c in cases})
+    return [names[i] for i in np.random.default_rng([seed, 0]).permutation(len(names))]
+
+
+def _bins(cases: Sequence[Case], folds: int, seed: int) -> list[set[str]]:
+    """Groups dealt to folds, largest first, each to the emptiest fold (the first of equals)."""
+    sizes = _sizes(cases)
+    bins: list[set[str]] = [set() for _ in range(folds)]
+    loads = [0] * folds
+    for name in sorted(_shuffled(cases, seed), key=lambda n: -sizes[n]):
+        k = loads.index(min(loads))
+        bins[k].add(name)
+        loads[k] += sizes[name]
+    return bins
+
+
+def _fold(cases: Sequence[Case], validation: set[str]) -> Fold:
+    return (tuple(sorted(c.id for c in cases if c.group not in validation)),
+            tuple(sorted(c.id for c in cases if c.group in validation)))
