@@ -345,5 +345,5 @@ def _sample(image: Any, channel: int, seed: int) -> npt.NDArray[Any]:
             first, last = np.searchsorted(picked, (rows.start * row, rows.stop * row))
             values = values[picked[first:last] - rows.start * row]
         parts.append(values[np.isfinite(values)] if values.dtype.kind == "f" else values)
-    sample = np.concatenate(parts)
-    return sample.view(np.uint8) if sample.dtype == np.bool_ else sample
+    sample: npt.NDArray[Any] = np.concatenate(parts)
+    return sample.astype(np.uint8) if sample.dtype.kind == "b" else sample

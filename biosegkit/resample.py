@@ -202,7 +202,7 @@ def resample_labels(
     instance : bool
         True: nearest neighbour. A voxel halfway between two takes them in turn, so that objects do not drift.
         False: the label with the largest share of the linearly interpolated neighbourhood. With two labels this is a
-        threshold of 0.5 on the one-hot map; where three meet and none has half, the largest wins rather than background.
+        threshold of 0.5 on the one-hot map; where three meet and none has half, the largest wins, not background.
 
     Returns
     -------
@@ -237,7 +237,8 @@ def _largest_share(labels: npt.NDArray[Any], target: tuple[int, ...], orders: Se
     turn = _turn(labels.shape, target)
     out = np.zeros(target, labels.dtype)
     best, total = np.zeros(target, np.float32), np.zeros(target, np.float32)
-    for number, box in enumerate(ndimage.find_objects(dense), start=1):
+    boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(dense)
+    for number, box in enumerate(boxes, start=1):
         if box is None:
             continue
         cut = [_cut(tap, edge, n) for tap, edge, n in zip(taps, box, labels.shape, strict=True)]
@@ -370,10 +371,11 @@ def _nearest(n_source: int, n_target: int) -> npt.NDArray[np.int64]:
     row = np.arange(n_target, dtype=np.int64)
     index, rest = np.divmod((2 * row + 1) * n_source, 2 * n_target)
     # On a border between two source rows always taking one side would shift everything by half a row.
-    return index - ((rest == 0) & (row % 2 == 0))
+    index -= (rest == 0) & (row % 2 == 0)
+    return index
 
 
-def _positions(n_source: int, n_target: int) -> npt.NDArray[np.float64]:
+def _positions(n_source: int, n_target: int) -> npt.NDArray[np.floating[Any]]:
     """Centres of the target rows in source rows; the outer borders coincide."""
     return (np.arange(n_target) + 0.5) * (n_source / n_target) - 0.5
 
