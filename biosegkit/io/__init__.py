@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from biosegkit import _atomic
 from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, Task
 
 from . import arrange
@@ -154,7 +155,7 @@ def read_labels(
                               notes=notes)
 
 
-def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Any, tuple[str, ...]]:
+def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:
     """A folder of per-object masks → one instance label image; the first mask keeps a voxel two claim."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and ending(p))
     if not files:
@@ -162,11 +163,12 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Any, 
     if task != "instance":
         raise DataError(f"{len(files)} mask files", file=folder, expected="one label file for a semantic task",
                         remedy="--task instance, or merge the masks into one file per case")
-    out, grid, notes, overlap = None, None, (), 0
+    grid = peek(files[0], options).grid
+    out: Array = np.zeros(grid.shape, np.uint32)
+    notes: tuple[str, ...] = ()
+    overlap = 0
     for number, file in enumerate(files, 1):
         mask, here, notes = arrange.to_plane(_raw(file, options, labels=True), options)
-        if out is None or grid is None:
-            out, grid = np.zeros(here.shape, np.uint32), here
         if not grid.mismatch(here) <= _SAME_GRID:
             raise DataError(f"a mask of shape {here.shape}", file=file, expected=f"{grid.shape}, as the others")
         inside = mask != 0
@@ -175,7 +177,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Any, 
     summary = f"{len(files)} masks read as objects in the order of their names"
     if overlap:
         summary += f"; {overlap} voxels claimed twice stay with the first"
-    return np.asarray(out), grid, (*notes, summary)
+    return out, grid, (*notes, summary)
 
 
 def peek(path: str | Path, options: ReadOptions | None = None) -> Header:
@@ -184,11 +186,18 @@ def peek(path: str | Path, options: ReadOptions | None = None) -> Header:
     return arrange.to_header(_raw(path, options), options)
 
 
-def write(item: Image | Labels, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+def write(
+    item: Image | Labels,
+    path: str | Path,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    ngff: Literal["0.5", "0.4"] = "0.5",
+) -> None:
     """Write an image or labels; the ending of the name chooses the format. The file appears only when whole.
 
     Labels are written with the user's values, in the smallest unsigned dtype that holds them. With ``provenance`` a
-    file ``<name>.json`` is written after it: the provenance, the notes, the grid and the file's SHA-256.
+    file ``<name>.json`` is written after it: the provenance, the notes, the grid and the file's SHA-256. ``ngff`` is
+    the version of an OME-Zarr; the path ``STORE.zarr/labels/NAME`` adds labels to the image in that store.
 
     Raises
     ------
@@ -200,10 +209,13 @@ def write(item: Image | Labels, path: str | Path, provenance: Mapping[str, Any] 
         If the place cannot be written; an older file is then unchanged (F7).
     """
     path = Path(path)
-    found = ending(path)
+    found = ending(path) or (".zarr" if path.parent.name == "labels" and ending(path.parent.parent) else "")
     if found not in _WRITABLE:
         raise OptionError(f"a name ending in {path.suffix!r}", file=path, expected=", ".join(_WRITABLE))
-    _module(_MODULES[ENDINGS[found]]).write(item, path)
+    if ENDINGS[found] == "zarr":
+        _module("zarr").write(item, path, ngff)
+    else:
+        _module(_MODULES[ENDINGS[found]]).write(item, path)
     if provenance is not None:
         _sidecar(item, path, provenance)
 

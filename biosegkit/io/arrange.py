@@ -30,7 +30,7 @@ class _Layout:
     notes: tuple[str, ...]
 
     def apply(self, array: Array) -> Array:
-        out = array[self.picks].transpose(self.order)
+        out: Array = array[self.picks].transpose(self.order)
         if out.ndim == self.grid.ndim:
             out = out[None]
         return out[: self.channels]

@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.quaternions import quat2mat
+from nibabel.spatialimages import HeaderDataError
 
 from biosegkit._atomic import atomic_path
 from biosegkit.errors import DataError, FileError
@@ -82,7 +84,7 @@ def _header(path: Path, zipped: bool) -> tuple[Any, int]:
         header = kind(head[:need], check=False)
         header.get_data_dtype()
         offset = int(header["vox_offset"])
-    except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
+    except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise FileError(f"an unreadable NIfTI header ({error})", file=path,
                         remedy="get the file again from where it was made") from error
     if bytes(header["magic"]).startswith(b"ni"):
@@ -187,8 +189,8 @@ def _affine(header: Any, pixdim: Array, file: str, notes: list[str]) -> Array:
 def _qform(header: Any, pixdim: Array, notes: list[str]) -> Array | None:
     """The affine of the quaternion (NIfTI-1 standard, method 2), or None where the quaternion is invalid."""
     try:
-        rotation = nib.quaternions.quat2mat(header.get_qform_quaternion())
-    except (nib.spatialimages.HeaderDataError, ValueError):
+        rotation = quat2mat(header.get_qform_quaternion())
+    except (HeaderDataError, ValueError):
         notes.append("the quaternion of the qform is invalid: not used")
         return None
     qfac = -1.0 if float(header["pixdim"][0]) < 0 else 1.0
@@ -218,7 +220,7 @@ def _voxels(path: Path, zipped: bool, offset: int, nbytes: int, dtype: np.dtype[
     def action(handle: IO[bytes]) -> Array:
         handle.read(offset)
         buffer = np.empty(nbytes, np.uint8)
-        view, done = memoryview(buffer), 0
+        view, done = memoryview(buffer), 0  # type: ignore[arg-type]
         while done < nbytes:
             count = handle.readinto(view[done : done + (16 << 20)])  # type: ignore[attr-defined]
             if not count:
@@ -272,7 +274,7 @@ def _storable(item: Image | Labels, path: Path) -> Array:
         if top > 0xFFFFFFFF:
             raise DataError(f"label value {top}", file=path, expected="at most 4294967295, as NIfTI programs read 32 "
                             "bits", remedy="write .tif or .ome.zarr, or renumber the labels")
-        return values.astype(smallest_unsigned(top)).T
+        return np.asarray(values.astype(smallest_unsigned(top)).T)
     array = item.array
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         low, high = int(array.min()), int(array.max())
@@ -283,12 +285,12 @@ def _storable(item: Image | Labels, path: Path) -> Array:
         array = array.astype(fits)
     array = array.astype(native(array.dtype, str(path)), copy=False)
     if array.shape[0] == 1:
-        return array[0].T
+        return np.asarray(array[0].T)
     channels_last = np.moveaxis(array, 0, -1)  # (z, y, x, c)
     space = channels_last.transpose(*reversed(range(item.grid.ndim)), item.grid.ndim)
     while space.ndim < 5:
         space = np.expand_dims(space, -2)
-    return space
+    return np.asarray(space)
 
 
 def _world(grid: Grid) -> Array:

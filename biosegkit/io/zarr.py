@@ -1,0 +1,253 @@
+"""OME-Zarr 0.5 and 0.4: images and labels with checksummed chunks; every chunk is stored, none may be lost (F2, F3)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from biosegkit._atomic import atomic_folder, read_json, write_json
+from biosegkit.errors import DataError, FileError
+from biosegkit.grid import Grid
+from biosegkit.image import Image, Labels, smallest_unsigned
+
+from . import ngff
+from .options import ReadOptions
+from .raw import Array, Raw, check_claim, native
+from .zarrguard import OWN, array_metadata, attributes, manifest, verify
+
+__all__ = ["raw", "write"]
+
+_CHUNK = {2: (1024, 1024), 3: (32, 256, 256)}
+_SMALLEST = 1024  # levels are added until y and x are no larger than this
+_FAILURES = (RuntimeError, ValueError, OSError, KeyError, TypeError, IndexError, NotImplementedError, AttributeError)
+
+
+def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
+    """The full-resolution array of an image or labels group, or a plain zarr array.
+
+    Raises
+    ------
+    FileError
+        For damaged or incomplete stores and unknown codecs (F1–F3, F5, S4).
+    DataError
+        Where it is not clear which array is meant, or what its axes are (V9, V10).
+    """
+    notes: list[str] = []
+    group = _image_group(path, labels, notes)
+    found = attributes(group)
+    meta = ngff.parse(found, str(group))
+    own = found.get(OWN)
+    if isinstance(own, dict) and meta is not None:
+        verify(group, own)
+    folder = group if meta is None else _inside(group, meta.path)
+    header = array_metadata(folder)
+    if header is None:
+        raise FileError("no array" if meta is None else f"no array {meta.path!r}", file=group,
+                        expected="an OME-Zarr image or a zarr array", remedy="copy or write the store again")
+    if meta is None:
+        meta = _plain_array(header, labels)
+    shape, dtype = _opened(folder)
+    if len(meta.axes) != len(shape):
+        raise DataError(f"axes {meta.axes!r} for shape {shape}", file=group, expected="one axis per dimension",
+                        remedy="name them with --axes")
+    native(dtype, str(group))
+    check_claim(math.prod(shape) * dtype.itemsize, str(group), options.budget)
+    return Raw(str(path), meta.axes, shape, dtype, lambda: _loaded(folder), affine=_affine(meta, own),
+               spacing=meta.spacing, unit=_unit(meta, own), channels=meta.channels, notes=(*notes, *meta.notes))
+
+
+def _image_group(path: Path, labels: bool, notes: list[str]) -> Path:
+    """The group meant by a path: itself, the only image of a container, or the only labels of an image."""
+    found = attributes(path)
+    inner = found.get("ome", found)
+    inner = inner if isinstance(inner, dict) else {}
+    if "plate" in inner or "well" in inner:
+        raise DataError("a plate or well with many images", file=path, expected="one image",
+                        remedy="name an image in it, for example PLATE.zarr/A/1/0")
+    if "bioformats2raw.layout" in inner and not inner.get("multiscales"):
+        several = [p for p in path.iterdir() if p.is_dir() and p.name.isdecimal()]
+        if len(several) != 1:
+            raise DataError(f"{len(several)} images", file=path, expected="one", remedy="name one: STORE.zarr/0")
+        notes.append(f"image {several[0].name} of the store")
+        path = several[0]
+        inner = {}
+    if labels and "image-label" not in inner and (path / "labels").is_dir():
+        listed = attributes(path / "labels")
+        names = listed.get("labels") or listed.get("ome", {}).get("labels") or []
+        if len(names) > 1:
+            raise DataError(f"labels {names}", file=path, expected="one",
+                            remedy=f"name one: {path.name}/labels/{names[0]}")
+        if names:
+            notes.append(f"labels group {names[0]!r} of the image")
+            return _inside(path / "labels", str(names[0]))
+    return path
+
+
+def _inside(group: Path, name: str) -> Path:
+    """A path named in metadata, which must stay inside the store (S6)."""
+    target = group / name
+    if not name or not target.resolve().is_relative_to(group.resolve()):
+        raise FileError(f"the path {name!r} in its metadata", file=group, expected="a path inside the store",
+                        remedy="do not use this store")
+    return target
+
+
+def _plain_array(header: dict[str, Any], labels: bool) -> ngff.Multiscale:
+    """A zarr array without OME metadata: its own dimension names, else only what has one meaning."""
+    names = [str(n or "q").lower() for n in header.get("dimension_names") or ()]
+    size = len(header.get("shape", ()))
+    if len(names) == size and all(n in "tczyxs" and len(n) == 1 for n in names):
+        return ngff.Multiscale("", "".join(names))
+    space = "zyx" if size == 3 and labels else "yx"
+    return ngff.Multiscale("", "q" * (size - len(space)) + space)
+
+
+def _affine(meta: ngff.Multiscale, own: Any) -> Array | None:
+    """Our own exact affine, else scale and translation."""
+    letters = [a for a in "zyx" if a in meta.axes]
+    if isinstance(own, dict) and "affine" in own:
+        return np.array(own["affine"], dtype=np.float64)
+    if not meta.spacing or not any(meta.translation.values()):
+        return None
+    if not all(math.isfinite(meta.spacing[a]) and meta.spacing[a] > 0 for a in letters):
+        return None  # refused with the axis named, where spacing is checked
+    affine = np.array(Grid.regular((1,) * len(letters), tuple(meta.spacing[a] for a in letters)).affine)
+    affine[:-1, -1] = [meta.translation[a] for a in reversed(letters)]
+    return affine
+
+
+def _unit(meta: ngff.Multiscale, own: Any) -> str:
+    return str(own["unit"]) if isinstance(own, dict) and "unit" in own else meta.unit
+
+
+def _opened(folder: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        array = zarr.open_array(folder, mode="r")
+        return tuple(int(s) for s in array.shape), np.dtype(array.dtype)
+    except _FAILURES as error:
+        raise _damaged(folder, error) from error
+
+
+def _loaded(folder: Path) -> Array:
+    try:
+        return np.asarray(zarr.open_array(folder, mode="r")[...])
+    except _FAILURES as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> FileError:
+    return FileError(f"a damaged zarr array ({str(error)[:200]})", file=folder, expected="whole metadata and chunks",
+                     remedy="copy or write the store again")
+
+
+def write(item: Image | Labels, path: Path, version: ngff.Version = "0.5") -> None:
+    """Write an OME-Zarr; ``STORE.zarr/labels/NAME`` adds labels to an image that is there.
+
+    Chunks are compressed with zstd and its checksum and all are stored; the attributes hold a manifest, the exact
+    affine and the unit. Large images get further resolutions (labels by picking, intensities by the mean).
+    """
+    parent = path.parent.parent if path.parent.name == "labels" else None
+    inside = parent is not None and bool(attributes(parent))
+    if inside and parent is not None:
+        version = "0.5" if (parent / "zarr.json").is_file() else "0.4"
+    with atomic_folder(path) as temporary:
+        _write_group(item, temporary, version, path.name.split(".")[0], inside)
+    if inside:
+        _register(path.parent, path.name, version)
+
+
+def _write_group(item: Image | Labels, folder: Path, version: ngff.Version, name: str, inside: bool) -> None:
+    array, axes = _storable(item)
+    mean = isinstance(item, Image)
+    pyramid = _pyramid(array, item.grid, mean)
+    shapes = [tuple(a.shape[-item.grid.ndim :]) for a in pyramid]
+    levels = ngff.levels_of(item.grid, shapes, mean=mean)
+    group = zarr.open_group(folder, mode="w", zarr_format=2 if version == "0.4" else 3)
+    for level, values in zip(levels, pyramid, strict=True):
+        _write_array(group, level.path, values, axes, item.grid.ndim, version)
+    content: dict[str, Any] = {"multiscales": ngff.multiscales(axes, item.grid.unit, levels, version, name)}
+    if isinstance(item, Image):
+        ranges = [(float(c.min()), float(c.max())) for c in item.array]
+        content["omero"] = ngff.omero(item.channels, ranges)
+    else:
+        content["image-label"] = ngff.image_label(item.values, version, inside=inside)
+    own = {"affine": item.grid.affine.tolist(), "unit": item.grid.unit}
+    own["manifest"] = manifest(folder, [level.path for level in levels], own)
+    group.attrs.update({"ome": {"version": "0.5", **content}, OWN: own} if version == "0.5" else {**content, OWN: own})
+
+
+def _storable(item: Image | Labels) -> tuple[Array, str]:
+    if isinstance(item, Labels):
+        values = item.restored()
+        return values.astype(smallest_unsigned(int(values.max(initial=0)))), item.grid.axes
+    array = item.array.astype(native(item.array.dtype, item.source), copy=False)
+    return (array[0], item.grid.axes) if array.shape[0] == 1 else (array, "c" + item.grid.axes)
+
+
+def _write_array(group: Any, name: str, values: Array, axes: str, ndim: int, version: ngff.Version) -> None:
+    chunk = (1,) * (values.ndim - ndim) + _CHUNK[ndim]
+    options: dict[str, Any] = {
+        "shape": values.shape, "dtype": values.dtype, "fill_value": 0, "config": {"write_empty_chunks": True},
+        "chunks": tuple(min(c, s) for c, s in zip(chunk, values.shape, strict=True)),
+    }
+    if version == "0.4":
+        from numcodecs import Zstd
+
+        array = group.create_array(name, compressors=Zstd(level=3, checksum=True),
+                                   chunk_key_encoding={"name": "v2", "separator": "/"}, **options)
+    else:
+        codec = zarr.codecs.ZstdCodec(level=3, checksum=True)
+        array = group.create_array(name, compressors=codec, dimension_names=list(axes), **options)
+    array[...] = values
+
+
+def _pyramid(array: Array, grid: Grid, mean: bool) -> list[Array]:
+    """Full resolution and halves of it; axes much coarser than the finest are left as they are."""
+    out, spacing = [array], np.array(grid.spacing)
+    while max(out[-1].shape[-2:]) > _SMALLEST:
+        level = out[-1]
+        for i in range(grid.ndim):
+            axis = i - grid.ndim
+            if spacing[i] <= 1.5 * spacing.min() and level.shape[axis] > 1:
+                level = _halved(level, axis, mean)
+        halved = np.array(level.shape[-grid.ndim :]) < np.array(out[-1].shape[-grid.ndim :])
+        spacing = np.where(halved, 2 * spacing, spacing)
+        out.append(level)
+    return out
+
+
+def _halved(array: Array, axis: int, mean: bool) -> Array:
+    front: list[Any] = [slice(None)] * array.ndim
+    front[axis] = slice(0, None, 2)
+    first: Array = array[tuple(front)]
+    if not mean:
+        return first
+    back = list(front)
+    back[axis] = slice(1, None, 2)
+    second = array[tuple(back)]
+    if second.shape[axis] < first.shape[axis]:  # an odd last voxel stands alone
+        last = list(front)
+        last[axis] = slice(-1, None)
+        second = np.concatenate([second, array[tuple(last)]], axis=axis)
+    average: Array = (first.astype(np.float64) + second) / 2
+    return np.asarray(np.rint(average) if array.dtype.kind in "iu" else average, dtype=array.dtype)
+
+
+def _register(labels: Path, name: str, version: ngff.Version) -> None:
+    """List a labels group in its parent; a 0.5 list also needs the version."""
+    if version == "0.4":
+        if not (labels / ".zgroup").is_file():
+            write_json(labels / ".zgroup", {"zarr_format": 2})
+        found = attributes(labels)
+        write_json(labels / ".zattrs", {**found, "labels": sorted({*found.get("labels", ()), name})})
+        return
+    target = labels / "zarr.json"
+    fresh: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    node: dict[str, Any] = read_json(target) if target.is_file() else fresh
+    ome = node["attributes"].get("ome", {})
+    node["attributes"]["ome"] = {**ome, "version": "0.5", "labels": sorted({*ome.get("labels", ()), name})}
+    write_json(target, node)
