@@ -1,0 +1,202 @@
+"""An image as the network wants it: turned, cropped, measured once, read tile by tile (law 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DataError
+from .grid import Grid, Turn
+from .image import Image
+from .normalize import Statistics, apply, nonzero_mask, statistics
+from .plan.schema import Channel, Plan
+from .plan.spacing import new_shape
+from .resample import resample_image
+
+__all__ = ["Prepared", "prepare", "turn_of", "working_shape"]
+
+#: Length of a unit in millimetres.
+_MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
+#: A spacing this many times off the plan's is worth a warning (fault G7).
+_FAR = 4.0
+#: Voxels looked at to see whether intensities are in the plan's unit (fault V11).
+_LOOKED_AT = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One image, ready to be read in tiles.
+
+    Parameters
+    ----------
+    array : array, (C, *space)
+        Turned and cropped, values as they were read; a view or a lazy array.
+    turn : Turn
+        From the image's axes to those of ``array``.
+    window : tuple of slice
+        The crop within the turned image.
+    shape : tuple of int
+        Of the grid the network works on.
+    measured : Statistics
+        Of the whole (cropped) image.
+    mask : ndarray of bool, optional
+        Where z-score took its statistics.
+    resampled : ndarray of float32, optional
+        Normalised and on the network's grid, where that differs from the image's.
+    notes : tuple of str
+        What was repaired or is unusual.
+    """
+
+    array: Any
+    turn: Turn
+    window: tuple[slice, ...]
+    shape: tuple[int, ...]
+    measured: Statistics
+    mask: npt.NDArray[np.bool_] | None
+    resampled: npt.NDArray[np.float32] | None
+    notes: tuple[str, ...]
+
+    def read(self, start: Sequence[int], size: Sequence[int]) -> npt.NDArray[np.float32]:
+        """A normalised tile (C, *size); zeros beyond the image."""
+        region = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+        if self.resampled is not None:
+            tile = self.resampled[(slice(None), *region)]
+        else:
+            mask = None if self.mask is None else self.mask[region]
+            tile = apply(np.asarray(self.array[(slice(None), *region)]), self.measured, mask)
+        if tile.shape[1:] == tuple(size):
+            return tile
+        whole = np.zeros((tile.shape[0], *size), np.float32)
+        whole[(slice(None), *(slice(0, n) for n in tile.shape[1:]))] = tile
+        return whole
+
+
+def turn_of(grid: Grid, plan: Plan) -> Turn:
+    """From an image's axes to the plan's: first canonical (fault G5), then the plan's order."""
+    order = plan.preprocessing.transpose
+    if grid.ndim > len(order):
+        order = (0, *(1 + axis for axis in order))
+    return grid.canonical_turn().then(Turn(tuple(order)))
+
+
+def working_shape(grid: Grid, plan: Plan) -> tuple[int, ...]:
+    """Shape of a turned grid once it has the plan's spacing; axes the network does not see stay as they are."""
+    if not plan.preprocessing.resample:
+        return grid.shape
+    target, lead = plan.configuration.spacing, grid.ndim - len(plan.configuration.spacing)
+    factor = _factor(grid.unit, plan.preprocessing.unit)
+    spacing = tuple(s * factor for s in grid.spacing)
+    return new_shape(grid.shape, spacing, (*spacing[:lead], *target))
+
+
+def prepare(image: Image, plan: Plan) -> Prepared:
+    """Turn, crop and measure an image; nothing large is copied unless it must be resampled.
+
+    Raises
+    ------
+    DataError
+        If channels, axes or unit do not fit the plan.
+    """
+    _check(image, plan)
+    turn = turn_of(image.grid, plan)
+    array, grid = turn.apply(image.array), image.grid.turned(turn)
+    p = plan.preprocessing
+    mask = nonzero_mask(array) if p.use_nonzero_mask else None
+    window = _nonzero_window(array) if p.crop_to_nonzero else tuple(slice(0, n) for n in grid.shape)
+    if any(s.stop - s.start < n for s, n in zip(window, grid.shape, strict=True)):
+        array = array[(slice(None), *window)]
+        mask = None if mask is None else mask[window]
+        grid = grid.window(tuple(s.start for s in window), tuple(s.stop - s.start for s in window))
+    dataset = [{"low": c.low, "high": c.high, "mean": c.mean, "std": c.std} for c in p.channels]
+    measured = statistics(array, [c.scheme for c in p.channels], mask=mask, dataset=dataset, seed=plan.seed)
+    shape = working_shape(grid, plan)
+    resampled = None if shape == grid.shape else _resampled(array, measured, mask, grid, shape)
+    notes = (*image.notes, *measured.notes, *_unlike(array, p.channels), *_far(grid, plan))
+    return Prepared(array, turn, window, shape, measured, mask, resampled, notes)
+
+
+def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | None, grid: Grid,
+               shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The normalised image on the network's grid (rules 1.2 and 1.4: normalise first, then resample)."""
+    working = tuple(s * n / m for s, n, m in zip(grid.spacing, grid.shape, shape, strict=True))
+    return resample_image(apply(np.asarray(array), measured, mask), grid.spacing, working, shape)
+
+
+def _check(image: Image, plan: Plan) -> None:
+    p, source = plan.preprocessing, image.source or None
+    if image.array.shape[0] != len(p.channels):
+        raise DataError(f"{image.array.shape[0]} channels ({', '.join(image.channels)})", file=source,
+                        expected=f"{len(p.channels)} ({', '.join(c.name for c in p.channels)})",
+                        remedy="choose the channels the model was trained on, in this order")
+    if image.grid.ndim < plan.configuration.ndim or image.grid.ndim < len(p.transpose):
+        raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{len(p.transpose)}",
+                        remedy="use a 2D model, or name the axes with --axes")
+    if p.resample and (image.grid.unit == "px") != (p.unit == "px"):
+        raise DataError(f"no physical spacing that fits (unit {image.grid.unit!r})", file=source,
+                        expected=f"a spacing in {p.unit}, the unit of the model",
+                        remedy="give --spacing and --unit")
+
+
+def _factor(unit: str, wanted: str) -> float:
+    if unit == wanted or unit not in _MILLIMETRES or wanted not in _MILLIMETRES:
+        return 1.0
+    return _MILLIMETRES[unit] / _MILLIMETRES[wanted]
+
+
+def _nonzero_window(array: Any) -> tuple[slice, ...]:
+    """Smallest box that holds every voxel that is not zero; everything if there is none. Looked at in slabs."""
+    shape = array.shape[1:]
+    planes = max(1, 2**22 // max(1, math.prod(shape[1:])))
+    seen = [np.zeros(n, bool) for n in shape]
+    for start in range(0, shape[0], planes):
+        slab = np.asarray(array[:, start : start + planes])
+        inside = (slab != 0).any(axis=0)
+        for axis in range(len(shape)):
+            here = inside.any(axis=tuple(a for a in range(len(shape)) if a != axis))
+            if axis == 0:
+                seen[0][start : start + len(here)] = here
+            else:
+                seen[axis] |= here
+    if not seen[0].any():
+        return tuple(slice(0, n) for n in shape)
+    return tuple(slice(int(s.argmax()), len(s) - int(s[::-1].argmax())) for s in seen)
+
+
+def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
+    """Warn where most voxels lie outside the training set's range (fault V11)."""
+    notes = []
+    strides = _sparse(array.shape[1:])
+    for index, channel in enumerate(channels):
+        if not channel.high > channel.low:
+            continue
+        values = np.asarray(array[(index, *strides)]).reshape(-1)
+        values = values[values != 0] if (values != 0).any() else values
+        share = float(((values < channel.low) | (values > channel.high)).mean())
+        if share > 0.5:
+            notes.append(f"channel {channel.name}: {share:.0%} of the voxels looked at are outside {channel.low:g} to "
+                         f"{channel.high:g}, where the training set's were; is the image in another unit?")
+    return notes
+
+
+def _sparse(shape: Sequence[int]) -> tuple[slice, ...]:
+    """Every n-th voxel per axis, so that about a quarter of a million are looked at."""
+    step = max(1, math.ceil((math.prod(shape) / _LOOKED_AT) ** (1 / len(shape))))
+    return tuple(slice((min(step, n) - 1) // 2, None, step) for n in shape)
+
+
+def _far(grid: Grid, plan: Plan) -> list[str]:
+    """Warn where the spacing is far from the plan's (faults G6, G7)."""
+    target = plan.configuration.spacing
+    factor = _factor(grid.unit, plan.preprocessing.unit)
+    spacing = [s * factor for s in grid.spacing[-len(target) :]]
+    worst = max(max(s / t, t / s) for s, t in zip(spacing, target, strict=False))
+    if worst <= _FAR:
+        return []
+    shown = tuple(round(s, 4) for s in spacing)
+    unit = plan.preprocessing.unit
+    return [f"spacing {shown} is {worst:.3g} times off the model's {target} {unit}; is the unit right?"]

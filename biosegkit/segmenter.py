@@ -1,0 +1,287 @@
+"""A plan and its networks at work on one image: tiles, grid, decoding, and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from .errors import DataError
+from .grid import Grid
+from .image import Image, Labels
+from .lattice import Lattice
+from .methods import METHODS, Block, Decisions, Method
+from .methods.decoding import decode
+from .methods.protocol import ArrayDict, checked_thresholds, empty_table
+from .plan.schema import Plan
+from .predictor import Prediction
+from .prepared import Prepared, prepare, turn_of
+from .slabs import blocks, paste, regrid
+from .tables import stacked_rows, turned_table
+from .tiling import Forward, Slab, blend, is_out_of_memory
+
+__all__ = ["Rung", "Segmenter", "ladder", "method_of"]
+
+#: Voxels decoded together; changes memory only.
+_BLOCK = 2**22
+
+
+def method_of(plan: Plan) -> Method:
+    """The method of a plan with its options; a semantic one learns classes and regions from the table of labels."""
+    options = dict(plan.method_options)
+    if plan.method == "semantic":
+        options.setdefault("n_classes", len(plan.labels.names))
+        if plan.labels.regions:
+            options.setdefault("regions", [classes for _, classes in plan.labels.regions])
+    method: Method = METHODS[plan.method](**options)
+    return method
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to spend memory: device, place of the sums, tiles per call, tile."""
+
+    device: torch.device
+    sums: torch.device
+    batch: int
+    patch: tuple[int, ...]
+    step: tuple[int, ...]
+    note: str = ""
+
+
+def ladder(plan: Plan, device: torch.device, batch: int | None = None) -> list[Rung]:
+    """What is tried in turn when memory runs out (fault P5): all but the smaller tiles give the same labels.
+
+    Sums to the CPU, one tile per call, tiles of a half and a quarter, the CPU.
+    """
+    c, cpu = plan.configuration, torch.device("cpu")
+    voxels = math.prod(c.patch)
+    usual = max(1, min(2 * c.batch, 32)) if device.type == "cuda" else max(1, min(2**14 // voxels, 16))
+    first = Rung(device, device, batch or usual, c.patch, c.tile_step)
+    rungs = [first]
+    if device.type != "cpu":
+        rungs.append(Rung(device, cpu, first.batch, c.patch, c.tile_step, "sums of tiles kept on the CPU"))
+    rungs.append(Rung(device, cpu, 1, c.patch, c.tile_step, "one tile per call"))
+    divisor = [math.prod(s[a] for s in c.architecture.strides) for a in range(c.ndim)]
+    for part in (2, 4):
+        patch = tuple(max(d, p // part // d * d) for p, d in zip(c.patch, divisor, strict=True))
+        if patch != rungs[-1].patch:
+            step = tuple(max(1, round(s * n / p)) for s, n, p in zip(c.tile_step, patch, c.patch, strict=True))
+            rungs.append(Rung(device, cpu, 1, patch, step, f"approximate: tiles of {patch} and not {c.patch}"))
+    if device.type != "cpu":
+        rungs.append(Rung(cpu, cpu, 1, c.patch, c.tile_step, "computed on the CPU"))
+    return rungs
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A plan with trained networks: a predictor with maps (see :class:`biosegkit.predictor.MapPredictor`).
+
+    Parameters
+    ----------
+    plan : Plan
+    networks : tuple of Module
+        One per fold, in evaluation mode, on ``device``; their maps are averaged.
+    device : torch.device
+    thresholds : dict of str to float
+        Tuned after training; the method's defaults otherwise.
+    batch : int, optional
+        Tiles per call; changes speed only.
+    """
+
+    plan: Plan
+    networks: tuple[nn.Module, ...]
+    device: torch.device
+    thresholds: Mapping[str, float]
+    batch: int | None = None
+
+    @property
+    def method(self) -> Method:
+        """The plan's method."""
+        return method_of(self.plan)
+
+    def predict(self, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
+                maps: bool = False) -> Prediction:
+        """Segment one image.
+
+        Parameters
+        ----------
+        image : Image
+        tta : bool
+            Average the maps of mirrored copies, over the axes the plan mirrors in training.
+        thresholds : dict of str to float, optional
+            Override those of the model.
+        maps : bool
+            Also return the dense maps on the image's grid.
+
+        Raises
+        ------
+        DataError
+            If the image does not fit the plan, or the network returns values that are not finite (fault V3).
+        OptionError
+            For an unknown threshold.
+        """
+        used = checked_thresholds(self.method.tunables, {**self.thresholds, **(thresholds or {})})
+        prepared = prepare(image, self.plan)
+        notes: tuple[str, ...] = prepared.notes
+        rungs = ladder(self.plan, self.device, self.batch)
+        for rung in rungs:
+            if rung.note:
+                notes = (*notes, f"out of memory: {rung.note}")
+            try:
+                return self._run(image, prepared, rung, _Wish(used, tta, maps, notes))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            _release(self.device)
+        raise DataError(f"not enough memory on {self.device}, even for one tile of {rungs[-1].patch}",
+                        file=image.source or None, remedy="close other programs, or plan again with less --memory")
+
+    def maps(self, image: Image, *, tta: bool = False) -> dict[str, npt.NDArray[np.float32]]:
+        """Dense maps (C, *space) on the image's grid."""
+        found = self.predict(image, tta=tta, maps=True).maps
+        return dict(found or {})
+
+    def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
+               grid: Grid | None = None) -> Prediction:
+        """Labels from maps, without the network.
+
+        Parameters
+        ----------
+        maps : dict of ndarray, (C, *space)
+            As :meth:`maps` returned them.
+        thresholds : dict of str to float
+            Override those of the model.
+        grid : Grid, optional
+            The image's; without it axes are taken to be canonical and of unit spacing.
+        """
+        used = checked_thresholds(self.method.tunables, {**self.thresholds, **thresholds})
+        shape = next(iter(maps.values())).shape[1:]
+        grid = grid or Grid.regular(shape)
+        turn = turn_of(grid, self.plan)
+        turned = {name: turn.apply(np.asarray(value)) for name, value in maps.items()}
+        out = np.zeros(shape, self._dtype)
+        view = turn.apply(out)
+        window = tuple(slice(0, n) for n in view.shape)
+        whole = [({n: np.ascontiguousarray(a) for n, a in turned.items()}, Block.whole(view.shape))]
+        table = self._decoded(iter(whole), view, window, used)
+        return Prediction(self._labels(out, grid), turned_table(table, window, view.shape, turn))
+
+    def _run(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish) -> Prediction:
+        """One attempt on one rung of the ladder."""
+        shape = tuple(w.stop - w.start for w in prepared.window)
+        planes = max(1, _BLOCK // math.prod(shape[1:]))
+        slabs = self._slabs(image, prepared, rung, wish.tta, planes)
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        parts = blocks(slabs, shape, planes)
+        if wish.maps:
+            parts = _kept(parts, found, prepared, image.grid.shape)
+        out = np.zeros(image.grid.shape, self._dtype)
+        view = prepared.turn.apply(out)
+        table = self._decoded(parts, view, prepared.window, wish.thresholds)
+        objects = turned_table(table, prepared.window, view.shape, prepared.turn)
+        labels = self._labels(out, image.grid, image.source)
+        return Prediction(labels, objects, found if wish.maps else None, wish.notes)
+
+    def _slabs(self, image: Image, prepared: Prepared, rung: Rung, tta: bool, planes: int) -> Iterator[Slab]:
+        """Blended maps on the turned and cropped image's grid."""
+        plan, lead = self.plan, len(prepared.shape) - self.plan.configuration.ndim
+        patch, step = (1,) * lead + rung.patch, (1,) * lead + rung.step
+        axes = tuple(a for a in plan.training.augmentation.mirror_axes if a < plan.configuration.ndim) if tta else ()
+        networks = self.networks
+        if rung.device != self.device:
+            networks = tuple(network.to(rung.device) for network in networks)
+        forward = Forward(networks, self.method, rung.device, axes, plan.training.memory_format == "channels_last",
+                          plane=lead > 0)
+        lattice = Lattice(prepared.shape, patch, step)
+        slabs = blend(partial(prepared.read, size=patch), lattice, forward, batch=rung.batch, device=rung.sums,
+                      planes=planes)
+        target = tuple(w.stop - w.start for w in prepared.window)
+        if target == prepared.shape:
+            return slabs
+        spacing = image.grid.turned(prepared.turn).spacing
+        working = tuple(s * n / m for s, n, m in zip(spacing, target, prepared.shape, strict=True))
+        return regrid(slabs, prepared.shape, target, (working, spacing), planes)
+
+    def _decoded(self, parts: Iterator[tuple[ArrayDict, Block]], view: npt.NDArray[Any],
+                 window: tuple[slice, ...], thresholds: Mapping[str, float]) -> ArrayDict:
+        """Write labels into the turned view; the table of objects in turned, cropped voxels (classes have none)."""
+        method, ndim = self.method, view.ndim
+        if self.plan.labels.task == "semantic":
+            decisions = Decisions(dict(thresholds), {}, empty_table(ndim))
+            for maps, block in parts:
+                paste(view, window, block, method.paint(method.local(maps, block), decisions)[0])
+            return {}
+        if ndim > self.plan.configuration.ndim:
+            return _slice_by_slice(method, parts, (view, window), thresholds)
+        states = [method.local(maps, block) for maps, block in parts]
+        decisions = method.resolve(states, dict(thresholds))
+        for state in states:
+            paste(view, window, state.block, method.paint(state, decisions)[0])
+        return decisions.objects
+
+    @property
+    def _dtype(self) -> Any:
+        """Of labels: as small as classes allow; 32 bit for objects, whose number is not known yet."""
+        if self.plan.labels.task == "instance":
+            return np.uint32
+        return np.uint8 if len(self.plan.labels.values) <= 256 else np.uint16
+
+    def _labels(self, out: npt.NDArray[Any], grid: Grid, source: str = "") -> Labels:
+        """With the user's values again; objects are their own ids."""
+        table = self.plan.labels
+        if table.task == "semantic":
+            return Labels(out, grid, np.array(table.values, np.int64), "semantic", source=source)
+        return Labels(out, grid, np.arange(int(out.max(initial=0)) + 1, dtype=np.int64), "instance", source=source)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What a caller asked for."""
+
+    thresholds: Mapping[str, float]
+    tta: bool
+    maps: bool
+    notes: tuple[str, ...]
+
+
+def _kept(parts: Iterator[tuple[ArrayDict, Block]], found: dict[str, npt.NDArray[np.float32]], prepared: Prepared,
+          shape: tuple[int, ...]) -> Iterator[tuple[ArrayDict, Block]]:
+    """Pass blocks on and keep their cores as whole maps on the image's grid."""
+    for maps, block in parts:
+        for name, value in maps.items():
+            if name not in found:
+                found[name] = np.zeros((value.shape[0], *shape), np.float32)
+            paste(prepared.turn.apply(found[name]), prepared.window, block, value[(slice(None), *block.core)])
+        yield maps, block
+
+
+def _slice_by_slice(method: Method, parts: Iterator[tuple[ArrayDict, Block]], place: tuple[Any, tuple[slice, ...]],
+                    thresholds: Mapping[str, float]) -> ArrayDict:
+    """Objects of a stack that a 2D model sees plane by plane; ids go on from plane to plane."""
+    view, window = place
+    tables, last = [], 0
+    for maps, block in parts:
+        for k in range(block.shape[0]):
+            plane = {name: np.ascontiguousarray(a[:, block.before[0] + k]) for name, a in maps.items()}
+            labels, table = decode(method, plane, thresholds)
+            labels = np.where(labels > 0, labels.astype(np.uint32) + np.uint32(last), np.uint32(0))
+            z = block.start[0] + k
+            core = Block((z, *block.start[1:]), (1, *block.shape[1:]), block.full_shape, (0,) * 3, (0,) * 3)
+            paste(view, window, core, labels[None])
+            tables.append(stacked_rows(table, z, last))
+            last = max(last, int(labels.max(initial=0)))
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+
+
+def _release(device: torch.device) -> None:
+    """Give cached memory back before the next attempt."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
