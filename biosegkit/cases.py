@@ -14,7 +14,10 @@ from .io import read, read_labels
 from .layouts import Case, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
 from .splits import holdout, split_folds, split_notes, trainable
 
-__all__ = ["Case", "Dataset", "Description", "holdout", "scan", "split_folds", "split_notes", "trainable"]
+__all__ = ["Case", "Dataset", "Description", "holdout", "on_grid_of", "scan", "split_folds", "split_notes", "trainable"]
+
+#: Largest distance of corners, in voxels, of grids that are the same (fault G2).
+SAME_GRID = 1e-3
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,42 @@ class Dataset(Sequence[Case]):
             raise DataError("no labels", file=case.images[0], expected="a label file", remedy="annotate the image")
         return read_labels(case.labels, task, self.about.label_options(**_row_geometry(case)),
                            ignore_value=self.about.ignore_value, mapping=self.about.mapping)
+
+    def load(self, case: Case, task: Task) -> tuple[Image, Labels]:
+        """Image and labels of a case on one grid: see :func:`on_grid_of`."""
+        image = self.load_image(case)
+        return image, on_grid_of(image, self.load_labels(case, task), trust_index=self.about.trust_index)
+
+
+def on_grid_of(image: Image, labels: Labels, *, trust_index: bool = False) -> Labels:
+    """The labels on the image's own grid, when theirs is the same within 1e-3 voxel at every corner.
+
+    Labels (or images) in a format without physical size, such as PNG beside OME-TIFF, are matched by index.
+
+    Raises
+    ------
+    DataError
+        For another shape (G1), or another position, direction or spacing (G2) unless ``trust_index``.
+    """
+    here, there = image.grid, labels.grid
+    if here.shape != there.shape:
+        raise DataError(f"labels of shape {there.shape}", file=labels.source or None,
+                        expected=f"{here.shape}, the shape of {image.source or 'the image'}",
+                        remedy="pair the right files, or resample the labels onto the image")
+    note = ""
+    if (here.unit == "px") != (there.unit == "px"):
+        note = "only one of image and labels has a physical size: matched by index"
+    elif (here.unit != there.unit or here.mismatch(there) > SAME_GRID) and not trust_index:
+        raise DataError(
+            f"labels {here.mismatch(there):.3g} voxels away (spacing {there.spacing} {there.unit}, origin "
+            f"{there.origin}, axes {there.orientation})", file=labels.source or None,
+            expected=f"the grid of {image.source or 'the image'} (spacing {here.spacing} {here.unit}, origin "
+            f"{here.origin}, axes {here.orientation})",
+            remedy="resample the labels onto the image; --trust-index if only the header is wrong",
+        )
+    elif here.unit != there.unit or here.mismatch(there) > SAME_GRID:
+        note = f"labels {here.mismatch(there):.3g} voxels away by their header: matched by index as asked"
+    return replace(labels, grid=here, notes=(*labels.notes, *([note] if note else [])))
 
 
 def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None = None,

@@ -49,6 +49,8 @@ class Description(BaseModel):
         Overrides what is found.
     group : str, optional
         Regular expression; its first group (or all it matches) in a case's id is the patient or slide.
+    trust_index : bool
+        Take labels voxel by voxel where their affine differs from the image's (fault G2).
 
     Examples
     --------
@@ -72,6 +74,7 @@ class Description(BaseModel):
     mapping: dict[int, int] = Field(default_factory=dict, alias="map")
     task: Literal["semantic", "instance"] | None = None
     group: str | None = None
+    trust_index: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,324 @@
+"""The doctor: every problem of a data set at once, each with file, found, expected and remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cases import Case, Dataset, on_grid_of, split_notes
+from .errors import BiosegError, DataError, FileError, Problem
+from .image import Image, Labels, Task
+from .task_choice import IdCounts, choose_task, count_ids
+
+__all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "visit"]
+
+#: Words in a reader's error or note → row of the fault list; the first that occurs decides.
+_CODES = (
+    ("fractional", "L3"), ("negative label", "L4"), ("label values", "L5"), ("coloured labels", "V9"),
+    ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"), ("time point", "V10"),
+    ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial axes", "V10"), ("right angles", "G4"),
+    ("no pixel size", "G6"), ("no spacing", "G6"), ("no unit", "G6"), ("unit", "G6"), ("pixdim", "G3"),
+    ("qform", "G3"), ("sform", "G3"), ("spacing", "G6"), ("affine", "G6"), ("alpha", "V9"), ("RGB", "V9"),
+    ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"), ("empty file", "F4"),
+    ("content", "F4"), ("GiB", "F5"), ("claims", "F5"),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is kept of a case that was read: enough to compare cases, whatever their size."""
+
+    id: str
+    group: str
+    split: str | None
+    file: str
+    shape: tuple[int, ...]
+    channels: tuple[str, ...]
+    spacing: tuple[float, ...]
+    unit: str
+    dtype: str
+    digest: str
+    notes: tuple[str, ...]
+    ids: IdCounts
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One case read once: its problems, and what was read unless an error forbids its use.
+
+    ``voxels`` counts the voxels of every canonical number of ``labels``.
+    """
+
+    problems: tuple[Problem, ...]
+    facts: Facts | None = None
+    image: Image | None = None
+    labels: Labels | None = None
+    voxels: tuple[int, ...] = ()
+
+
+def diagnose(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Every problem of a data set; cases are read one after the other and forgotten.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What :func:`biosegkit.scan` found.
+    progress : callable, optional
+        Called with (cases done, cases) after each.
+
+    Returns
+    -------
+    list of Problem
+        Errors first.
+    """
+    problems: list[Problem] = []
+    facts: list[Facts] = []
+    for number, case in enumerate(dataset, 1):
+        seen = visit(dataset, case)
+        problems += seen.problems
+        facts += [seen.facts] if seen.facts else []
+        if progress:
+            progress(number, len(dataset))
+    return ordered([*problems, *compare(dataset, facts)])
+
+
+def check_case(dataset: Dataset, case: Case, task: Task | None = None) -> list[Problem]:
+    """The problems of one case alone; ``task`` adds what matters for objects only (L10)."""
+    seen = visit(dataset, case)
+    notes = _note_problems([seen.facts]) if seen.facts else []
+    objects = _object_problems([seen.facts]) if seen.facts and task == "instance" else []
+    return ordered([*seen.problems, *notes, *objects])
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Stop if any problem is an error.
+
+    Raises
+    ------
+    DataError
+        Listing all errors, one per line.
+    """
+    errors = [p for p in problems if p.severity == "error"]
+    if errors:
+        listing = "\n".join(f"  {p}" for p in errors)
+        raise DataError(f"{len(errors)} problems\n{listing}\n", expected="a data set without errors",
+                        remedy="biosegkit doctor lists them again, with warnings")
+
+
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """Errors before warnings, otherwise as they come."""
+    return sorted(problems, key=lambda p: p.severity != "error")
+
+
+def visit(dataset: Dataset, case: Case) -> Visit:
+    """Read a case and check what can be checked without the others."""
+    file = str(case.images[0])
+    try:
+        image = dataset.load_image(case)
+    except BiosegError as error:
+        return Visit((_from_error(case, file, error),))
+    problems = _image_problems(case, image)
+    try:
+        # The number of a value does not depend on the task, which is not known yet.
+        labels = dataset.load_labels(case, "instance")
+    except BiosegError as error:
+        code = "D1" if case.labels is None else None
+        return Visit((*problems, _from_error(case, file, error, code)))
+    try:
+        labels = on_grid_of(image, labels, trust_index=dataset.about.trust_index)
+    except DataError as error:
+        code = "G1" if image.grid.shape != labels.grid.shape else "G2"
+        return Visit((*problems, _from_error(case, file, error, code)))
+    ids, voxels = count_ids(labels)
+    values = tuple(int(v) for v, n in zip(labels.values, voxels, strict=True) if n and v)
+    problems += _label_problems(dataset, case, ids, values)
+    facts = Facts(case.id, case.group, case.split, file, image.grid.shape, image.channels, image.grid.spacing,
+                  image.grid.unit, str(image.array.dtype), _digest(image),
+                  tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values)
+    if any(p.severity == "error" for p in problems):
+        return Visit(tuple(problems), facts)
+    return Visit(tuple(problems), facts, image, labels, tuple(int(n) for n in voxels))
+
+
+def _image_problems(case: Case, image: Image) -> list[Problem]:
+    """V1, V4, V12 of one image."""
+    found: list[Problem] = []
+    file = str(case.images[0])
+    for number, name in enumerate(image.channels):
+        channel = np.asarray(image.array[number])
+        if channel.dtype.kind == "f" and not np.isfinite(channel).all():
+            bad = ~np.isfinite(channel)
+            first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+            found.append(Problem("V1", "error", case.id, file, f"{int(bad.sum())} NaN or infinite voxels in {name}, "
+                                 f"first at {first}", "finite numbers", "repair the image or remove the case"))
+        elif channel.min() == channel.max():
+            found.append(Problem("V4", "warning", case.id, file, f"a constant {name} (every voxel {channel.flat[0]})",
+                                 "an image with contrast", "check the export; it is normalised to zeros"))
+    if 1 in image.grid.shape:
+        found.append(Problem("V12", "warning", case.id, file, f"shape {image.grid.shape}, one voxel thick",
+                             "several voxels along every axis", "a 2D network is planned, or the axis is padded"))
+    return found
+
+
+def _label_problems(dataset: Dataset, case: Case, ids: IdCounts, values: Sequence[int]) -> list[Problem]:
+    """L5 and L7 of one case."""
+    found: list[Problem] = []
+    known = dataset.about.known_values
+    unknown = [v for v in values if v not in known] if known and dataset.about.task != "instance" else []
+    if unknown:
+        listed = ", ".join(map(str, unknown[:10])) + ", …" * (len(unknown) > 10)
+        found.append(Problem("L5", "error", case.id, str(case.labels), f"label values {listed}",
+                             f"one of {sorted(known)}, named in dataset.json",
+                             f"name them in labels, or --map {unknown[0]}=VALUE"))
+    if not ids.present:
+        found.append(Problem("L7", "warning", case.id, str(case.labels), "no foreground", "some labelled voxels",
+                             "it trains as background only; check that this is meant"))
+    return found
+
+
+def _from_error(case: Case, file: str, error: BiosegError, code: str | None = None) -> Problem:
+    if code is None:
+        fallback = "F1" if isinstance(error, FileError) else "V10"
+        code = next((c for word, c in _CODES if word in error.found), fallback)
+    return Problem(code, "error", case.id, error.file or file, error.found, error.expected, error.remedy)
+
+
+def _digest(image: Image) -> str:
+    """A hash of the voxels and their arrangement."""
+    digest = hashlib.blake2b(repr((image.array.shape, str(image.array.dtype))).encode(), digest_size=16)
+    for channel in image.array:
+        digest.update(np.ascontiguousarray(channel).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
+    """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, and the readers' notes."""
+    found = [Problem("D1", "warning", "", dataset.source, note, "", "check for lost files") for note in dataset.notes]
+    if not facts:
+        return found
+    if task is None:
+        spread = Counter(v for f in facts for v in f.values)
+        task = dataset.about.task or choose_task([f.ids for f in facts], list(spread.values()))[0]
+    found += _kind_problems(dataset, facts) + _twin_problems(facts) + _spacing_problems(facts)
+    found += _name_problems(facts) + _note_problems(facts)
+    if not any(f.ids.present for f in facts):
+        found.append(Problem("L7", "error", "", dataset.source, "no foreground in any case", "labelled voxels",
+                             "check the labels, --map and the ignore value"))
+    if task == "instance":
+        found += _object_problems(facts)
+    found += [Problem("D4", "warning", "", dataset.source, note, "more groups", "annotate more cases, or say --group")
+              for note in split_notes(dataset, 2) if "single group" in note]
+    return found
+
+
+def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
+    """D2: channel counts, channel names, dimensions; G6: units that do not compare."""
+    kinds: dict[str, list[str]] = {}
+    for f in facts:
+        kinds.setdefault(f"{len(f.shape)}D, {len(f.channels)} channel(s): {', '.join(f.channels)}", []).append(f.id)
+    found: list[Problem] = []
+    if len(kinds) > 1:
+        columns = sorted({c for case in dataset for c in case.attributes} - {"image", "label", "case"})
+        choice = f" (--where, columns {', '.join(columns)})" if columns else ""
+        found.append(Problem("D2", "error", "", dataset.source, f"{len(kinds)} kinds of images: " + _table(kinds),
+                             "one number of dimensions, and the same channels in the same order",
+                             f"select one kind{choice}, or convert the others"))
+    units: dict[str, list[str]] = {}
+    for f in facts:
+        units.setdefault(f.unit, []).append(f.id)
+    if len(units) > 1:
+        found.append(Problem("G6", "error", "", dataset.source, "several units of length: " + _table(units),
+                             "one unit (px where the size is not known)", "give --spacing and --unit, or fill columns "
+                             "spacing and unit of a table"))
+    elif "px" in units:
+        found.append(Problem("G6", "warning", "", dataset.source, f"no physical size in {len(facts)} cases",
+                             "a pixel size", "lengths are in pixels; --pixel-size or --spacing says more"))
+    return found
+
+
+def _table(kinds: dict[str, list[str]]) -> str:
+    return "; ".join(f"{len(ids)} × [{kind}] ({', '.join(ids[:3])}{', …' * (len(ids) > 3)})"
+                     for kind, ids in sorted(kinds.items(), key=lambda item: -len(item[1])))
+
+
+def _twin_problems(facts: Sequence[Facts]) -> list[Problem]:
+    """D3: the same voxels under two names; one group on both sides of a split."""
+    found: list[Problem] = []
+    same: dict[str, list[Facts]] = {}
+    for f in facts:
+        same.setdefault(f.digest, []).append(f)
+    for twins in same.values():
+        if len(twins) > 1:
+            leak = " in different groups, so that a split may part them" * (len({t.group for t in twins}) > 1)
+            names = ", ".join(t.id for t in twins)
+            found.append(Problem("D3", "warning", twins[0].id, twins[0].file, f"the same image as {names}{leak}",
+                                 "different images", "remove the copies, or give them one group"))
+    splits: dict[str, set[str]] = {}
+    for f in facts:
+        splits.setdefault(f.group, set()).update([f.split] if f.split else [])
+    for group, names in splits.items():
+        if len(names) > 1:
+            found.append(Problem("D3", "warning", group, "", f"group {group} in splits {', '.join(sorted(names))}",
+                                 "one group in one split", "correct the column split"))
+    return found
+
+
+def _spacing_problems(facts: Sequence[Facts]) -> list[Problem]:
+    """G7: a spacing more than four times off the data set's median."""
+    found: list[Problem] = []
+    for ndim in {len(f.spacing) for f in facts}:
+        inside = [f for f in facts if len(f.spacing) == ndim]
+        # Sorted per case, so that files with exchanged axes compare: this is about units, not about orientation.
+        sizes = np.array([sorted(f.spacing) for f in inside])
+        median = np.median(sizes, axis=0)
+        for f, size in zip(inside, sizes, strict=True):
+            if (size > 4 * median).any() or (4 * size < median).any():
+                typical = ", ".join(f"{m:.4g}" for m in median)
+                found.append(Problem("G7", "warning", f.id, f.file, f"spacing {f.spacing} {f.unit}",
+                                     f"within 4 times the data set's median (sorted: {typical})",
+                                     "check the unit of the header (µm written as mm?)"))
+    return found
+
+
+def _name_problems(facts: Sequence[Facts]) -> list[Problem]:
+    """D5: names that are one name where case does not count."""
+    names: dict[str, list[str]] = {}
+    for f in facts:
+        names.setdefault(f.id.casefold(), []).append(f.id)
+    return [Problem("D5", "warning", ids[0], "", f"ids that differ in upper and lower case only: {', '.join(ids)}",
+                    "names that differ on every system", "rename before the run is moved to Windows or macOS")
+            for ids in names.values() if len(ids) > 1]
+
+
+def _note_problems(facts: Sequence[Facts]) -> list[Problem]:
+    """What readers repaired: one warning per kind of note, with the number of cases."""
+    kinds: dict[str, list[tuple[Facts, str]]] = {}
+    for f in facts:
+        for note in f.notes:
+            if not note.startswith("no pixel size"):  # told once for the data set
+                kinds.setdefault(re.sub(r"[\d.]+", "#", note), []).append((f, note))
+    found = []
+    for hits in kinds.values():
+        first, note = hits[0]
+        more = f" (and {len(hits) - 1} more cases)" if len(hits) > 1 else ""
+        code = next((c for word, c in _CODES if word in note), "F4")
+        found.append(Problem(code, "warning", first.id, first.file, note + more, "", "accepted; recorded in the run"))
+    return found
+
+
+def _object_problems(facts: Sequence[Facts]) -> list[Problem]:
+    """L10: ids in several pieces and objects of one voxel."""
+    found = []
+    for f in facts:
+        parts = [f"{f.ids.split} of {f.ids.present} ids in several pieces"] * bool(f.ids.split)
+        parts += [f"{f.ids.single} objects of one voxel"] * bool(f.ids.single)
+        if parts:
+            found.append(Problem("L10", "warning", f.id, f.file, "; ".join(parts), "one connected piece per object",
+                                 "correct the labels; most methods keep one piece of each"))
+    return found

@@ -1,0 +1,417 @@
+"""What the data are: shapes, spacings, intensities, classes and objects, measured in one pass over the cases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ._atomic import read_json, write_json
+from .cases import Dataset, trainable
+from .checks import Facts, Visit, compare, ordered, refuse, visit
+from .errors import PlanError, Problem
+from .image import Image, Labels, Task
+from .object_shapes import ObjectSample, anisotropy_of, joined, sample_objects, spread_of
+from .task_choice import choose_task
+
+__all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread",
+           "measure", "survey"]
+
+#: Version of the fingerprint's schema.
+SCHEMA = 1
+
+#: Intensities per channel kept for percentiles, and objects measured, over all cases together.
+_INTENSITIES, _SIZES, _SHAPES = 1_000_000, 100_000, 2_000
+#: Different label values above which they are no longer listed: they are objects.
+_VALUES = 4096
+#: First over second principal axis from which an object counts as elongated.
+_ELONGATED = 2.0
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Frozen):
+    """How values are distributed."""
+
+    mean: float
+    minimum: float
+    p05: float
+    median: float
+    p95: float
+    p99: float
+    maximum: float
+
+
+class CaseRecord(_Frozen):
+    """One case in canonical orientation; all tuples in (z, y, x) or (y, x) order.
+
+    ``cropped`` is the shape of the box around everything that is not 0 in any channel, ``relative_size`` its share of
+    all voxels; ``foreground`` the labelled share of the voxels that are not ignored; ``ids`` the number of ids present;
+    ``orientation`` that of the file.
+    """
+
+    id: str
+    group: str
+    shape: tuple[int, ...]
+    cropped: tuple[int, ...]
+    relative_size: float
+    spacing: tuple[float, ...]
+    orientation: str
+    dtype: str
+    foreground: float
+    ids: int
+    bytes: int
+
+
+class ChannelStatistics(_Frozen):
+    """Foreground intensities of one channel, every case with equal weight; ``low`` and ``high``: percentiles 0.5, 99.5.
+
+    ``minimum`` and ``maximum`` are those of all foreground voxels, the others those of a sample.
+    """
+
+    name: str
+    mean: float = 0.0
+    median: float = 0.0
+    std: float = 1.0
+    minimum: float = 0.0
+    maximum: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+class ClassRecord(_Frozen):
+    """A label value: its name, voxels in all cases, and the number of cases that have it."""
+
+    name: str
+    value: int
+    voxels: int
+    cases: int
+
+
+class ObjectStatistics(_Frozen):
+    """Objects of an instance task; lengths in the fingerprint's unit unless they end in ``_px`` (voxels).
+
+    ``extent_px`` has one entry per axis (z, y, x); fractions are shares of all objects (``elongated``: of the objects
+    whose shape was measured; first principal axis at least twice the second). ``fill`` compares an object with the
+    ellipsoid of its moments: near 1 for round and convex, small for branched, bent and hollow shapes.
+    ``anisotropy`` is the ratio of z to in-plane spacing that would make objects round, from their boxes.
+    """
+
+    count: int
+    measured: int
+    per_case: Spread
+    diameter: Spread
+    diameter_px: Spread
+    extent_px: tuple[Spread, ...]
+    inscribed_radius: Spread
+    elongation: Spread
+    fill: Spread
+    elongated: float
+    touching: float
+    at_border: float
+    split: float
+    single_voxel: float
+    anisotropy: float | None = None
+
+
+class Fingerprint(_Frozen):
+    """What was measured; plain data, stored as ``fingerprint.json``.
+
+    Parameters
+    ----------
+    unit : str
+        Of all lengths; ``px`` where no physical size is known.
+    task, task_reason : str
+        Classes or objects, and why.
+    relative_size : float
+        Median share of an image that is left after cropping to what is not 0.
+    foreground : float
+        Mean labelled share of the voxels.
+    classes : tuple of ClassRecord
+        Values without background, by rising value; for instance tasks one entry for all objects.
+    """
+
+    schema_version: int = SCHEMA
+    source: str = ""
+    seed: int = 0
+    unit: str
+    is_rgb: bool = False
+    task: Literal["semantic", "instance"]
+    task_reason: str
+    cases: tuple[CaseRecord, ...]
+    channels: tuple[ChannelStatistics, ...]
+    classes: tuple[ClassRecord, ...]
+    objects: ObjectStatistics | None = None
+    relative_size: float
+    foreground: float
+    ignore_value: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.cases[0].shape)
+
+    @property
+    def spacings(self) -> npt.NDArray[np.float64]:
+        """Spacing per case, (cases, ndim)."""
+        return np.array([c.spacing for c in self.cases], dtype=np.float64)
+
+    @property
+    def cropped_shapes(self) -> npt.NDArray[np.int64]:
+        """Shape after cropping per case, (cases, ndim)."""
+        return np.array([c.cropped for c in self.cases], dtype=np.int64)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything measured."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def write(self, path: str | Path) -> None:
+        """Write the fingerprint as JSON."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Fingerprint:
+        """Read a fingerprint.
+
+        Raises
+        ------
+        PlanError
+            If it was made by a newer schema, or an entry is missing, unknown or of another type.
+        """
+        data = read_json(path)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int) or not 1 <= version <= SCHEMA:
+            raise PlanError(f"a fingerprint of schema {version}", file=path, expected=f"schema 1 to {SCHEMA}",
+                            remedy="update biosegkit or measure again")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise PlanError(f"{error.error_count()} wrong entries: {error.errors()[0]['loc']}", file=path,
+                            remedy="measure again") from error
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What is kept while cases go by; its size does not follow theirs."""
+
+    records: list[CaseRecord] = field(default_factory=list)
+    samples: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    extremes: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    voxels: Counter[int] = field(default_factory=Counter)
+    cases: Counter[int] = field(default_factory=Counter)
+    objects: list[ObjectSample] = field(default_factory=list)
+    foreground: int = 0
+
+
+def survey(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
+           progress: Callable[[int, int], None] | None = None) -> tuple[list[Problem], Fingerprint | None]:
+    """Check and measure a data set in one reading pass.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What :func:`biosegkit.scan` found. All cases are checked; those of a table's splits other than train and
+        validation are not measured.
+    task : {"semantic", "instance"}, optional
+        Overrides the description and what is found.
+    seed : int
+        Of the samples drawn: ``default_rng([seed, position of the case by sorted ids])``.
+    progress : callable, optional
+        Called with (cases done, cases) after each.
+
+    Returns
+    -------
+    problems : list of Problem
+        As :func:`biosegkit.checks.diagnose` gives them.
+    fingerprint : Fingerprint or None
+        None if any problem is an error.
+    """
+    task = task or dataset.about.task
+    measured = {c.id for c in trainable(dataset)}
+    order = {name: i for i, name in enumerate(sorted(measured))}
+    problems: list[Problem] = []
+    facts: list[Facts] = []
+    tally = _Tally()
+    for number, case in enumerate(dataset, 1):
+        seen = visit(dataset, case)
+        problems += seen.problems
+        facts += [seen.facts] if seen.facts else []
+        if case.id in measured and not any(p.severity == "error" for p in problems):
+            _add(tally, seen, task, len(measured), np.random.default_rng([seed, order[case.id]]))
+        if progress:
+            progress(number, len(dataset))
+    chosen, reason = _task(facts, measured, task, dataset.about.task)
+    problems = ordered([*problems, *compare(dataset, facts, chosen)])
+    if any(p.severity == "error" for p in problems) or not tally.records:
+        return problems, None
+    inside = [f for f in facts if f.id in measured]
+    return problems, _concluded(dataset, tally, inside, (chosen, reason), seed)
+
+
+def measure(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
+            progress: Callable[[int, int], None] | None = None) -> Fingerprint:
+    """Measure a data set; see :func:`survey`.
+
+    Statistics follow nnU-Net's fingerprint (arXiv:1904.08128): the same number of foreground voxels of every case,
+    drawn with replacement. Ignored voxels are left out (fault L9).
+
+    Raises
+    ------
+    DataError
+        If the doctor finds an error, all of them listed.
+    """
+    problems, found = survey(dataset, task=task, seed=seed, progress=progress)
+    refuse(problems)
+    if found is None:
+        refuse([Problem("D1", "error", "", dataset.source, "no case to measure", "labelled cases", "check the split")])
+    assert found is not None  # noqa: S101 - refuse has raised
+    return found
+
+
+def _task(facts: Sequence[Facts], measured: set[str], task: Task | None, described: Task | None) -> tuple[Task, str]:
+    """The task and its reason."""
+    if task is not None:
+        return task, "as described in dataset.json or the options" if task == described else "as asked for"
+    inside = [f for f in facts if f.id in measured]
+    spread = Counter(v for f in inside for v in f.values)
+    return choose_task([f.ids for f in inside], list(spread.values()))
+
+
+def _add(tally: _Tally, seen: Visit, task: Task | None, cases: int, rng: np.random.Generator) -> None:
+    """Measure one case, in canonical orientation."""
+    if seen.image is None or seen.labels is None or seen.facts is None:
+        return
+    turn = seen.image.grid.canonical_turn()
+    image, labels = seen.image.turned(turn), seen.labels.turned(turn)
+    voxels = np.array(seen.voxels, dtype=np.int64)
+    tally.records.append(_record(image, seen.facts, voxels, seen.image.grid.orientation))
+    tally.foreground += int(voxels[1:].sum())
+    sample = _foreground(image, labels, max(1, _INTENSITIES // cases), rng)
+    if sample is not None:
+        tally.samples.append(sample[0])
+        tally.extremes.append(sample[1])
+    if len(tally.voxels) <= _VALUES:
+        for value, count in zip(seen.labels.values[1:].tolist(), voxels[1:].tolist(), strict=True):
+            tally.voxels[value] += count
+            tally.cases[value] += count > 0
+    likely = task == "instance" or (task is None and seen.facts.ids.split <= seen.facts.ids.present / 2)
+    if likely and seen.facts.ids.present:
+        tally.objects.append(sample_objects(labels, voxels, rng, sizes=max(1, _SIZES // cases),
+                                            shapes=max(1, _SHAPES // cases)))
+
+
+def _record(image: Image, facts: Facts, voxels: npt.NDArray[np.int64], stored: str) -> CaseRecord:
+    shape = image.grid.shape
+    cropped = _nonzero_shape(image)
+    relative = float(np.prod(np.array(cropped) / np.array(shape)))
+    return CaseRecord(
+        id=facts.id, group=facts.group, shape=shape, cropped=cropped, relative_size=relative,
+        spacing=image.grid.spacing, orientation=stored, dtype=facts.dtype,
+        foreground=float(voxels[1:].sum() / max(int(voxels.sum()), 1)), ids=facts.ids.present,
+        bytes=int(image.array.dtype.itemsize * np.prod(image.array.shape, dtype=np.int64)),
+    )
+
+
+def _nonzero_shape(image: Image) -> tuple[int, ...]:
+    """Sides of the box around voxels that are not 0 in any channel; the whole image if all are 0."""
+    mask = np.zeros(image.grid.shape, dtype=bool)
+    for channel in image.array:
+        mask |= np.asarray(channel) != 0
+    sides = []
+    for axis in range(mask.ndim):
+        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        sides.append(int(line[-1] - line[0] + 1) if line.size else mask.shape[axis])
+    return tuple(sides)
+
+
+def _foreground(image: Image, labels: Labels, size: int, rng: np.random.Generator
+                ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]] | None:
+    """``size`` foreground intensities with replacement, (C, size), and each channel's extremes, (C, 2)."""
+    mask = labels.array > 0
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return None
+    picks = rng.integers(0, count, size)
+    sample = np.empty((len(image.channels), size), dtype=np.float32)
+    extremes = np.empty((len(image.channels), 2))
+    for number in range(len(image.channels)):
+        values = np.asarray(image.array[number])[mask]
+        sample[number] = values[picks]
+        extremes[number] = values.min(), values.max()
+    return sample, extremes
+
+
+def _concluded(dataset: Dataset, tally: _Tally, facts: Sequence[Facts], task: tuple[Task, str], seed: int
+               ) -> Fingerprint:
+    """The fingerprint of everything seen."""
+    names = facts[0].channels
+    objects = _object_statistics(tally, facts) if task[0] == "instance" and tally.objects else None
+    notes = []
+    if objects and objects.anisotropy and facts[0].unit == "px" and not 0.8 <= objects.anisotropy <= 1.25:
+        notes.append(f"no voxel size is known; the objects' boxes suggest a z spacing of {objects.anisotropy:.2f} "
+                     "in-plane pixels (give --spacing)")
+    left = len(dataset) - len(tally.records)
+    notes += [f"{left} cases outside train and val are not measured"] * bool(left)
+    return Fingerprint(
+        source=dataset.source, seed=seed, unit=facts[0].unit, is_rgb=names == ("red", "green", "blue"),
+        task=task[0], task_reason=task[1], cases=tuple(sorted(tally.records, key=lambda r: r.id)),
+        channels=_channels(tally, names), classes=_classes(dataset, tally, task[0]), objects=objects,
+        relative_size=float(np.median([r.relative_size for r in tally.records])),
+        foreground=float(np.mean([r.foreground for r in tally.records])),
+        ignore_value=dataset.about.ignore_value, notes=tuple(notes),
+    )
+
+
+def _channels(tally: _Tally, names: Sequence[str]) -> tuple[ChannelStatistics, ...]:
+    if not tally.samples:
+        return tuple(ChannelStatistics(name=n) for n in names)
+    pooled = np.concatenate(tally.samples, axis=1)
+    extremes = np.array(tally.extremes)
+    found = []
+    for number, name in enumerate(names):
+        values = pooled[number].astype(np.float64)
+        low, median, high = np.percentile(values, (0.5, 50, 99.5))
+        found.append(ChannelStatistics(
+            name=name, mean=float(values.mean()), median=float(median), std=float(values.std()), low=float(low),
+            high=float(high), minimum=float(extremes[:, number, 0].min()), maximum=float(extremes[:, number, 1].max()),
+        ))
+    return tuple(found)
+
+
+def _classes(dataset: Dataset, tally: _Tally, task: Task) -> tuple[ClassRecord, ...]:
+    if task == "instance":
+        return (ClassRecord(name="object", value=1, voxels=tally.foreground,
+                            cases=sum(r.ids > 0 for r in tally.records)),)
+    names: dict[int, str] = {value: name for name, value in dataset.about.classes}
+    values = sorted({v for v in names if v} | {v for v, n in tally.voxels.items() if n})
+    return tuple(ClassRecord(name=names.get(v, f"class {v}"), value=v, voxels=tally.voxels[v], cases=tally.cases[v])
+                 for v in values)
+
+
+def _object_statistics(tally: _Tally, facts: Sequence[Facts]) -> ObjectStatistics:
+    pool = joined(tally.objects)
+    total = max(pool.count, 1)
+
+    def spread(values: Any) -> Spread:
+        return Spread(**spread_of(values))
+
+    return ObjectStatistics(
+        count=pool.count, measured=pool.radius.size, per_case=spread([float(r.ids) for r in tally.records]),
+        diameter=spread(pool.diameter), diameter_px=spread(pool.diameter_px),
+        extent_px=tuple(spread(pool.extent[:, a]) for a in range(pool.extent.shape[1])),
+        inscribed_radius=spread(pool.radius), elongation=spread(pool.elongation), fill=spread(pool.fill),
+        elongated=float(np.mean(pool.elongation >= _ELONGATED)), touching=pool.touching / total,
+        at_border=pool.border / total, split=sum(f.ids.split for f in facts) / total,
+        single_voxel=sum(f.ids.single for f in facts) / total, anisotropy=anisotropy_of(pool.extent),
+    )

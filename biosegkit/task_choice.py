@@ -1,0 +1,114 @@
+"""Whether label values name classes or objects, found from the labels of all cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from skimage.measure import label as connected_regions
+
+from .image import Labels, Task
+
+__all__ = ["IdCounts", "choose_task", "count_ids"]
+
+#: Share of ids in several pieces up to which they can still be objects: annotators cut a few.
+_SPLIT = 0.1
+#: Objects in one image from which varying numbers speak for objects even where most values recur.
+_MANY = 10
+
+
+@dataclass(frozen=True)
+class IdCounts:
+    """What the ids of one case look like.
+
+    ``present`` ids, ``top`` the largest user value, ``split`` ids in several pieces (of full connectivity),
+    ``single`` ids of one voxel.
+    """
+
+    present: int
+    top: int
+    split: int
+    single: int
+
+
+def count_ids(labels: Labels) -> tuple[IdCounts, npt.NDArray[np.int64]]:
+    """Count ids and their pieces; also the voxels of every canonical number.
+
+    Returns
+    -------
+    IdCounts
+        Without background and ignored voxels.
+    ndarray of int64, (len(labels.values),)
+        Voxels per canonical number, background first (ignored voxels are not counted).
+
+    Examples
+    --------
+    >>> from biosegkit.grid import Grid
+    >>> labels = Labels.from_values(np.array([[5, 0, 5, 9]]), Grid.regular((1, 4)), "instance")
+    >>> count_ids(labels)
+    (IdCounts(present=2, top=9, split=1, single=1), array([1, 2, 1]))
+    """
+    flat = labels.array.reshape(-1)
+    voxels = np.bincount(flat, minlength=len(labels.values)).astype(np.int64)
+    if labels.ignore is not None:
+        voxels[0] -= int(np.count_nonzero(labels.ignore))
+    present = np.flatnonzero(voxels[1:]) + 1
+    pieces = _pieces(labels.array, len(labels.values))
+    top = int(labels.values[present].max(initial=0))
+    return IdCounts(present.size, top, int(np.count_nonzero(pieces[1:] > 1)),
+                    int(np.count_nonzero(voxels[1:] == 1))), voxels
+
+
+def _pieces(array: npt.NDArray[Any], numbers: int) -> npt.NDArray[np.int64]:
+    """Number of connected pieces of every number in 0 … numbers - 1."""
+    regions, count = connected_regions(np.ascontiguousarray(array), background=0, return_num=True)
+    owner = np.zeros(count + 1, dtype=np.int64)
+    owner[regions.reshape(-1)] = array.reshape(-1)  # every voxel of a region writes the same number
+    pieces: npt.NDArray[np.int64] = np.bincount(owner[1:], minlength=numbers)
+    return pieces
+
+
+def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> tuple[Task, str]:
+    """Objects or classes, and the reason in words.
+
+    Objects are connected, and their ids vary from case to case as counts do: either the largest id follows the number
+    of objects (ids counted up in every image), or hardly any id recurs. Classes recur under the same values.
+
+    Parameters
+    ----------
+    counts : sequence of IdCounts
+        One per labelled case.
+    cases_per_value : sequence of int
+        For every value that occurs, the number of cases with it; may be cut off after many.
+
+    Examples
+    --------
+    >>> choose_task([IdCounts(1, 255, 1, 0)] * 3, [3])[0], choose_task([IdCounts(n, n, 0, 0) for n in (4, 40, 9)], [1])[0]
+    ('semantic', 'instance')
+    """
+    filled = [c for c in counts if c.present]
+    total, split = sum(c.present for c in filled), sum(c.split for c in filled)
+    if not total:
+        return "semantic", "no foreground"
+    if split > _SPLIT * total:
+        return "semantic", f"{split} of {total} ids lie in several pieces, so values name classes"
+    numbers = {c.present for c in filled}
+    most = max(numbers)
+    if len(filled) == 1:
+        if most >= _MANY:
+            return "instance", f"{most} ids, each in one piece, in the only case"
+        return "semantic", f"only {most} ids in the only case (say --task instance if they are objects)"
+    if len(numbers) == 1:
+        return "semantic", f"every case has {most} ids, so values name classes"
+    recurrence = sum(cases_per_value) / (len(cases_per_value) * len(filled))
+    counted = float(np.median([c.present / c.top for c in filled])) >= 0.7 and len({c.top for c in filled}) > 1
+    varied = len(numbers) >= min(3, len(filled))
+    if varied and ((counted and (most >= _MANY or recurrence <= 0.5)) or recurrence <= 0.25):
+        low = min(numbers)
+        how = "the largest id follows their number" if counted else "hardly any id recurs"
+        return "instance", f"{low} to {most} ids per case, {total - split} of {total} in one piece, and {how}"
+    return "semantic", (f"the same values recur (a value is in {recurrence:.0%} of the cases on average), so values "
+                        "name classes")
