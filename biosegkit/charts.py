@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ _WIDTH, _DPI = 9.6, 120
 class Curves:
     """What one fold's ``metrics.jsonl`` tells, in order of steps.
 
-    ``terms`` maps a loss term to ``(step, value)`` pairs; ``validation`` a metric likewise.
+    ``terms`` maps a loss term to ``(step, value)`` pairs; ``validation`` a metric likewise. ``seconds`` is the time the
+    steps took, from the pace that each line states.
     """
 
     step: list[int] = field(default_factory=list)
@@ -61,8 +63,9 @@ def read_metrics(path: str | Path) -> Curves:
             checks[int(row["step"])] = row["validation"]
         if "loss" in row:
             rows[int(row["step"])] = row
-    curves = Curves(seconds=max((float(r.get("seconds", 0.0)) for r in rows.values()), default=0.0),
-                    total=max((int(r.get("total", 0)) for r in rows.values()), default=0))
+    steps = [0, *sorted(rows)]
+    spent = sum((after - before) * _finite(rows[after].get("seconds", 0.0)) for before, after in pairwise(steps))
+    curves = Curves(seconds=spent, total=max((int(r.get("total", 0)) for r in rows.values()), default=0))
     for step, row in sorted(rows.items()):
         curves.step.append(step)
         curves.loss.append(_finite(row["loss"]))

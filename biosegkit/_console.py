@@ -1,0 +1,148 @@
+"""What the command line shows: errors, tables, and progress that also reads well in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .errors import BiosegError, Problem
+
+if TYPE_CHECKING:
+    from .plan.schema import Plan
+
+__all__ = ["FileProgress", "TrainingProgress", "describe_plan", "out", "problem_table", "score_table", "show_error"]
+
+#: Without a terminal a line of progress is written about every so many seconds.
+LINE_SECONDS = 10.0
+_COLOURS = {"error": "bold red", "warning": "yellow"}
+
+
+def out(*, stderr: bool = False) -> Console:
+    """The console; plain and wide where it is no terminal, so that paths are not broken."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200, soft_wrap=True)
+
+
+def show_error(error: BiosegError) -> None:
+    """An error as file, found, expected, remedy."""
+    console = out(stderr=True)
+    rows = (("file", error.file or ""), ("found", error.found), ("expected", error.expected), ("remedy", error.remedy))
+    console.print("[bold red]error[/]")
+    for name, text in rows:
+        if text:
+            console.print(f"  [bold]{name:<9}[/] {escape(text)}")
+
+
+def _table(columns: Iterable[str], *, numbers_from: int = 99) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index >= numbers_from else "left", overflow="fold")
+    return table
+
+
+def problem_table(problems: Sequence[Problem]) -> None:
+    """All problems of a data set, errors first."""
+    table = _table(("", "code", "case", "file", "found", "expected", "remedy"))
+    for p in sorted(problems, key=lambda problem: (problem.severity != "error", problem.code, problem.case)):
+        cells = (p.code, p.case, p.file, p.found, p.expected, p.remedy)
+        table.add_row(f"[{_COLOURS.get(p.severity, '')}]{p.severity}[/]", *(escape(cell) for cell in cells))
+    out().print(table)
+
+
+def describe_plan(plan: Plan) -> None:
+    """Every decision with its reason."""
+    table = _table(("decision", "value", "reason"))
+    for decision in plan.decisions:
+        table.add_row(f"[bold]{escape(decision.name)}[/]", escape(decision.value), escape(decision.reason))
+    out().print(table)
+
+
+def score_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Scores, one row per case or class."""
+    table = _table(columns, numbers_from=1)
+    table.title, table.title_justify, table.title_style = title or None, "left", "bold"
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out().print(table)
+
+
+class TrainingProgress:
+    """Live progress of a training: step, loss, Dice, time left.
+
+    On a terminal one line is renewed; elsewhere a plain line is written about every ten seconds. Use it as a context
+    manager and pass it as ``progress``.
+    """
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        self._console = out(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) \
+            if self._console.is_terminal else None
+        self._last, self._loss = 0.0, float("nan")
+
+    def __enter__(self) -> TrainingProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Show one row of ``metrics.jsonl``, or a message ``{"stage": …}`` of a longer step."""
+        if "step" not in row:
+            self._console.print(escape(str(row.get("stage") or row.get("message") or "")), style="dim")
+            return
+        step, total = int(row["step"]), int(row.get("total") or 0)
+        self._loss = float(row["loss"]) if row.get("loss") is not None else self._loss
+        text = _training_line(row, step, total, self._loss)
+        if self._live:
+            from rich.text import Text
+
+            self._live.update(Text(text))
+        elif time.monotonic() - self._last >= LINE_SECONDS or step == total:
+            self._last = time.monotonic()
+            self._console.print(escape(text))
+
+
+def _training_line(row: Mapping[str, Any], step: int, total: int, loss: float) -> str:
+    """``fold 0  step 120/600 [####....]  loss 0.412  Dice 0.81  1m20s left``."""
+    from .plan.units import duration_text
+
+    parts = [f"fold {row['fold']}"] if row.get("fold") is not None else []
+    filled = 20 * step // total if total else 0
+    parts.append(f"step {step}/{total or '?'} [{'#' * filled}{'.' * (20 - filled)}]  loss {loss:.3f}")
+    dice, left = row.get("dice"), row.get("left")
+    if dice is not None and dice == dice:
+        parts.append(f"Dice {dice:.3f}")
+    if left is not None and left == left:
+        parts.append(f"{duration_text(float(left))} left")
+    if row.get("skipped"):
+        parts.append(f"{row['skipped']} steps skipped")
+    return "  ".join(parts)
+
+
+class FileProgress:
+    """One line per finished file; called with each outcome, how many are done, and how many there are."""
+
+    def __init__(self) -> None:
+        self._console = out(stderr=True)
+
+    def __call__(self, outcome: Any, done: int, total: int) -> None:
+        """Show one outcome of :func:`biosegkit.predict_files`."""
+        head = f"[{done}/{total}]"
+        objects = "" if getattr(outcome, "objects", None) is None else f", {outcome.objects} objects"
+        if outcome.error:
+            self._console.print(f"{escape(head)} [bold red]{outcome.state}[/] {escape(str(outcome.input))}: "
+                                f"{escape(str(outcome.error))}")
+        else:
+            self._console.print(f"{escape(head)} {outcome.state} {escape(str(Path(outcome.output)))} "
+                                f"({outcome.seconds:.1f}s{objects})")

@@ -1,0 +1,337 @@
+"""The command line: one verb per arrow of the flow, each a call of the public functions and nothing more.
+
+Heavy packages are imported inside the verbs, so that ``--help`` is instant. Exit codes: 0 all done; 1 refused, or some
+cases failed; 2 usage; 130 and 143 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._options import (
+    Choosing,
+    Common,
+    Computing,
+    Describing,
+    Geometry,
+    Meaning,
+    Planning,
+    Predicting,
+    Training,
+    Writing,
+    flattened,
+)
+from .errors import BiosegError, FileError, OptionError
+
+if TYPE_CHECKING:
+    from .cases import Dataset
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(name="biosegkit", no_args_is_help=True, add_completion=True, rich_markup_mode="rich",
+                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+                  epilog="For research. Not a medical device.")
+
+#: Told to the verbs when this process is the command and nothing else.
+_OWN_PROCESS = "biosegkit"
+
+Source = Annotated[str, typer.Argument(
+    metavar="DATASET", help="A folder with images/ and labels/, an nnU-Net folder, a CSV, or 'IMAGES::LABELS' globs.")]
+Model = Annotated[str, typer.Argument(
+    metavar="MODEL", help="A run, a bundle folder or zip, or cellpose:PATH, stardist:PATH.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"biosegkit {version('biosegkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                help="Show the version and exit.")] = False) -> None:
+    """Segment biomedical images, 2D and 3D: point it at images and labels, it configures, trains and predicts."""
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function: its option groups are laid out, its errors become messages and exit codes."""
+    flat = flattened(function)
+
+    def guarded(**values: Any) -> None:
+        from ._console import out, show_error
+
+        try:
+            flat(**values)
+        except BiosegError as error:
+            if values.get("verbose"):
+                out(stderr=True).print_exception()
+            show_error(error)
+            raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
+        except KeyboardInterrupt as error:
+            out(stderr=True).print("stopped")
+            raise typer.Exit(130) from error
+
+    guarded.__name__, guarded.__doc__ = flat.__name__, flat.__doc__
+    guarded.__signature__, guarded.__annotations__ = flat.__signature__, flat.__annotations__  # type: ignore[attr-defined]
+    app.command(no_args_is_help=function.__name__ in ("predict", "evaluate"))(guarded)
+    return function
+
+
+@verb
+def doctor(dataset: Source, data: Describing, common: Common) -> None:
+    """List every problem of a data set at once, each with file, found, expected and remedy."""
+    from ._console import out, problem_table
+    from .checks import diagnose
+
+    found = _scan(dataset, data)
+    problems = diagnose(found)
+    if problems:
+        problem_table(problems)
+    errors = sum(p.severity == "error" for p in problems)
+    out().print(f"{len(found)} cases in {found.source}: {errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise typer.Exit(1)
+
+
+@verb
+def plan(dataset: Source, data: Describing, planning: Planning, computing: Computing, writing: Writing, common: Common,
+         output: Annotated[Path | None, typer.Option(
+             "-o", "--output", metavar="plan.json", help="Where to write the plan.")] = None) -> None:
+    """Measure a data set and decide everything about the model; print each decision with its reason."""
+    from ._console import describe_plan, out
+
+    _refuse_existing(output, writing.overwrite)
+    made = _make_plan(_scan(dataset, data), planning, computing, Training(), time.monotonic())
+    describe_plan(made)
+    if output:
+        made.write(output)
+        out().print(f"plan written to {output}")
+
+
+@verb
+def train(context: typer.Context, dataset: Source,
+          output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")],
+          data: Describing, planning: Planning, training: Training, computing: Computing, writing: Writing,
+          common: Common) -> None:
+    """Configure, train, tune and evaluate a model within the time given; the run folder is the model."""
+    from ._console import TrainingProgress, describe_plan, out
+
+    started = _started(context)
+    if not training.resume:
+        _refuse_existing(output, writing.overwrite)
+    found = _scan(dataset, data)
+    made = _plan_of(output, found, planning, computing, training, started)
+    if common.verbose:
+        describe_plan(made)
+    from .train import fit
+
+    with TrainingProgress() as progress:
+        fit(made, found, output, folds=training.fold_list(), steps=training.steps, init=training.origin,
+            resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
+            progress=progress)
+    _show_scores(output / "scores.json")
+    out().print(f"model   {output}\nreport  {output / 'report.html'}")
+
+
+@verb
+def predict(model: Model,
+            inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")],
+            output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of the results.")],
+            predicting: Predicting, geometry: Geometry, computing: Computing, writing: Writing, common: Common) -> None:
+    """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
+    from ._console import FileProgress, out
+    from .bundle import load
+    from .predict import predict_files
+
+    if not predicting.resume:
+        _refuse_existing(output, writing.overwrite)
+    outcomes = predict_files(load(model, device=computing.device), inputs, output, tta=predicting.tta,
+                             thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
+                             resume=predicting.resume, overwrite=writing.overwrite,
+                             options=geometry.description().read_options(), progress=FileProgress())
+    failed = [o for o in outcomes if o.error]
+    out().print(f"{len(outcomes) - len(failed)} of {len(outcomes)} images done, results in {output}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@verb
+def evaluate(prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A label file, or a folder of them.")],
+             truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The true labels, file or folder.")],
+             choosing: Choosing, geometry: Geometry, meaning: Meaning, writing: Writing, common: Common,
+             output: Annotated[Path | None, typer.Option("-o", "--output", metavar="scores.json",
+                                                         help="Where to write the scores.")] = None,
+             include_background: Annotated[bool, typer.Option(
+                 "--include-background", help="Score the background as a class.")] = False) -> None:
+    """Compare predicted with true labels; print scores per class or per image."""
+    from ._atomic import write_json
+    from ._console import out
+    from .evaluate import ScoreOptions, evaluate_folder
+
+    _refuse_existing(output, writing.overwrite)
+    scores = evaluate_folder(prediction, truth, where=choosing.conditions(),
+                             describe=geometry.description(**meaning.entries()),
+                             options=ScoreOptions(include_background=include_background))
+    _print_scores(scores)
+    if output:
+        write_json(output, scores)
+        out().print(f"scores written to {output}")
+
+
+@verb
+def run(context: typer.Context,
+        recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or path.")],
+        computing: Computing, writing: Writing, common: Common,
+        data: Annotated[str | None, typer.Option(metavar="DATASET", help="Data set in place of the recipe's.")] = None,
+        output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN",
+                                                    help="Run folder in place of the recipe's.")] = None,
+        budget: Annotated[str | None, typer.Option(metavar="TIME",
+                                                   help="Time in place of the recipe's.")] = None) -> None:
+    """Carry out a recipe: check, plan, train, predict, evaluate, report."""
+    from ._console import TrainingProgress, out
+    from .recipe import load_recipe, run_recipe
+
+    changes = {"data": data, "out": None if output is None else str(output), "budget": budget}
+    loaded = load_recipe(recipe).changed(**{k: v for k, v in changes.items() if v is not None})
+    with TrainingProgress() as progress:
+        folder = run_recipe(loaded, device=computing.device, overwrite=writing.overwrite, started=_started(context),
+                            progress=progress)
+    _show_scores(folder / "scores.json")
+    out().print(f"model   {folder}\nreport  {folder / 'report.html'}")
+
+
+@verb
+def models(common: Common,
+           folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = Path()) -> None:
+    """List what can be used as MODEL: runs and bundles below a folder, and the recipes that come along."""
+    from ._console import out, score_table
+    from .recipe import find_models, recipe_names
+
+    rows = find_models(folder)
+    if rows:
+        score_table("Models", ("model", "task", "method", "network", "score"), rows)
+    else:
+        out().print(f"no run or bundle in {folder.resolve()}; make one with biosegkit train or biosegkit demo")
+    out().print(f"Recipes for biosegkit run: {', '.join(recipe_names())}")
+
+
+@verb
+def view(image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image.")], geometry: Geometry, common: Common,
+         labels: Annotated[Path | None, typer.Argument(metavar="[LABELS]", help="Its labels.")] = None) -> None:
+    """Open napari with the layers scaled and named."""
+    from .viewing import show
+
+    show(image, labels, geometry.description().read_options())
+
+
+@verb
+def demo(computing: Computing, writing: Writing, common: Common,
+         output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where to write.")] = Path(
+             "biosegkit-demo")) -> None:
+    """Run the whole flow on sample data, 2D nuclei and a 3D phantom, in minutes; needs no download."""
+    from ._console import TrainingProgress, out
+    from .demo import run_demo
+
+    _refuse_existing(output, writing.overwrite)
+    with TrainingProgress() as progress:
+        parts = run_demo(output, device=computing.device, overwrite=writing.overwrite, progress=progress)
+    for part in parts:
+        out().print(f"[bold]{part.title}[/]  {part.score}\n  report   {part.report}\n  labels   {part.labels}\n"
+                    f"  picture  {part.picture}")
+
+
+def _scan(source: str, data: Describing) -> Dataset:
+    """The cases of a data set, with what was noticed on the way."""
+    from ._console import out
+    from .cases import scan
+
+    found = scan(source, where=data.conditions(), describe=data.description())
+    for note in found.notes:
+        out(stderr=True).print(note, style="yellow", markup=False)
+    return found
+
+
+def _make_plan(found: Dataset, planning: Planning, computing: Computing, training: Training, started: float) -> Any:
+    """Check, measure, decide."""
+    from .configure import make_plan
+    from .fingerprint import measure
+
+    folds = training.fold_list()
+    count = {} if folds is None else {"folds": 5 if folds == "all" else len(folds)}
+    return make_plan(measure(found), found, **planning.given(), **count, steps=training.steps, device=computing.device,
+                     elapsed=time.monotonic() - started)
+
+
+def _plan_of(output: Path, found: Dataset, planning: Planning, computing: Computing, training: Training,
+             started: float) -> Any:
+    """The plan to train: the run's own when it is resumed, the file given, or a new one."""
+    from .plan.schema import Plan
+
+    stored = output / "plan.json"
+    path = stored if training.resume and stored.is_file() else training.plan
+    if path is None:
+        return _make_plan(found, planning, computing, training, started)
+    if planning.changed():
+        options = ", ".join(f"--{name}" for name in planning.changed())
+        raise OptionError(f"{options} together with {'--resume' if path == stored else '--plan'}",
+                          expected="a plan, or options to make one", remedy=f"edit {path}, or leave the options out")
+    return Plan.read(path)
+
+
+def _refuse_existing(path: Path | None, overwrite: bool) -> None:
+    """An output that exists is never replaced unasked."""
+    if path is not None and not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileError("an output that exists", file=path, expected="a new name",
+                        remedy="choose another name, or replace it with --overwrite")
+
+
+def _show_scores(path: Path) -> None:
+    """The scores of a run, where it has any."""
+    from ._atomic import read_json
+
+    if path.is_file():
+        _print_scores(read_json(path))
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    from ._console import out, score_table
+    from .scores import table
+
+    head, *rows = table(scores)
+    score_table("", head, rows)
+    for note in scores.get("notes", ()):
+        out(stderr=True).print(note, style="yellow", markup=False)
+
+
+def _started(context: typer.Context) -> float:
+    """The moment on the monotonic clock from which the budget counts: the start of the process if it is ours."""
+    import psutil
+
+    if context.obj is not _OWN_PROCESS:
+        return time.monotonic()
+    return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Leave at a signal as an exit does: temporary files are removed on the way out."""
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """The command ``biosegkit``; its budget counts from the start of the process, imports included."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows may not know µ or ×
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _terminate)
+    app(obj=_OWN_PROCESS)
