@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from biosegkit.methods.decoding import average_precision, decode, oracle
+from biosegkit.methods.decoding import decode, oracle
 from biosegkit.methods.distance import Distance
 from biosegkit.methods.protocol import (
     Block,
@@ -28,7 +28,6 @@ __all__ = [
     "Semantic",
     "State",
     "Tunable",
-    "average_precision",
     "decode",
     "oracle",
 ]

@@ -1,0 +1,135 @@
+"""Distance transform against scipy object by object, and the label tools beside it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from biosegkit.errors import DataError
+from biosegkit.kernels.components import UnionFind, connected_components, sequential
+from biosegkit.kernels.distance import boundary_distance, object_max
+
+
+def brute_force(labels, spacing, border):
+    """scipy, one object at a time."""
+    out = np.zeros(labels.shape)
+    for k in np.unique(labels[labels > 0]):
+        mask = labels == k
+        if border:
+            inner = (slice(1, -1),) * labels.ndim
+            d = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[inner]
+        else:
+            d = ndimage.distance_transform_edt(mask, sampling=spacing)
+        out[mask] = d[mask]
+    return out
+
+
+def blocky(rng, shape, cell):
+    """Random labels of cubic grains, background among them."""
+    coarse = rng.integers(0, 4, [-(-n // cell) for n in shape])
+    return np.kron(coarse, np.ones((cell,) * len(shape), np.int64))[tuple(slice(0, n) for n in shape)]
+
+
+@pytest.mark.parametrize("shape", [(40,), (23, 37), (7, 19, 21), (1, 12, 13), (9, 1, 13)])
+@pytest.mark.parametrize("border", [False, True])
+def test_distance_is_that_of_scipy_per_object(shape, border):
+    rng = np.random.default_rng(len(shape))
+    for cell in (1, 3, 5):
+        labels = blocky(rng, shape, cell)
+        if len(np.unique(labels)) < 2:
+            continue
+        spacing = rng.uniform(0.3, 5.0, len(shape))
+        found = boundary_distance(labels, spacing, border=border)
+        np.testing.assert_allclose(found, brute_force(labels, spacing, border), rtol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_distance_commutes_with_flips_and_transposition(seed, workers):
+    rng = np.random.default_rng(seed)
+    labels = blocky(rng, (6, 11, 17), int(rng.integers(1, 4)))
+    spacing = (2.0, 1.0, 0.5)
+    d = boundary_distance(labels, spacing)
+    np.testing.assert_array_equal(boundary_distance(labels, spacing, workers=workers), d)
+    flipped = boundary_distance(np.ascontiguousarray(labels[::-1, :, ::-1]), spacing)[::-1, :, ::-1]
+    np.testing.assert_allclose(flipped, d, rtol=1e-6)
+    turned = boundary_distance(labels.transpose(2, 0, 1), (0.5, 2.0, 1.0)).transpose(1, 2, 0)
+    np.testing.assert_allclose(turned, d, rtol=1e-6)
+
+
+def test_distance_of_a_hand_worked_row():
+    labels = np.array([[5, 5, 5, 0, 7, 7, 9, 9]])
+    # 5 is cut by the left edge: it is bounded on the right only; 7 and 9 bound each other; 9 goes on to the right
+    assert boundary_distance(labels, (9.0, 2.0)).tolist() == [[6.0, 4.0, 2.0, 0.0, 2.0, 2.0, 2.0, 4.0]]
+    assert boundary_distance(labels, (9.0, 2.0), border=True).tolist() == [[2.0, 4.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0]]
+
+
+def test_an_object_without_any_border_is_infinitely_deep():
+    assert np.isinf(boundary_distance(np.ones((4, 5), np.uint8))).all()
+    assert boundary_distance(np.ones((3, 3), np.uint8), border=True).tolist() == [[1, 1, 1], [1, 2, 1], [1, 1, 1]]
+
+
+def test_voxels_that_are_not_valid_bound_nobody():
+    labels = np.array([[1, 1, 1, 0, 0, 0]])
+    valid = np.array([[True, True, True, False, True, True]])
+    assert np.isinf(boundary_distance(labels, valid=valid)[0, :3]).all()
+    assert boundary_distance(labels, valid=valid)[0, 3:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("top", [2**16, 2**31, 2**32 - 1, 2**40])
+def test_large_ids_stay_apart(top):
+    labels = np.array([[1, 1, top, top, top - 1, 0]], np.uint64)
+    assert boundary_distance(labels).tolist() == [[2, 1, 1, 1, 1, 0]]
+
+
+def test_empty_arrays_and_background_only():
+    assert boundary_distance(np.zeros((0, 4), np.uint8)).shape == (0, 4)
+    assert boundary_distance(np.zeros((3, 4), np.uint8)).max() == 0
+
+
+def test_wrong_input_is_refused():
+    for labels, spacing in ((np.zeros((2, 2)), (1, 1)), (np.zeros((2, 2), int), (1,)), (np.zeros((2, 2), int), (1, 0))):
+        with pytest.raises(DataError):
+            boundary_distance(labels, spacing)
+    with pytest.raises(DataError, match="negative"):
+        boundary_distance(np.array([-1, 2]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_sequential_and_object_max_agree_with_numpy(seed):
+    rng = np.random.default_rng(seed)
+    pool = np.unique(rng.integers(1, 2**31 + 5, int(rng.integers(1, 3000)), dtype=np.uint32))
+    labels = np.concatenate([[0], pool]).astype(np.uint32)[rng.integers(0, len(pool) + 1, (50, 60))]
+    ids, maxima, dense = object_max(labels, values := rng.random(labels.shape).astype(np.float32))
+    expected = np.unique(labels[labels > 0])
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(np.concatenate([[0], ids])[dense], labels)
+    np.testing.assert_array_equal(maxima, ndimage.maximum(values, labels, expected))
+    np.testing.assert_array_equal(sequential(labels)[0], dense)
+
+
+def test_components_split_labels_and_count_in_raster_order():
+    labels = np.array([[4, 4, 0, 4], [0, 0, 2, 0], [2, 2, 0, 0]])
+    pieces, count = connected_components(labels)
+    assert count == 3
+    assert pieces.tolist() == [[1, 1, 0, 2], [0, 0, 3, 0], [3, 3, 0, 0]]
+    assert connected_components(labels, connectivity=1)[1] == 4
+    assert connected_components(np.array([True, False, True]))[0].tolist() == [1, 0, 2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_union_find_is_connected_components_with_the_smallest_member_as_root(seed):
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components as graph_components
+
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 60, (2, 50))
+    sets = UnionFind(60)
+    sets.union_many(a, b)
+    _, group = graph_components(coo_array((np.ones(50), (a, b)), shape=(60, 60)), directed=False)
+    smallest = np.array([np.flatnonzero(group == g)[0] for g in group])
+    np.testing.assert_array_equal(sets.roots(), smallest)
+    assert all(sets.find(i) == smallest[i] for i in range(60))
