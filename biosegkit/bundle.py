@@ -201,7 +201,7 @@ def load(path: str | Path, device: str | torch.device = "auto", *, folds: Sequen
         network = _filled(network_of(plan), read_tensors(members, name, info), name)
         if plan.training.memory_format == "channels_last":
             layout = torch.channels_last if plan.configuration.ndim == 2 else torch.channels_last_3d
-            network = network.to(memory_format=layout)  # type: ignore[call-overload]
+            network = network.to(memory_format=layout)
         networks.append(network.to(where))
     segmenter = Segmenter(plan, tuple(networks), where, dict(info["thresholds"]))
     if len(chosen) == len(names):

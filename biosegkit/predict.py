@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import hashlib
+import io as stream
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from ._atomic import read_json, sha256, write_bytes, write_json
 from .bundle import Bundle
-from .errors import OptionError
+from .device import describe
+from .errors import BiosegError, FileError, OptionError
 from .image import Image
+from .inputs import Job, find_jobs
+from .io import ReadOptions, read, write
 from .predictor import MapPredictor, Prediction, Predictor
 from .segmenter import Segmenter
+from .signals import finish_first
 
-__all__ = ["predict"]
+__all__ = ["Outcome", "predict", "predict_files"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Parameters
+    ----------
+    input, output : str
+        Files.
+    state : {"done", "kept", "failed"}
+        ``kept`` was there already and made from the same input, model and options.
+    error : str, optional
+        Why it failed.
+    seconds : float
+        Reading, network, decoding and writing.
+    objects : int, optional
+        Objects found; None for classes and failures.
+    """
+
+    input: str
+    output: str
+    state: str
+    error: str | None = None
+    seconds: float = 0.0
+    objects: int | None = None
 
 
 def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
@@ -49,4 +93,213 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
         raise OptionError("thresholds or maps with a model that has no maps", remedy="leave them out")
     dense = model.maps(image)
     found = model.decode(dense, dict(thresholds or {}))
-    return Prediction(found.labels, found.objects, dense if maps else None, found.notes)
+    return replace(found, maps=dense if maps else None)
+
+
+def predict_files(
+    model: Predictor,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    tta: bool = False,
+    thresholds: Mapping[str, float] | None = None,
+    save_maps: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    options: ReadOptions | None = None,
+    progress: Callable[[Outcome, int, int], None] | None = None,
+) -> list[Outcome]:
+    """Segment files; one that fails is recorded in ``failures.csv`` and the others go on.
+
+    Parameters
+    ----------
+    model : Predictor
+    inputs : path, or sequence of paths
+        See :func:`biosegkit.inputs.find_jobs`.
+    out : path
+        Gets ``<relative path>/<stem>.<ext>`` per input, with a record ``.json`` of what it was made from, and for
+        objects a table ``.csv``.
+    tta, thresholds : bool, dict
+        As for :func:`predict`.
+    save_maps : bool
+        Also write ``<stem>_<map>.<ext>`` per map.
+    resume : bool
+        Keep outputs made from the same input, model and options; make the others.
+    overwrite : bool
+        Make all of them anew.
+    options : ReadOptions, optional
+        What the files do not say.
+    progress : callable, optional
+        Called with (outcome, done, all).
+
+    Raises
+    ------
+    FileError
+        If the output folder holds something already, without ``resume`` or ``overwrite``.
+    DataError
+        If there is no input, or two would write the same output; before anything runs.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (resume or overwrite):
+        raise FileError("an output that exists", file=out, expected="a new or empty folder",
+                        remedy="choose another, or use --resume or --overwrite")
+    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle) else 1
+    jobs = find_jobs(inputs, out, channels)
+    wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
+    outcomes: list[Outcome] = []
+    for job in jobs:
+        outcome = _one(model, job, wish, resume=resume and not overwrite)
+        outcomes.append(outcome)
+        _write_failures(out, outcomes)
+        if progress:
+            progress(outcome, len(outcomes), len(jobs))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Options that change the result."""
+
+    tta: bool
+    thresholds: Mapping[str, float]
+    save_maps: bool
+    reading: ReadOptions
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As plain data (memory limits change no result)."""
+        reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget"}
+        return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading}
+
+
+def _one(model: Predictor, job: Job, wish: _Wish, *, resume: bool) -> Outcome:
+    """One file; whatever goes wrong is its own outcome (law 2: isolate)."""
+    started = time.monotonic()
+    shown = str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
+    try:
+        made_from = _made_from(model, job, wish)
+        if resume and _is_made_from(job.output, made_from):
+            return Outcome(shown, str(job.output), "kept", objects=_count(job.output))
+        _remove(job)
+        image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
+        found = predict(model, image, tta=wish.tta, thresholds=wish.thresholds or None, maps=wish.save_maps)
+        with finish_first():
+            _write(found, image, job, _Origin(model, made_from, wish))
+    except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
+        text = str(error) if isinstance(error, BiosegError) else f"{type(error).__name__}: {error}"
+        return Outcome(shown, str(job.output), "failed", text, time.monotonic() - started)
+    objects = len(found.objects["id"]) if "id" in found.objects else None
+    return Outcome(shown, str(job.output), "done", None, time.monotonic() - started, objects)
+
+
+def _made_from(model: Predictor, job: Job, wish: _Wish) -> dict[str, Any]:
+    """Hashes of input, model and options: an output with the same is the same."""
+    digest = getattr(model, "digest", None)
+    options = json.dumps(wish.data, sort_keys=True, default=str)
+    return {
+        "input": {path.name: _file_hash(path) for path in job.images},
+        "model": None if digest is None else str(digest),
+        "options": hashlib.sha256(options.encode()).hexdigest(),
+    }
+
+
+def _file_hash(path: Path) -> str:
+    """SHA-256 of a file, or over names and hashes of a folder's files."""
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sidecar(output: Path) -> Path:
+    return output.with_name(output.name + ".json")
+
+
+def _table(output: Path, name: str) -> Path:
+    return output.with_name(Path(name).name + ".csv")
+
+
+def _is_made_from(output: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether an output is there, whole, and made from the same; a model without a digest cannot tell."""
+    if made_from["model"] is None or not output.exists() or not _sidecar(output).exists():
+        return False
+    try:
+        record = read_json(_sidecar(output))
+        return bool(isinstance(record, dict) and record.get("made_from") == dict(made_from)
+                    and record.get("output") == _file_hash(output))
+    except (FileError, OSError):
+        return False
+
+
+def _count(output: Path) -> int | None:
+    """Objects of a kept output."""
+    count = read_json(_sidecar(output)).get("objects")
+    return int(count) if isinstance(count, int) else None
+
+
+def _remove(job: Job) -> None:
+    """Nothing from an earlier run may be taken for the new result (fault F10)."""
+    for path in (_sidecar(job.output), _table(job.output, job.name), job.output):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a record says of where an output comes from."""
+
+    model: Predictor
+    made_from: Mapping[str, Any]
+    wish: _Wish
+
+
+def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
+    """Labels, table and maps, and last the record that makes them valid (fault X7)."""
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    write(found.labels, job.output)
+    if "id" in found.objects:
+        write_bytes(_table(job.output, job.name), _csv_table(found.objects))
+    tail = job.output.name[len(Path(job.name).name) :]
+    for name, values in (found.maps or {}).items():
+        write(Image(values, image.grid), job.output.with_name(f"{Path(job.name).name}_{name}{tail}"))
+    record: dict[str, Any] = {
+        "file": job.output.name,
+        "output": _file_hash(job.output),
+        "made_from": dict(origin.made_from),
+        "options": origin.wish.data,
+        "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
+        "objects": len(found.objects["id"]) if "id" in found.objects else None,
+        "grid": found.labels.grid.to_dict(),
+        "notes": list(dict.fromkeys((*image.notes, *found.notes))),
+    }
+    model = origin.model
+    if isinstance(model, Bundle):
+        record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
+                   "thresholds": dict(model.thresholds), "bundle_versions": model.info.get("versions", {})}
+    write_json(_sidecar(job.output), record)
+
+
+def _csv_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Columns of equal length as CSV."""
+    text = stream.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(np.asarray(c).tolist() for c in columns.values()), strict=True))
+    return text.getvalue().encode()
+
+
+def _write_failures(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """``failures.csv``, or none if nothing failed."""
+    failed, path = [o for o in outcomes if o.error], out / "failures.csv"
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    text = stream.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["input", "output", "error"])
+    writer.writerows([o.input, o.output, o.error] for o in failed)
+    write_bytes(path, text.getvalue().encode())
