@@ -138,9 +138,8 @@ def _comparable(prediction: Labels, truth: Labels, options: ScoreOptions) -> lis
     if here.shape != there.shape:
         raise DataError(f"shape {there.shape}", file=prediction.source or "prediction",
                         expected=f"{here.shape}, the shape of the truth", remedy="predict on the grid of the truth")
-    if "px" in (here.unit, there.unit):
-        same = here.unit == there.unit and here.mismatch(there) <= _SAME_GRID
-        return [] if same else ["compared voxel by voxel: a file has no physical size"]
+    if (here.unit == "px") != (there.unit == "px"):
+        return ["compared voxel by voxel: only one file has a physical size"]
     apart = here.mismatch(there) if here.unit == there.unit else math.inf
     if apart <= _SAME_GRID:
         return []

@@ -95,7 +95,8 @@ def overlap_counts(
         if bad >= 0:
             raise DataError(
                 f"a label that is negative or above 2**63 - 1 ({left[bad]}, {right[bad]} as int64)",
-                expected="labels 0 ... 2**63 - 1", remedy="map the values to positive ids first",
+                expected="labels 0 ... 2**63 - 1",
+                remedy="map the values to positive ids first",
             )
     return _collect(keys, counts)
 
@@ -107,8 +108,11 @@ def _check(a: npt.NDArray[Any], b: npt.NDArray[Any], valid: npt.NDArray[np.bool_
         raise DataError(f"shapes {shapes}", expected="equal shapes", remedy="compare labels of the same grid")
     for array in (a, b):
         if array.dtype.kind not in "bui":
-            raise DataError(f"labels of type {array.dtype}", expected="an integer type",
-                            remedy="convert to integers; biosegkit.read_labels does it safely")
+            raise DataError(
+                f"labels of type {array.dtype}",
+                expected="an integer type",
+                remedy="convert to integers; biosegkit.read_labels does it safely",
+            )
     if valid is not None and valid.dtype != np.bool_:
         raise DataError(f"a valid mask of type {valid.dtype}", expected="bool", remedy="pass mask != 0")
 

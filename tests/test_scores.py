@@ -1,0 +1,158 @@
+"""Scores of pairs and their summary, against numbers worked by hand."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from biosegkit._atomic import write_json
+from biosegkit.errors import DataError, OptionError
+from biosegkit.evaluate import evaluate
+from biosegkit.grid import Grid
+from biosegkit.image import Labels
+from biosegkit.scores import ScoreOptions, score_pair, summarise, table, write_csv
+
+
+def semantic(values, spacing=1.0, unit="px", ignore=None):
+    array = np.array(values)
+    return Labels.from_values(array, Grid.regular(array.shape, spacing, unit), "semantic", ignore_value=ignore)
+
+
+def instance(values):
+    array = np.array(values)
+    return Labels.from_values(array, Grid.regular(array.shape), "instance")
+
+
+TRUTH = [[0, 3, 3, 0], [0, 3, 3, 70]]
+FOUND = [[0, 3, 0, 0], [0, 3, 0, 70]]
+
+
+def test_semantic_by_hand():
+    scores = score_pair(semantic(FOUND, 0.5, "mm"), semantic(TRUTH, 0.5, "mm"))
+    three, seventy = scores["classes"]["3"], scores["classes"]["70"]
+    assert (three["dice"], three["iou"], three["precision"], three["recall"]) == (4 / 6, 2 / 4, 1.0, 0.5)
+    assert (three["volume_truth"], three["volume_prediction"], three["hausdorff"]) == (1.0, 0.5, 0.5)
+    assert (three["assd"], three["nsd"], three["state"]) == (1.0 / 6, 1.0, "defined")
+    assert seventy["dice"] == 1.0
+    assert scores["dice"] == pytest.approx((4 / 6 + 1) / 2)
+    assert "background" not in scores["classes"]
+
+
+def test_classes_are_compared_by_the_users_values_not_by_canonical_numbers():
+    # Canonically both arrays are 0, 1; the values are not the same class.
+    scores = score_pair(semantic([[0, 2]]), semantic([[0, 1]]))
+    assert scores["classes"]["1"]["dice"] == scores["classes"]["2"]["dice"] == 0
+    assert evaluate(semantic([[0, 2]]), semantic([[0, 1]]))["notes"] == [
+        "values [2] are predicted but nowhere in the truth"]
+
+
+def test_background_only_if_asked_for():
+    options = ScoreOptions(include_background=True, classes=(("air", 0), ("a", 3), ("b", 70)))
+    scores = score_pair(semantic(FOUND), semantic(TRUTH), options)
+    assert list(scores["classes"]) == ["air", "a", "b"]
+    assert scores["classes"]["air"]["dice"] == 2 * 3 / (3 + 5)
+    assert scores["dice"] == pytest.approx((6 / 8 + 4 / 6 + 1) / 3)
+    record = summarise({"x": scores}, "semantic", options=options)
+    assert record["mean"]["dice"] == scores["dice"]
+
+
+def test_regions_overlap():
+    options = ScoreOptions(regions=(("whole", (3, 70)), ("core", (70,))))
+    scores = score_pair(semantic(FOUND), semantic(TRUTH), options)
+    assert scores["classes"]["whole"]["dice"] == 2 * 3 / (3 + 5)
+    assert scores["classes"]["core"]["dice"] == 1
+
+
+def test_summary_means_over_defined_cases_and_counts_the_others():
+    empty = [[0, 0, 0, 0]]
+    cases = {
+        "both": score_pair(semantic(empty), semantic(empty)),  # knows no class at all
+        "good": score_pair(semantic([[0, 1, 1, 0]]), semantic([[0, 1, 1, 0]])),
+        "invented": score_pair(semantic([[0, 1, 0, 0]]), semantic(empty)),
+        "missed": score_pair(semantic(empty), semantic([[0, 1, 1, 1]])),
+    }
+    row = summarise(cases, "semantic")["classes"]["1"]
+    assert row["dice"] == pytest.approx(1 / 3)
+    assert row["undefined"]["dice"] == 1
+    assert (row["hd95"], row["undefined"]["hd95"]) == (0.0, 3)
+    assert row["nsd"] == pytest.approx(1 / 3)
+    assert (row["cases"], row["both_empty"], row["truth_empty"], row["prediction_empty"]) == (4, 1, 1, 1)
+    assert row["volume_false_positive"] == 1 / 4
+    assert row["pooled_dice"] == 2 * 2 / (2 * 2 + 1 + 3)
+
+
+def test_ignored_voxels_count_nowhere():
+    truth, found = semantic([[1, 1, 0, 9, 9]], ignore=9), semantic([[1, 1, 0, 1, 1]])
+    scores = score_pair(found, truth)
+    assert list(scores["classes"]) == ["1"]
+    assert (scores["dice"], scores["hausdorff"]) == (1.0, 0.0)
+
+
+def test_instances_pooled_and_mean():
+    cases = {
+        "many": score_pair(instance([[1, 1, 0, 2, 2, 0, 3]]), instance([[5, 5, 0, 4, 4, 0, 0]])),
+        "none": score_pair(instance([[0, 0, 0]]), instance([[0, 0, 0]])),
+        "wrong": score_pair(instance([[0, 0, 7]]), instance([[0, 8, 0]])),
+    }
+    record = summarise(cases, "instance")
+    assert record["pooled"]["ap@0.50"] == record["headline"]["ap@0.50"] == 2 / 5
+    assert record["mean"]["ap@0.50"] == pytest.approx((2 / 3 + 0) / 2)
+    assert record["mean"]["undefined"]["ap@0.50"] == record["pooled"]["empty_images"] == 1
+    assert (record["pooled"]["tp"], record["pooled"]["fp"], record["pooled"]["fn"]) == (2, 2, 1)
+
+
+def test_record_is_json_and_tables_have_one_width(tmp_path):
+    for make, values in ((semantic, (FOUND, TRUTH)), (instance, ([[1, 1, 0]], [[2, 2, 0]]))):
+        record = evaluate(*(make(v) for v in values))
+        write_json(tmp_path / "scores.json", record)
+        assert json.loads((tmp_path / "scores.json").read_text())["schema"] == 1
+        rows = table(record)
+        assert {len(r) for r in rows} == {len(rows[0])}
+    assert [r[0] for r in table(evaluate(semantic(FOUND), semantic(TRUTH)))] == ["class", "3", "70", "mean"]
+    nothing = summarise({"a": score_pair(semantic([[0, 0]]), semantic([[0, 0]]))}, "semantic")
+    assert table(nothing)[-1][0] == "mean"
+
+
+def test_csv_has_every_digit_and_no_nan(tmp_path):
+    record = evaluate(semantic(FOUND), semantic([[0, 3, 3, 0], [0, 3, 3, 0]]), case="näme, 1")
+    write_csv(record, tmp_path / "a.csv")
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(r["case"], r["class"]) for r in rows] == [("näme, 1", "3"), ("näme, 1", "70")]
+    assert float(rows[0]["dice"]) == 4 / 6
+    assert rows[1]["hd95"] == rows[1]["recall"] == ""
+    write_csv(evaluate(instance([[1, 0]]), instance([[1, 0]])), tmp_path / "b.csv")
+    assert next(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))["ap@0.50"] == "1.0"
+
+
+def test_G1_other_shape_is_refused():
+    with pytest.raises(DataError, match="shape"):
+        score_pair(semantic([[0, 1, 1]]), semantic([[0, 1]]))
+
+
+def test_G2_other_position_is_refused_unless_trusted():
+    truth = semantic(TRUTH, 0.5, "mm")
+    moved = Labels.from_values(np.array(FOUND), truth.grid.window((0, 1), truth.grid.shape), "semantic")
+    with pytest.raises(DataError, match="trust-index"):
+        score_pair(moved, truth)
+    with pytest.raises(DataError):
+        score_pair(semantic(FOUND, 0.5, "um"), truth)
+    trusted = score_pair(moved, truth, ScoreOptions(trust_index=True))
+    assert trusted["notes"]
+    assert trusted["classes"]["3"]["dice"] == 4 / 6
+    assert score_pair(semantic(FOUND), truth)["notes"] == ["compared voxel by voxel: only one file has a physical size"]
+
+
+def test_L5_values_outside_the_classes_are_refused():
+    options = ScoreOptions(classes=(("cell", 1),))
+    with pytest.raises(DataError, match="255"):
+        score_pair(semantic([[0, 255]]), semantic([[0, 1]]), options)
+    with pytest.raises(DataError, match="255"):
+        score_pair(semantic([[0, 1]]), semantic([[0, 255]]), options)
+
+
+def test_no_case_is_no_score():
+    with pytest.raises(OptionError):
+        summarise({}, "semantic")
+    assert math.isnan(evaluate(instance([[0]]), instance([[0]]))["headline"]["pq"])
