@@ -1,0 +1,48 @@
+"""Networks: one n-D class each, filled in by the plan's topology."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import nn
+
+from biosegkit.errors import PlanError
+from biosegkit.nets.unet import UNet
+from biosegkit.plan.schema import Configuration
+
+__all__ = ["NETS", "build"]
+
+#: Networks by the name a plan uses: (ndim, inputs, architecture, heads) -> module.
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "resenc_unet": partial(UNet, residual=True),
+}
+
+
+def build(configuration: Configuration, inputs: int, heads: Mapping[str, int]) -> nn.Module:
+    """The network a configuration describes.
+
+    Parameters
+    ----------
+    configuration : Configuration
+        Its architecture names the network and fixes every stage.
+    inputs : int
+        Input channels.
+    heads : mapping of str to int
+        Output channels per head.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode ``net(x)`` with x (B, C, *space) returns a dict of logits per head.
+
+    Raises
+    ------
+    PlanError
+        For a network name that does not exist.
+    """
+    name = configuration.architecture.name
+    if name not in NETS:
+        raise PlanError(f"network {name!r}", expected=f"one of {', '.join(NETS)}", remedy="choose another --network")
+    return NETS[name](configuration.ndim, inputs, configuration.architecture, heads)

@@ -143,7 +143,10 @@ class Augmentation(_Frozen):
 
 
 class Training(_Frozen):
-    """How the weights are found. ``steps`` is an integer: the clock is not in the plan."""
+    """How the weights are found. ``steps`` is an integer: the clock is not in the plan.
+
+    ``margin`` is read around each patch so that objects cut by its edge are encoded whole.
+    """
 
     steps: int
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -160,6 +163,7 @@ class Training(_Frozen):
     foreground_per_batch: bool = False
     loss: str = "default"
     augmentation: Augmentation = Augmentation()
+    margin: tuple[int, ...] = ()
     workers: int = 0
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     validation_fraction: float = 0.1

@@ -1,0 +1,335 @@
+"""One training run of one network: the loop reads top to bottom on one page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .errors import BiosegError, DataError, OptionError
+from .methods.protocol import Method
+from .nets import build
+from .patches import Batch, Sample, batches, make_batch
+from .plan.defaults import deep_supervision_weights
+from .plan.schema import Plan, Training
+from .schedule import Clock, Pace, learning_rate
+
+__all__ = ["Progress", "Stopped", "make_network", "train"]
+
+#: Steps in a row with a loss or gradient that is not finite after which training is given up (fault V2).
+MAX_BAD_STEPS = 10
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Stopped(BiosegError):
+    """Training was asked to stop; its state is saved and --resume goes on from it."""
+
+
+@dataclass
+class _State:
+    """Everything that a checkpoint holds."""
+
+    network: nn.Module
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    pace: Pace
+    step: int = 0
+    bad: int = 0
+    skipped: int = 0
+    elapsed: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+
+def make_network(plan: Plan, method: Method, device: torch.device) -> nn.Module:
+    """The plan's network on a device, its weights drawn from the plan's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        heads = {h.name: h.channels for h in method.heads(plan.configuration.ndim)}
+        network = build(plan.configuration, len(plan.preprocessing.channels), heads)
+    if plan.training.memory_format == "channels_last":
+        layout = torch.channels_last if plan.configuration.ndim == 2 else torch.channels_last_3d
+        network = network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network.to(device)
+
+
+def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequence[Sample], folder: Path,  # noqa: PLR0913
+          *, device: torch.device, deadline: float | None = None, start_weights: Mapping[str, Tensor] | None = None,
+          progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
+    """Train one network and return its weights (their average where the plan has one).
+
+    Parameters
+    ----------
+    plan, method : Plan, Method
+        What to train.
+    samples, held_back : sequences of Sample
+        Training cases, and cases for the live Dice.
+    folder : Path
+        Gets ``metrics.jsonl`` and ``checkpoints/``; a checkpoint there is continued.
+    device : torch.device
+        Where to train.
+    deadline : float, optional
+        ``time.monotonic()`` by which the last step should be done.
+    start_weights : mapping, optional
+        Weights to begin from (fine-tuning); heads of other shapes start anew.
+    progress : callable, optional
+        Called with plain numbers after each logged step.
+    stop : callable
+        Asked between steps; True saves and raises.
+
+    Raises
+    ------
+    Stopped
+        When asked to stop.
+    DataError
+        When the loss is not finite ten times in a row; the message names the cases (fault V2).
+    """
+    t = plan.training
+    network = make_network(plan, method, device)
+    if start_weights is not None:
+        adopt(network, start_weights)
+    optimizer = make_optimizer(network, t)
+    state = _State(network, _copy(network), optimizer, Pace(((0, t.steps),)))
+    restore(state, folder)
+    scaler = torch.amp.GradScaler(enabled=device.type == "cuda")  # type: ignore[attr-defined]
+    clock, overhead = Clock(deadline), 0.05
+    log = _Log(folder / "metrics.jsonl", state.step, progress)
+    saved = time.monotonic()
+    network.train()
+    for batch in batches(samples, plan, method, state.step):
+        if state.step >= state.pace.total:
+            break
+        rate = learning_rate(t, state.pace.progress(state.step))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        terms = forward_loss(network, method, batch, plan, device)
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), t.clip_norm)
+        if _is_finite(state, loss, norm, batch):
+            scaler.step(optimizer)
+            update_average(state.average, network, t, state.step, state.pace.total)
+        scaler.update()
+        state.step += 1
+        clock.tick()
+        if log.is_due(state.step, state.pace.total):
+            log.step(state, loss, terms, rate, clock)
+        clock_says = clock.revise(state.pace, state.step, overhead) if _is_review(state) else None
+        if _is_validation(state, t) and held_back:
+            clock.pause()
+            log.validation(state, validation_dice(state.average, plan, method, held_back, device))
+            clock.resume()
+        if clock_says or stop() or time.monotonic() - saved > t.checkpoint_seconds:
+            clock.pause()
+            state.pace = clock_says or state.pace
+            save(state, folder)
+            saved = time.monotonic()
+            clock.resume()
+            if stop():
+                raise Stopped(f"stopped after step {state.step} of {state.pace.total}", file=folder,
+                              remedy="continue with --resume")
+    if state.pace.total > 0:
+        save(state, folder)
+    return state.average if t.average else _copy(network)
+
+
+def make_optimizer(network: nn.Module, t: Training) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum as in nnU-Net."""
+    if t.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), t.learning_rate, momentum=t.momentum, nesterov=True,
+                               weight_decay=t.weight_decay)
+    return torch.optim.AdamW(network.parameters(), t.learning_rate, weight_decay=t.weight_decay)
+
+
+def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
+                 device: torch.device) -> dict[str, Tensor]:
+    """Loss terms summed over the decoder levels with nnU-Net's weights; coarser targets are every n-th voxel."""
+    image = to_device(batch.image, plan, device)
+    with autocast(device):
+        outputs = network(image)
+    levels = outputs if isinstance(outputs, list) else [outputs]
+    total: dict[str, Tensor] = {}
+    factors = deep_supervision_weights(len(levels))
+    strides = np.cumprod(np.array(plan.configuration.architecture.strides), axis=0)
+    for level, factor in enumerate(factors):
+        if factor == 0:
+            continue
+        every = tuple(slice(None, None, int(s)) for s in strides[level])
+        targets = {k: v[(..., *every)].to(device) for k, v in batch.targets.items()}
+        weights = {k: v[(..., *every)].to(device) for k, v in batch.weights.items()}
+        for name, term in chosen(method.loss(levels[level], targets, weights), plan.training.loss).items():
+            total[name] = total.get(name, torch.zeros((), device=device)) + factor * term
+    return total
+
+
+def chosen(terms: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
+    """The terms a loss name stands for: ``default`` takes all the method has, else those joined by ``_``."""
+    if name == "default":
+        return terms
+    wanted = name.split("_")
+    if not set(wanted) <= set(terms):
+        raise OptionError(f"loss {name!r}", expected=f"default, or terms of {', '.join(terms)} joined by _",
+                          remedy="choose another --loss")
+    return {k: terms[k] for k in wanted}
+
+
+def to_device(image: Tensor, plan: Plan, device: torch.device) -> Tensor:
+    """The image on the device in the plan's memory format."""
+    if plan.training.memory_format == "channels_last":
+        layout = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+        return image.to(device, memory_format=layout)
+    return image.to(device)
+
+
+def autocast(device: torch.device) -> Any:
+    """Half precision on CUDA only; on CPUs float32 measured faster (and is reproducible)."""
+    return torch.autocast("cuda", torch.float16) if device.type == "cuda" else nullcontext()
+
+
+def update_average(average: dict[str, Tensor], network: nn.Module, t: Training, step: int, total: int) -> None:
+    """Exponential average of weights over about ``average_window`` of the run; young averages forget faster."""
+    if not t.average:
+        return
+    decay = min(1 - 1 / max(2.0, t.average_window * total), (1 + step) / (10 + step))
+    current = network.state_dict()
+    pairs = [(a, current[k]) for k, a in average.items() if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in pairs], [b.detach() for _, b in pairs], 1 - decay)
+    for k, a in average.items():
+        if not a.is_floating_point():
+            a.copy_(current[k])
+
+
+@torch.no_grad()
+def validation_dice(weights: Mapping[str, Tensor], plan: Plan, method: Method, samples: Sequence[Sample],
+                    device: torch.device, count: int = 8) -> dict[str, float]:
+    """Dice of foreground over a few fixed patches of held-back cases: a live estimate, not the score."""
+    network = make_network(plan, method, device)
+    network.load_state_dict(dict(weights))
+    network.eval()
+    hits = np.zeros(3)
+    for i in range(max(1, count // plan.configuration.batch)):
+        batch = make_batch(samples, plan, method, i, augment=False)
+        with autocast(device):
+            maps = method.activate(network(to_device(batch.image, plan, device)))
+        name = next(iter(batch.targets))
+        truth, known = batch.targets[name].numpy(), batch.weights[name].numpy() > 0
+        found = maps[name].cpu().numpy()
+        found = found.argmax(1) if truth.ndim < found.ndim and name == "classes" else found > 0.5
+        found, truth = found.reshape(truth.shape).astype(int), np.rint(truth).astype(int)
+        known = np.broadcast_to(known if known.ndim == truth.ndim else known[:, None], truth.shape)
+        both = (found == truth) & (truth > 0) & known
+        hits += [2 * both.sum(), ((found > 0) & known).sum() + ((truth > 0) & known).sum(), 1]
+    return {"dice": float(hits[0] / hits[1]) if hits[1] else float("nan")}
+
+
+def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Copy the weights that fit by name and shape; return the names that start anew.
+
+    Raises
+    ------
+    DataError
+        If nothing fits.
+    """
+    own = network.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise DataError("weights of another network", expected="a model with the same topology",
+                        remedy="train with the plan of that model (--plan) or without --from")
+    network.load_state_dict(fitting, strict=False)
+    return tuple(k for k in own if k not in fitting)
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+
+def _is_finite(state: _State, loss: Tensor, norm: Tensor, batch: Batch) -> bool:
+    """Whether the step may be taken; gives up after too many that may not."""
+    if torch.isfinite(loss) and torch.isfinite(norm):
+        state.bad = 0
+        return True
+    state.bad += 1
+    state.skipped += 1
+    if state.bad >= MAX_BAD_STEPS:
+        raise DataError(f"a loss that is not finite in {state.bad} steps in a row, last with cases "
+                        f"{', '.join(sorted(set(batch.cases)))}", expected="finite numbers",
+                        remedy="run doctor on these cases or lower the learning rate; the last checkpoint is good")
+    return False
+
+
+def _is_review(state: _State) -> bool:
+    """Whether the clock is looked at after this step: at 20 steps, then every 4 % of the run."""
+    return state.step == 20 or (state.step > 20 and state.step % max(20, state.pace.total // 25) == 0)
+
+
+def _is_validation(state: _State, t: Training) -> bool:
+    return state.step % max(1, t.steps_per_epoch) == 0 or state.step == state.pace.total
+
+
+def save(state: _State, folder: Path) -> None:
+    """Write a checkpoint; nothing is written while the last steps were not finite (fault V2)."""
+    if state.bad:
+        return
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.items()}
+    flat, skeleton = checkpoint.flatten(state.optimizer.state_dict(), "optimizer")
+    tensors |= flat
+    tensors["random"] = torch.get_rng_state()
+    elapsed = state.elapsed + time.monotonic() - state.started
+    checkpoint.save(folder / "checkpoints", state.step, tensors,
+                    {"optimizer": skeleton, "revisions": [list(r) for r in state.pace.revisions],
+                     "skipped": state.skipped, "elapsed": elapsed})
+
+
+def restore(state: _State, folder: Path) -> None:
+    """Continue from the newest whole checkpoint, if there is one."""
+    if not any((folder / "checkpoints").glob("*.json")):
+        return
+    tensors, saved, _ = checkpoint.load_latest(folder / "checkpoints")
+    state.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
+    state.optimizer.load_state_dict(checkpoint.unflatten(saved["optimizer"], tensors))
+    torch.set_rng_state(tensors["random"])
+    state.pace = Pace(tuple((int(a), int(b)) for a, b in saved["revisions"]))
+    state.step, state.skipped, state.elapsed = int(saved["step"]), int(saved["skipped"]), float(saved["elapsed"])
+
+
+class _Log:
+    """``metrics.jsonl``: one line per logged step or validation; lines after the restored step are dropped."""
+
+    def __init__(self, path: Path, step: int, progress: Progress | None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self.path, self.progress, self.dice = path, progress, float("nan")
+
+    def is_due(self, step: int, total: int) -> bool:
+        return step % max(1, min(10, total // 20)) == 0 or step == total
+
+    def step(self, state: _State, loss: Tensor, terms: Mapping[str, Tensor], rate: float, clock: Clock) -> None:
+        left = (state.pace.total - state.step) * clock.step_seconds
+        self._write({"step": state.step, "total": state.pace.total, "loss": float(loss.detach()), "lr": rate,
+                     "seconds": clock.step_seconds, "left": left, "skipped": state.skipped,
+                     "terms": {k: float(v.detach()) for k, v in terms.items()}})
+
+    def validation(self, state: _State, scores: Mapping[str, float]) -> None:
+        self.dice = scores["dice"]
+        self._write({"step": state.step, "total": state.pace.total, "validation": dict(scores)})
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        with self.path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        if self.progress:
+            self.progress({**row, "dice": self.dice})

@@ -1,0 +1,103 @@
+"""Convolution blocks, written once for two and three dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ConvBlock", "ResidualBlock", "conv", "norm", "stack", "upsample"]
+
+CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+INSTANCE: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+BATCH: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+SLOPE = 0.01
+
+
+def conv(ndim: int, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...] | int = 1) -> nn.Module:
+    """A convolution that keeps the size at stride 1, He-initialised for leaky ReLU."""
+    layer: nn.Module = CONV[ndim](inputs, outputs, kernel, stride, tuple(k // 2 for k in kernel))
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def norm(kind: str, ndim: int, features: int) -> nn.Module:
+    """Instance norm (nnU-Net), group norm with groups of up to eight channels, or batch norm.
+
+    Group norm is the fast one on CPUs: it works on channels-last tensors without a copy.
+    """
+    if kind == "instance":
+        layer: nn.Module = INSTANCE[ndim](features, eps=1e-5, affine=True)
+        return layer
+    if kind == "batch":
+        batch: nn.Module = BATCH[ndim](features)
+        return batch
+    size = next(s for s in (8, 7, 6, 5, 4, 3, 2, 1) if features % s == 0)
+    return nn.GroupNorm(features // size, features)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, norm, leaky ReLU."""
+
+    def __init__(self, ndim: int, inputs: int, outputs: int, kernel: tuple[int, ...],
+                 stride: tuple[int, ...] | int = 1, kind: str = "instance") -> None:
+        super().__init__()
+        self.conv = conv(ndim, inputs, outputs, kernel, stride)
+        self.norm = norm(kind, ndim, outputs)
+        self.act = nn.LeakyReLU(SLOPE, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of ``outputs`` channels."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around an identity or projected skip (He et al. 2016), the last norm starting at zero."""
+
+    def __init__(self, ndim: int, inputs: int, outputs: int, kernel: tuple[int, ...],
+                 stride: tuple[int, ...] | int = 1, kind: str = "instance") -> None:
+        super().__init__()
+        self.first = ConvBlock(ndim, inputs, outputs, kernel, stride, kind)
+        self.second = conv(ndim, outputs, outputs, kernel)
+        self.norm = norm(kind, ndim, outputs)
+        nn.init.zeros_(self.norm.weight)  # type: ignore[arg-type]
+        steps = stride if isinstance(stride, tuple) else (stride,) * ndim
+        pool = {2: nn.AvgPool2d, 3: nn.AvgPool3d}[ndim]
+        skip: list[nn.Module] = [pool(steps, steps, ceil_mode=True)] if max(steps) > 1 else []
+        if inputs != outputs:
+            skip += [CONV[ndim](inputs, outputs, 1, bias=False), norm(kind, ndim, outputs)]
+        self.skip = nn.Sequential(*skip)
+        self.act = nn.LeakyReLU(SLOPE, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of ``outputs`` channels."""
+        y: Tensor = self.act(self.norm(self.second(self.first(x))) + self.skip(x))
+        return y
+
+
+def stack(block: type[nn.Module], count: int, ndim: int, inputs: int, outputs: int,  # noqa: PLR0913
+          kernel: tuple[int, ...], stride: tuple[int, ...] | int = 1, kind: str = "instance") -> nn.Sequential:
+    """``count`` blocks, the first with the stride."""
+    layers = [block(ndim, inputs if i == 0 else outputs, outputs, kernel, stride if i == 0 else 1, kind)
+              for i in range(count)]
+    return nn.Sequential(*layers)
+
+
+def upsample(ndim: int, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
+    """Transposed convolution with kernel equal to stride."""
+    layer: nn.Module = TRANSPOSED[ndim](inputs, outputs, stride, stride)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def same_size(x: Tensor, like: Tensor) -> Tensor:
+    """Crop ``x`` to the spatial size of ``like`` (after odd sizes were rounded up on the way down)."""
+    if x.shape[2:] == like.shape[2:]:
+        return x
+    window: tuple[Any, ...] = (slice(None), slice(None), *(slice(0, s) for s in like.shape[2:]))
+    return torch.as_tensor(x[window])

@@ -1,0 +1,91 @@
+"""U-Net (Ronneberger et al. 2015) with the plan's kernels and strides, plain or with a residual encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from biosegkit.nets.blocks import ConvBlock, ResidualBlock, conv, same_size, stack, upsample
+from biosegkit.plan.schema import Architecture
+
+__all__ = ["Heads", "UNet"]
+
+
+class Heads(nn.Module):
+    """One 1×1 convolution for all heads of a level, split by name."""
+
+    def __init__(self, ndim: int, inputs: int, heads: Mapping[str, int]) -> None:
+        super().__init__()
+        self.sizes = dict(heads)
+        self.conv = conv(ndim, inputs, sum(heads.values()), (1,) * ndim)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits per head, (B, channels, *space)."""
+        parts = torch.split(self.conv(x), list(self.sizes.values()), dim=1)
+        return dict(zip(self.sizes, parts, strict=True))
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and heads as siblings: no weight is stored twice.
+
+    Parameters
+    ----------
+    ndim, inputs : int
+        Spatial axes and input channels.
+    architecture : Architecture
+        Features, kernels, strides and blocks per stage.
+    heads : mapping of str to int
+        Output channels per head.
+    residual : bool
+        Residual blocks and a stem in the encoder (nnU-Net's residual-encoder presets).
+
+    Notes
+    -----
+    In training mode with deep supervision ``forward`` returns one dict of logits per decoder level, finest first;
+    otherwise a single dict.
+
+    Examples
+    --------
+    >>> plan = Architecture(features=(4, 8), kernels=((3, 3), (3, 3)), strides=((1, 1), (2, 2)),
+    ...                     encoder_blocks=(1, 1), decoder_blocks=(1,))
+    >>> net = UNet(2, 1, plan, {"classes": 3}).eval()
+    >>> net(torch.zeros(1, 1, 16, 16))["classes"].shape
+    torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int],
+                 residual: bool = False) -> None:
+        super().__init__()
+        a, kind = architecture, architecture.norm
+        block = ResidualBlock if residual else ConvBlock
+        self.deep_supervision = a.deep_supervision
+        self.stem = ConvBlock(ndim, inputs, a.features[0], a.kernels[0], 1, kind) if residual else nn.Identity()
+        widths = [a.features[0] if residual else inputs, *a.features]
+        self.encoder = nn.ModuleList(
+            stack(block, a.encoder_blocks[s], ndim, widths[s], a.features[s], a.kernels[s], a.strides[s], kind)
+            for s in range(len(a.features))
+        )
+        levels = range(len(a.features) - 2, -1, -1)
+        self.up = nn.ModuleList(upsample(ndim, a.features[s + 1], a.features[s], a.strides[s + 1]) for s in levels)
+        self.decoder = nn.ModuleList(
+            stack(ConvBlock, a.decoder_blocks[s], ndim, 2 * a.features[s], a.features[s], a.kernels[s], 1, kind)
+            for s in levels
+        )
+        supervised = levels if a.deep_supervision else [0]
+        self.heads = nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Logits per head (see Notes)."""
+        x = self.stem(x)
+        skips: list[Tensor] = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        outputs: list[dict[str, Tensor]] = []
+        for level, up, stage in zip(range(len(skips) - 2, -1, -1), self.up, self.decoder, strict=True):
+            x = stage(torch.cat((same_size(up(x), skips[level]), skips[level]), dim=1))
+            if level == 0 or (self.training and self.deep_supervision):
+                outputs.append(self.heads[str(level)](x))
+        return outputs[::-1] if self.training and self.deep_supervision else outputs[-1]

@@ -1,0 +1,134 @@
+"""Cases to training samples, kept in a store whose keys say what they were made from.
+
+A sample is made once per (files, preprocessing plan, format) and read again afterwards; a damaged one is made anew
+(fault F9).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._atomic import atomic_folder, load_npy, read_json, sha256, write_json, write_npy
+from .cases import Case, Dataset
+from .errors import DataError, FileError
+from .image import Image, Labels
+from .patches import Sample, foreground_voxels
+from .plan.schema import Plan
+from .prepared import prepare
+from .resample import resample_labels
+
+__all__ = ["FORMAT", "load_or_make", "make_sample", "sample_key"]
+
+#: Changed whenever stored arrays would differ.
+FORMAT = 1
+
+Array = npt.NDArray[Any]
+
+
+def load_or_make(dataset: Dataset, cases: Sequence[Case], plan: Plan, store: Path,
+                 progress: Callable[[int, int], None] | None = None) -> list[Sample]:
+    """Samples of the cases, from the store where it has them.
+
+    Parameters
+    ----------
+    dataset, cases : Dataset, sequence of Case
+        Where to read, and what.
+    plan : Plan
+        Its preprocessing part is part of the key.
+    store : Path
+        Folder of samples; made if missing.
+    progress : callable, optional
+        Called with (done, all).
+    """
+    found = []
+    for i, case in enumerate(cases):
+        folder = store / sample_key(case, plan)
+        try:
+            sample = _load(folder, case)
+        except FileError:
+            shutil.rmtree(folder, ignore_errors=True)
+            sample = make_sample(dataset.load_image(case), dataset.load_labels(case, plan.labels.task), plan, case.id)
+            _save(folder, sample)
+        found.append(sample)
+        if progress:
+            progress(i + 1, len(cases))
+    return found
+
+
+def sample_key(case: Case, plan: Plan) -> str:
+    """Name of a sample's folder: hash of file contents, preprocessing plan and format."""
+    digest = hashlib.sha256(f"{FORMAT} {case.id} {plan.preprocessing_hash} {plan.seed}".encode())
+    for path in (*case.images, *((case.labels,) if case.labels else ())):
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            digest.update(sha256(file).encode())
+    return digest.hexdigest()[:24]
+
+
+def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
+    """Turn, crop, normalise and resample one case.
+
+    Raises
+    ------
+    DataError
+        If image and labels are not on the same grid (faults G1, G2), or hold NaN (V1).
+    """
+    _check(image, labels, case)
+    if plan.labels.task == "semantic":
+        labels = labels.as_classes(plan.labels.values)
+    ready = prepare(image, plan)
+    turned = labels.turned(ready.turn)
+    array, ignore = turned.array[ready.window], None if turned.ignore is None else turned.ignore[ready.window]
+    if array.shape != ready.shape:
+        ratio = tuple(n / m for n, m in zip(array.shape, ready.shape, strict=True))
+        spacing = turned.grid.spacing
+        step = tuple(s * f for s, f in zip(spacing, ratio, strict=True))
+        array = resample_labels(array, spacing, step, ready.shape, instance=plan.labels.task == "instance")
+        if ignore is not None:
+            ignore = resample_labels(ignore.astype(np.uint8), spacing, step, ready.shape, instance=True) > 0
+    data = ready.read((0,) * len(ready.shape), ready.shape)
+    valid = None if ignore is None or not ignore.any() else ~ignore
+    counted = array if valid is None else np.where(valid, array, 0)
+    foreground = foreground_voxels(np.asarray(counted), plan.labels.task, plan.seed)
+    return Sample(case, data, np.ascontiguousarray(array), valid, foreground)
+
+
+def _check(image: Image, labels: Labels, case: str) -> None:
+    off = image.grid.mismatch(labels.grid)
+    if image.grid.shape != labels.grid.shape:
+        raise DataError(f"labels of shape {labels.grid.shape}", file=case, expected=f"{image.grid.shape}, the image's",
+                        remedy="run doctor on the data set")
+    if off > 1e-3 and image.grid.unit != "px" and labels.grid.unit != "px":
+        raise DataError(f"image and labels {off:.3g} voxels apart", file=case, expected="the same geometry",
+                        remedy="run doctor on the data set")
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        raise DataError("NaN or infinite voxels", file=case, expected="finite numbers",
+                        remedy="run doctor on the data set")
+
+
+def _save(folder: Path, sample: Sample) -> None:
+    arrays = {"image": sample.image, "labels": sample.labels}
+    if sample.valid is not None:
+        arrays["valid"] = sample.valid
+    arrays |= {f"foreground-{k}": v for k, v in sample.foreground.items()}
+    with atomic_folder(folder) as temporary:
+        sums = {name: write_npy(temporary / f"{name}.npy", a) for name, a in arrays.items()}
+        write_json(temporary / "sample.json", {"format": FORMAT, "case": sample.case, "crc32": sums})
+
+
+def _load(folder: Path, case: Case) -> Sample:
+    """A stored sample, every array checked against its sum."""
+    about = read_json(folder / "sample.json")
+    sums = about.get("crc32", {}) if isinstance(about, dict) else {}
+    if not {"image", "labels"} <= set(sums):
+        raise FileError("an incomplete sample", file=folder, remedy="delete it; it is made again")
+    arrays = {name: load_npy(folder / f"{name}.npy", crc=crc) for name, crc in sums.items()}
+    foreground = {int(k.split("-")[1]): v for k, v in arrays.items() if k.startswith("foreground-")}
+    return Sample(case.id, arrays["image"], arrays["labels"], arrays.get("valid"), foreground)

@@ -1,0 +1,124 @@
+"""How far a training is, and what that means for the learning rate: a pure function of step and revisions.
+
+The planned number of steps can be revised by the clock. Revisions are data: they are written to the checkpoint before
+they are used, so that a resumed run walks exactly the same schedule.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from .plan.schema import Training
+
+__all__ = ["Clock", "Pace", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Total steps, as first planned and as revised.
+
+    Parameters
+    ----------
+    revisions : tuple of (int, int)
+        ``(step, total)``: from ``step`` on the run ends after ``total`` steps. The first is ``(0, planned)``.
+
+    Examples
+    --------
+    >>> pace = Pace(((0, 100),)).revised(50, 150)
+    >>> pace.total, pace.progress(50), pace.progress(100), pace.progress(150)
+    (150, 0.5, 0.75, 1.0)
+    """
+
+    revisions: tuple[tuple[int, int], ...]
+
+    @property
+    def total(self) -> int:
+        """Steps in all, as things stand."""
+        return self.revisions[-1][1]
+
+    def progress(self, step: int) -> float:
+        """Share of the schedule behind us before ``step``, 0 to 1; continuous over revisions."""
+        done = 0.0
+        for i, (start, total) in enumerate(self.revisions):
+            end = self.revisions[i + 1][0] if i + 1 < len(self.revisions) else step
+            if total > start:
+                done += (1 - done) * (min(end, step) - start) / (total - start)
+            if end >= step:
+                break
+        return min(done, 1.0)
+
+    def revised(self, step: int, total: int) -> Pace:
+        """The same past, another end."""
+        return Pace((*self.revisions, (step, max(total, step + 1))))
+
+
+def learning_rate(plan: Training, progress: float) -> float:
+    """Learning rate at a share of the schedule.
+
+    ``one_cycle`` rises linearly over ``warmup`` and falls as a cosine to ``final_fraction`` of the peak (Smith and
+    Topin 2019); ``poly`` is nnU-Net's ``(1 - progress) ** 0.9``.
+
+    Examples
+    --------
+    >>> plan = Training(steps=10, learning_rate=1.0, warmup=0.1)
+    >>> round(learning_rate(plan, 0.05), 3), learning_rate(plan, 0.1), learning_rate(plan, 1.0)
+    (0.5, 1.0, 0.0)
+    """
+    peak = plan.learning_rate
+    if plan.schedule == "poly":
+        return peak * (1 - progress) ** 0.9
+    if progress < plan.warmup:
+        return peak * progress / plan.warmup
+    fall = (progress - plan.warmup) / (1 - plan.warmup)
+    return peak * (plan.final_fraction + (1 - plan.final_fraction) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+@dataclass
+class Clock:
+    """When training must end, and how long a step takes.
+
+    Parameters
+    ----------
+    deadline : float, optional
+        ``time.monotonic()`` at which the last step must be done; None: no clock.
+    """
+
+    deadline: float | None
+    seconds: list[float] = field(default_factory=list)
+    _last: float | None = None
+
+    def tick(self) -> None:
+        """Note that a step ended now."""
+        now = time.monotonic()
+        if self._last is not None:
+            self.seconds.append(now - self._last)
+            del self.seconds[:-200]
+        self._last = now
+
+    def pause(self) -> None:
+        """What follows (validation, a checkpoint) is not part of a step."""
+        self._last = None
+
+    def resume(self) -> None:
+        """Steps go on."""
+        self._last = time.monotonic()
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean of the recent steps."""
+        return sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
+
+    def revise(self, pace: Pace, step: int, overhead: float) -> Pace | None:
+        """A new pace if the present one misses the deadline by more than 2 % of what is left, else None.
+
+        ``overhead`` is the share of time spent beside steps (validation patches, checkpoints).
+        """
+        if self.deadline is None or len(self.seconds) < 5:
+            return None
+        left = self.deadline - time.monotonic()
+        total = step + int(left / (self.step_seconds * (1 + overhead))) if left > 0 else step + 1
+        if abs(total - pace.total) <= 0.02 * (pace.total - step) + 1:
+            return None
+        return pace.revised(step, total)
