@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cases import Case, Dataset, on_grid_of, split_notes
+from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
 from .image import Image, Labels, Task
+from .io.sniff import ending
 from .task_choice import IdCounts, choose_task, count_ids
 
-__all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "visit"]
+__all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "task_of", "visit"]
 
 #: Words in a reader's error or note → row of the fault list; the first that occurs decides.
 _CODES = (
@@ -27,6 +28,9 @@ _CODES = (
     ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"), ("empty file", "F4"),
     ("content", "F4"), ("GiB", "F5"), ("claims", "F5"),
 )
+
+#: Largest number of classes.
+CLASSES = 4096
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,21 @@ def refuse(problems: Iterable[Problem]) -> None:
     errors = [p for p in problems if p.severity == "error"]
     if errors:
         listing = "\n".join(f"  {p}" for p in errors)
-        raise DataError(f"{len(errors)} problems\n{listing}\n", expected="a data set without errors",
+        raise DataError(f"{len(errors)} problem(s):\n{listing}\n",
                         remedy="biosegkit doctor lists them again, with warnings")
+
+
+def task_of(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> tuple[Task, str]:
+    """Objects or classes, and why: what is asked for, else what is described, else what the labels look like."""
+    if task or dataset.about.task:
+        return task or dataset.about.task or "semantic", "as asked for" if task else "as described"
+    if any(c.labels is not None and c.labels.is_dir() and not ending(c.labels) for c in dataset):
+        return "instance", "one mask file per object"
+    if dataset.about.labels:
+        return "semantic", "classes are named in the description"
+    inside = {c.id for c in trainable(dataset)}
+    used = [f for f in facts if f.id in inside]
+    return choose_task([f.ids for f in used], list(Counter(v for f in used for v in f.values).values()))
 
 
 def ordered(problems: Iterable[Problem]) -> list[Problem]:
@@ -175,7 +192,7 @@ def _label_problems(dataset: Dataset, case: Case, ids: IdCounts, values: Sequenc
         listed = ", ".join(map(str, unknown[:10])) + ", …" * (len(unknown) > 10)
         found.append(Problem("L5", "error", case.id, str(case.labels), f"label values {listed}",
                              f"one of {sorted(known)}, named in dataset.json",
-                             f"name them in labels, or --map {unknown[0]}=VALUE"))
+                             f"name them in labels, --map {unknown[0]}=VALUE, or --task instance if they are objects"))
     if not ids.present:
         found.append(Problem("L7", "warning", case.id, str(case.labels), "no foreground", "some labelled voxels",
                              "it trains as background only; check that this is meant"))
@@ -193,7 +210,7 @@ def _digest(image: Image) -> str:
     """A hash of the voxels and their arrangement."""
     digest = hashlib.blake2b(repr((image.array.shape, str(image.array.dtype))).encode(), digest_size=16)
     for channel in image.array:
-        digest.update(np.ascontiguousarray(channel).reshape(-1).view(np.uint8))
+        digest.update(memoryview(np.ascontiguousarray(channel).reshape(-1).view(np.uint8)))
     return digest.hexdigest()
 
 
@@ -202,9 +219,7 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
     found = [Problem("D1", "warning", "", dataset.source, note, "", "check for lost files") for note in dataset.notes]
     if not facts:
         return found
-    if task is None:
-        spread = Counter(v for f in facts for v in f.values)
-        task = dataset.about.task or choose_task([f.ids for f in facts], list(spread.values()))[0]
+    task = task or task_of(dataset, facts)[0]
     found += _kind_problems(dataset, facts) + _twin_problems(facts) + _spacing_problems(facts)
     found += _name_problems(facts) + _note_problems(facts)
     if not any(f.ids.present for f in facts):
@@ -212,6 +227,9 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
                              "check the labels, --map and the ignore value"))
     if task == "instance":
         found += _object_problems(facts)
+    elif (values := len({v for f in facts for v in f.values})) > CLASSES:
+        found.append(Problem("L5", "error", "", dataset.source, f"{values} different label values",
+                             f"at most {CLASSES} classes", "--task instance if the values are objects"))
     found += [Problem("D4", "warning", "", dataset.source, note, "more groups", "annotate more cases, or say --group")
               for note in split_notes(dataset, 2) if "single group" in note]
     return found
@@ -221,14 +239,23 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
     """D2: channel counts, channel names, dimensions; G6: units that do not compare."""
     kinds: dict[str, list[str]] = {}
     for f in facts:
-        kinds.setdefault(f"{len(f.shape)}D, {len(f.channels)} channel(s): {', '.join(f.channels)}", []).append(f.id)
+        colours = ", colours" * (f.channels == ("red", "green", "blue"))
+        kinds.setdefault(f"{len(f.shape)}D, {len(f.channels)} channel(s){colours}", []).append(f.id)
     found: list[Problem] = []
     if len(kinds) > 1:
         columns = sorted({c for case in dataset for c in case.attributes} - {"image", "label", "case"})
         choice = f" (--where, columns {', '.join(columns)})" if columns else ""
         found.append(Problem("D2", "error", "", dataset.source, f"{len(kinds)} kinds of images: " + _table(kinds),
-                             "one number of dimensions, and the same channels in the same order",
+                             "one number of dimensions and channels",
                              f"select one kind{choice}, or convert the others"))
+    names: dict[str, list[str]] = {}
+    for f in facts:
+        names.setdefault(", ".join(f.channels), []).append(f.id)
+    if len(names) > 1 and len(kinds) == 1:
+        exchanged = len({tuple(sorted(f.channels)) for f in facts}) < len(names)
+        found.append(Problem("D2", "error" if exchanged else "warning", "", dataset.source,
+                             "unlike channel names: " + _table(names), "the same channels in the same order",
+                             "name the channels in dataset.json, once they are in one order"))
     units: dict[str, list[str]] = {}
     for f in facts:
         units.setdefault(f.unit, []).append(f.id)
@@ -262,9 +289,9 @@ def _twin_problems(facts: Sequence[Facts]) -> list[Problem]:
     splits: dict[str, set[str]] = {}
     for f in facts:
         splits.setdefault(f.group, set()).update([f.split] if f.split else [])
-    for group, names in splits.items():
-        if len(names) > 1:
-            found.append(Problem("D3", "warning", group, "", f"group {group} in splits {', '.join(sorted(names))}",
+    for group, sides in splits.items():
+        if len(sides) > 1:
+            found.append(Problem("D3", "warning", group, "", f"group {group} in splits {', '.join(sorted(sides))}",
                                  "one group in one split", "correct the column split"))
     return found
 

@@ -166,7 +166,7 @@ class Description(BaseModel):
                             remedy="correct the entry") from error
 
     def merged(self, other: Description | None) -> Description:
-        """This description, with everything that ``other`` sets in its place."""
+        """The same description, with everything that ``other`` sets in its place."""
         if other is None:
             return self
         fields = {name: getattr(other, name) for name in other.model_fields_set}

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ._atomic import read_json, write_json
 from .cases import Dataset, trainable
-from .checks import Facts, Visit, compare, ordered, refuse, visit
-from .errors import PlanError, Problem
+from .checks import CLASSES, Facts, Visit, compare, ordered, refuse, task_of, visit
+from .errors import DataError, PlanError, Problem
 from .image import Image, Labels, Task
 from .object_shapes import ObjectSample, anisotropy_of, joined, sample_objects, spread_of
-from .task_choice import choose_task
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread",
            "measure", "survey"]
@@ -29,8 +28,6 @@ SCHEMA = 1
 
 #: Intensities per channel kept for percentiles, and objects measured, over all cases together.
 _INTENSITIES, _SIZES, _SHAPES = 1_000_000, 100_000, 2_000
-#: Different label values above which they are no longer listed: they are objects.
-_VALUES = 4096
 #: First over second principal axis from which an object counts as elongated.
 _ELONGATED = 2.0
 
@@ -237,7 +234,6 @@ def survey(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
     fingerprint : Fingerprint or None
         None if any problem is an error.
     """
-    task = task or dataset.about.task
     measured = {c.id for c in trainable(dataset)}
     order = {name: i for i, name in enumerate(sorted(measured))}
     problems: list[Problem] = []
@@ -248,10 +244,10 @@ def survey(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
         problems += seen.problems
         facts += [seen.facts] if seen.facts else []
         if case.id in measured and not any(p.severity == "error" for p in problems):
-            _add(tally, seen, task, len(measured), np.random.default_rng([seed, order[case.id]]))
+            _add(tally, seen, task or dataset.about.task, len(measured), np.random.default_rng([seed, order[case.id]]))
         if progress:
             progress(number, len(dataset))
-    chosen, reason = _task(facts, measured, task, dataset.about.task)
+    chosen, reason = task_of(dataset, facts, task)
     problems = ordered([*problems, *compare(dataset, facts, chosen)])
     if any(p.severity == "error" for p in problems) or not tally.records:
         return problems, None
@@ -274,18 +270,8 @@ def measure(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
     problems, found = survey(dataset, task=task, seed=seed, progress=progress)
     refuse(problems)
     if found is None:
-        refuse([Problem("D1", "error", "", dataset.source, "no case to measure", "labelled cases", "check the split")])
-    assert found is not None  # noqa: S101 - refuse has raised
+        raise DataError("no case to measure", file=dataset.source, expected="labelled cases", remedy="check the split")
     return found
-
-
-def _task(facts: Sequence[Facts], measured: set[str], task: Task | None, described: Task | None) -> tuple[Task, str]:
-    """The task and its reason."""
-    if task is not None:
-        return task, "as described in dataset.json or the options" if task == described else "as asked for"
-    inside = [f for f in facts if f.id in measured]
-    spread = Counter(v for f in inside for v in f.values)
-    return choose_task([f.ids for f in inside], list(spread.values()))
 
 
 def _add(tally: _Tally, seen: Visit, task: Task | None, cases: int, rng: np.random.Generator) -> None:
@@ -301,11 +287,11 @@ def _add(tally: _Tally, seen: Visit, task: Task | None, cases: int, rng: np.rand
     if sample is not None:
         tally.samples.append(sample[0])
         tally.extremes.append(sample[1])
-    if len(tally.voxels) <= _VALUES:
+    if len(tally.voxels) <= CLASSES:
         for value, count in zip(seen.labels.values[1:].tolist(), voxels[1:].tolist(), strict=True):
             tally.voxels[value] += count
             tally.cases[value] += count > 0
-    likely = task == "instance" or (task is None and seen.facts.ids.split <= seen.facts.ids.present / 2)
+    likely = task == "instance" or (task is None and seen.facts.ids.broken <= seen.facts.ids.present / 2)
     if likely and seen.facts.ids.present:
         tally.objects.append(sample_objects(labels, voxels, rng, sizes=max(1, _SIZES // cases),
                                             shapes=max(1, _SHAPES // cases)))

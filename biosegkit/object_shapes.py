@@ -160,7 +160,8 @@ def _shape(array: npt.NDArray[Any], box: tuple[slice, ...], number: int, spacing
     axes = np.sqrt(np.sort(np.linalg.eigvalsh(spread))[::-1])
     elongation = float(axes[0] / axes[1]) if len(axes) > 1 else 1.0
     # Half axes of the solid ellipse with these moments are 2 σ (2D) and √5 σ (3D).
-    ellipse = {1: np.sqrt(12) * axes[0], 2: 4 * np.pi * axes.prod()}.get(len(axes), 4 / 3 * np.pi * 5**1.5 * axes.prod())
+    factor = {1: np.sqrt(12), 2: 4 * np.pi, 3: 4 / 3 * np.pi * 5**1.5}[len(axes)]
+    ellipse = factor * axes.prod()
     return float(depth.max()), elongation, float(len(points) * spacing[flat].prod() / ellipse)
 
 

@@ -51,7 +51,7 @@ def split_folds(cases: Sequence[Case], folds: int, seed: int = 12345) -> list[Fo
     --------
     >>> rows = [Case(f"{g}{i}", g, ()) for g in "abc" for i in range(2)]
     >>> [validation for _, validation in split_folds(rows, 3)]
-    [('b0', 'b1'), ('c0', 'c1'), ('a0', 'a1')]
+    [('a0', 'a1'), ('c0', 'c1'), ('b0', 'b1')]
     """
     cases = trainable(cases)
     if folds < 1 or not cases:
@@ -123,7 +123,8 @@ def _given(cases: Sequence[Case]) -> list[Fold] | None:
     numbers = {c.id: c.attributes.get("fold", "") for c in cases}
     if not all(n.isdigit() for n in numbers.values()) or len(set(numbers.values())) < 2:
         return None
-    return [(tuple(sorted(i for i, m in numbers.items() if m != n)), tuple(sorted(i for i, m in numbers.items() if m == n)))
+    names = sorted(numbers)
+    return [(tuple(i for i in names if numbers[i] != n), tuple(i for i in names if numbers[i] == n))
             for n in sorted(set(numbers.values()), key=int)]
 
 

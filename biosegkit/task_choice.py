@@ -14,8 +14,10 @@ from .image import Labels, Task
 
 __all__ = ["IdCounts", "choose_task", "count_ids"]
 
-#: Share of ids in several pieces up to which they can still be objects: annotators cut a few.
-_SPLIT = 0.1
+#: Share of broken ids up to which they can still be objects: annotators cut a few.
+_BROKEN = 0.1
+#: An id is broken if its largest piece holds less than this share of it; crumbs beside an object are slips of the pen.
+_WHOLE = 0.9
 #: Objects in one image from which varying numbers speak for objects even where most values recur.
 _MANY = 10
 
@@ -24,13 +26,14 @@ _MANY = 10
 class IdCounts:
     """What the ids of one case look like.
 
-    ``present`` ids, ``top`` the largest user value, ``split`` ids in several pieces (of full connectivity),
-    ``single`` ids of one voxel.
+    ``present`` ids, ``top`` the largest user value, ``split`` ids in several pieces (of full connectivity), ``broken``
+    those whose largest piece holds less than 90 % of them, ``single`` ids of one voxel.
     """
 
     present: int
     top: int
     split: int
+    broken: int
     single: int
 
 
@@ -49,26 +52,31 @@ def count_ids(labels: Labels) -> tuple[IdCounts, npt.NDArray[np.int64]]:
     >>> from biosegkit.grid import Grid
     >>> labels = Labels.from_values(np.array([[5, 0, 5, 9]]), Grid.regular((1, 4)), "instance")
     >>> count_ids(labels)
-    (IdCounts(present=2, top=9, split=1, single=1), array([1, 2, 1]))
+    (IdCounts(present=2, top=9, split=1, broken=1, single=1), array([1, 2, 1]))
     """
     flat = labels.array.reshape(-1)
     voxels = np.bincount(flat, minlength=len(labels.values)).astype(np.int64)
     if labels.ignore is not None:
         voxels[0] -= int(np.count_nonzero(labels.ignore))
     present = np.flatnonzero(voxels[1:]) + 1
-    pieces = _pieces(labels.array, len(labels.values))
-    top = int(labels.values[present].max(initial=0))
-    return IdCounts(present.size, top, int(np.count_nonzero(pieces[1:] > 1)),
-                    int(np.count_nonzero(voxels[1:] == 1))), voxels
+    pieces, largest = _pieces(labels.array, len(labels.values))
+    return IdCounts(
+        present=present.size, top=int(labels.values[present].max(initial=0)),
+        split=int(np.count_nonzero(pieces[1:] > 1)),
+        broken=int(np.count_nonzero(largest[1:] < _WHOLE * voxels[1:])), single=int(np.count_nonzero(voxels[1:] == 1)),
+    ), voxels
 
 
-def _pieces(array: npt.NDArray[Any], numbers: int) -> npt.NDArray[np.int64]:
-    """Number of connected pieces of every number in 0 … numbers - 1."""
+def _pieces(array: npt.NDArray[Any], numbers: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Number of connected pieces of every number in 0 … numbers - 1, and the voxels of the largest."""
     regions, count = connected_regions(np.ascontiguousarray(array), background=0, return_num=True)
+    flat = regions.reshape(-1)
     owner = np.zeros(count + 1, dtype=np.int64)
-    owner[regions.reshape(-1)] = array.reshape(-1)  # every voxel of a region writes the same number
+    owner[flat] = array.reshape(-1)  # every voxel of a region writes the same number
     pieces: npt.NDArray[np.int64] = np.bincount(owner[1:], minlength=numbers)
-    return pieces
+    largest = np.zeros(numbers, dtype=np.int64)
+    np.maximum.at(largest, owner[1:], np.bincount(flat, minlength=count + 1)[1:])
+    return pieces, largest
 
 
 def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> tuple[Task, str]:
@@ -86,15 +94,17 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
 
     Examples
     --------
-    >>> choose_task([IdCounts(1, 255, 1, 0)] * 3, [3])[0], choose_task([IdCounts(n, n, 0, 0) for n in (4, 40, 9)], [1])[0]
-    ('semantic', 'instance')
+    >>> choose_task([IdCounts(1, 255, 1, 1, 0)] * 3, [3])[0]
+    'semantic'
+    >>> choose_task([IdCounts(n, n, 0, 0, 0) for n in (4, 40, 9)], [3, 3, 3, 3] + [2] * 5 + [1] * 31)[0]
+    'instance'
     """
     filled = [c for c in counts if c.present]
-    total, split = sum(c.present for c in filled), sum(c.split for c in filled)
+    total, broken = sum(c.present for c in filled), sum(c.broken for c in filled)
     if not total:
         return "semantic", "no foreground"
-    if split > _SPLIT * total:
-        return "semantic", f"{split} of {total} ids lie in several pieces, so values name classes"
+    if broken > _BROKEN * total:
+        return "semantic", f"{broken} of {total} ids lie in several pieces, so values name classes"
     numbers = {c.present for c in filled}
     most = max(numbers)
     if len(filled) == 1:
@@ -109,6 +119,6 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
     if varied and ((counted and (most >= _MANY or recurrence <= 0.5)) or recurrence <= 0.25):
         low = min(numbers)
         how = "the largest id follows their number" if counted else "hardly any id recurs"
-        return "instance", f"{low} to {most} ids per case, {total - split} of {total} in one piece, and {how}"
+        return "instance", f"{low} to {most} ids per case, {total - broken} of {total} in one piece, and {how}"
     return "semantic", (f"the same values recur (a value is in {recurrence:.0%} of the cases on average), so values "
                         "name classes")
