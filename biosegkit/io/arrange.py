@@ -13,7 +13,7 @@ from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
 from biosegkit.image import Image
 
 from .options import ReadOptions
-from .raw import Array, Header, Raw, check_claim, native
+from .raw import Array, Header, Raw, check_budget, native
 
 __all__ = ["to_header", "to_image", "to_plane"]
 
@@ -78,7 +78,7 @@ def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ..
 def _loaded(raw: Raw, layout: _Layout, options: ReadOptions) -> Array:
     """The voxels in (c, *space) order and readable dtype."""
     dtype = native(raw.dtype, raw.file)
-    check_claim(math.prod(raw.shape) * dtype.itemsize, raw.file, options.budget)
+    check_budget(math.prod(raw.shape) * dtype.itemsize, raw.file, options.budget)
     array = layout.apply(raw.load())
     return array.astype(dtype, copy=False)
 

@@ -50,7 +50,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
     stored = np.dtype(header.get_data_dtype())
     nbytes = math.prod(shape) * stored.itemsize
     size = path.stat().st_size
-    check_claim(offset + nbytes, file, options.budget, stored=size, ratio=_DEFLATE if zipped else 1.0)
+    check_claim(offset + nbytes, file, size, _DEFLATE if zipped else 1.0)
     scale = _scaling(header, file)
     axes, shape_out, dtype = _axes(header, shape, stored, notes)
     if dtype.kind not in "buif":

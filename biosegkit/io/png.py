@@ -70,7 +70,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         shape = (head.height, head.width, bands)[: len(axes)]
         load = lambda: _pixels(path, mode, dtype)  # noqa: E731
     nbytes = int(np.prod([*shape, np.dtype(dtype).itemsize], dtype=np.int64))
-    check_claim(nbytes, file, options.budget, stored=path.stat().st_size, ratio=_ratio(path))
+    check_claim(nbytes, file, path.stat().st_size, _ratio(path))
     return Raw(file, axes, shape, np.dtype(dtype), load, notes=tuple(notes))
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 
-__all__ = ["Array", "Header", "Raw", "check_claim", "first_bytes", "native"]
+__all__ = ["Array", "Header", "Raw", "check_budget", "check_claim", "first_bytes", "native"]
 
 Array = npt.NDArray[Any]
 
@@ -88,17 +88,21 @@ def native(dtype: np.dtype[Any], file: str) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def check_claim(nbytes: int, file: str, budget: int, *, stored: int | None = None, ratio: float = 1.0) -> None:
-    """Refuse, before anything is allocated, a header that claims more than the file or the memory can hold (F5).
+def check_claim(nbytes: int, file: str, stored: int, ratio: float = 1.0) -> None:
+    """Refuse, before anything is allocated, a header that claims more than the file can hold (F5).
 
     ``stored`` is the number of bytes that hold the voxels in the file and ``ratio`` the largest expansion the
     compression can give (1032 for deflate).
     """
-    if stored is not None and nbytes > stored * ratio + 4096 * (ratio > 1):
+    if nbytes > stored * ratio + 4096 * (ratio > 1):
         raise FileError(f"a header that claims {nbytes} bytes of voxels in {stored} bytes of data", file=file,
                         expected=f"at most {int(stored * ratio)} bytes", remedy="the file is cut or its header is "
                         "damaged; get it again from where it was made")
+
+
+def check_budget(nbytes: int, file: str, budget: int) -> None:
+    """Refuse to load what is larger than the memory budget (F5)."""
     if nbytes > budget:
-        raise FileError(f"{nbytes / 2**30:.1f} GiB of voxels", file=file,
-                        expected=f"at most {budget / 2**30:.1f} GiB, the memory budget",
+        raise FileError(f"{nbytes / 2**30:.3g} GiB of voxels", file=file,
+                        expected=f"at most {budget / 2**30:.3g} GiB, the memory budget",
                         remedy="crop the image, convert it to OME-Zarr and use batch, or raise memory_budget")

@@ -90,7 +90,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         page = series.keyframe
         axes = _axes(series, page, labels, options, file, notes)
         shape, dtype = tuple(int(s) for s in series.shape), np.dtype(series.dtype)
-        _check_series(tiff, series, meta, options, file)
+        _check_series(tiff, series, meta, file)
         palette = int(page.photometric) == 3 and page.colormap is not None and not labels
     if palette:
         axes, shape, dtype = axes + "s", (*shape, 3), np.dtype(np.uint16)
@@ -162,13 +162,13 @@ def _shaped(page: Any) -> dict[str, Any]:
     return dict(meta[0]) if meta else {}
 
 
-def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, options: ReadOptions, file: str) -> None:
+def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -> None:
     """All declared pages exist, and all their bytes lie inside the file (F1, F5)."""
     size = int(tiff.filehandle.size)
     native(np.dtype(series.dtype), file)
-    if meta.pages and meta.pages != math.prod(series.shape[: -2 if series.axes[-1] == "X" else -3]):
-        raise FileError(f"shape {tuple(series.shape)}", file=file, expected=f"{meta.pages} planes, as its metadata say",
-                        remedy="the stack is cut; copy or export it again")
+    if meta.samples and meta.samples != math.prod(series.shape):
+        raise FileError(f"shape {tuple(series.shape)}", file=file, expected=f"{meta.samples} samples, as its metadata "
+                        "say", remedy="the stack is cut; copy or export it again")
     if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
         raise FileError(f"{size} bytes", file=file, expected=f"{series.dataoffset + series.nbytes}, as its metadata "
                         "say", remedy="the stack is cut; copy or export it again")
@@ -187,8 +187,8 @@ def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, options: Rea
     bits = max(int(series.keyframe.bitspersample), 1)
     ratio = _RATIOS.get(int(series.keyframe.compression))
     unpacked = np.dtype(series.dtype).itemsize * 8 / bits  # 1 to 12 bits per sample become whole bytes
-    check_claim(int(series.nbytes), file, options.budget, stored=None if ratio is None else stored,
-                ratio=(ratio or 1.0) * unpacked)
+    if ratio is not None:
+        check_claim(int(series.nbytes), file, stored, ratio * unpacked)
 
 
 def _expanded(array: Array, colormap: Array) -> Array:

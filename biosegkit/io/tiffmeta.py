@@ -28,12 +28,12 @@ _OME_UNITS = {"mm": "mm", "um": "µm", "nm": "nm", "px": "pixel"}
 
 @dataclass(frozen=True)
 class Meta:
-    """Geometry and names from metadata; ``pages`` is the number of planes they declare, 0 if they do not."""
+    """Geometry and names from metadata; ``samples`` is the number of values they declare, 0 if they do not."""
 
     spacing: Mapping[str, float] = field(default_factory=dict)
     unit: str = "px"
     channels: tuple[str, ...] = ()
-    pages: int = 0
+    samples: int = 0
     affine: Array | None = None
 
 
@@ -61,7 +61,7 @@ def describe(tiff: Any, series: Any, ome: str, file: str, notes: list[str]) -> M
     if tiff.is_imagej and tiff.imagej_metadata:
         return _imagej(tiff.imagej_metadata, series.keyframe)
     if tiff.shaped_metadata:
-        return _shaped(dict(tiff.shaped_metadata[0]), series, notes)
+        return _shaped(dict(tiff.shaped_metadata[0]), series.keyframe, notes)
     if series.kind == "svs":
         return _svs(str(series.keyframe.description))
     return _resolution(series.keyframe, notes)
@@ -77,10 +77,9 @@ def _ome(text: str, series: Any, file: str, notes: list[str]) -> Meta:
     pixels = next(e for e in image if e.tag.rpartition("}")[2] == "Pixels")
     spacing, unit = _ome_spacing(pixels, notes)
     names = tuple(str(e.get("Name") or "") for e in pixels if e.tag.rpartition("}")[2] == "Channel")
-    pages = math.prod(int(pixels.get(f"Size{a}", 1)) for a in "ZCT")
-    samples = int(series.shape[series.axes.index("S")]) if "S" in series.axes else 1
+    declared = math.prod(int(pixels.get(f"Size{a}", 1)) for a in "XYZCT")
     affine = _ome_affine(root, spacing, unit)
-    return Meta(spacing, unit, names if all(names) else (), pages // samples, affine)
+    return Meta(spacing, unit, names if all(names) else (), declared, affine)
 
 
 def _ome_spacing(pixels: Any, notes: list[str]) -> tuple[dict[str, float], str]:
@@ -130,28 +129,28 @@ def _imagej(found: Mapping[str, Any], page: Any) -> Meta:
     """ImageJ: z from ``spacing``, x and y from the resolution tags, all in ``unit``."""
     name = str(found.get("unit", "")).lower()
     unit, factor = UNITS.get(name, ("px", 1.0))
-    pages = int(found.get("images", 0))
+    samples = int(found.get("images", 0)) * math.prod(page.shape)
     if unit == "px":
-        return Meta(pages=pages)
+        return Meta(samples=samples)
     spacing = {a: factor / r for a, r in _per_unit(page).items()}
     if "spacing" in found:
         spacing["z"] = abs(float(found["spacing"])) * factor  # the sign only tells the direction of the stage
-    return Meta(spacing, unit, pages=pages)
+    return Meta(spacing, unit, samples=samples)
 
 
-def _shaped(found: Mapping[str, Any], series: Any, notes: list[str]) -> Meta:
+def _shaped(found: Mapping[str, Any], page: Any, notes: list[str]) -> Meta:
     """Tifffile's JSON description, with the keys we add to it."""
     unit, factor = UNITS.get(str(found.get("unit", "")).lower(), ("px", 1.0))
     values = found.get("grid_spacing")
     names = tuple(str(n) for n in found.get("channels", ()))
-    pages = math.prod(int(s) for s in found.get("shape", ())) // max(math.prod(series.keyframe.shape), 1)
+    samples = math.prod(int(s) for s in found.get("shape", (0,)))
     if isinstance(values, list):
         spacing = {a: float(v) * factor for a, v in zip("zyx"[-len(values) :], values, strict=False)}
-        return Meta(spacing, unit, names, pages, _own_affine(json.dumps(found.get("affine")), spacing))
-    plain = _resolution(series.keyframe, notes)
+        return Meta(spacing, unit, names, samples, _own_affine(json.dumps(found.get("affine")), spacing))
+    plain = _resolution(page, notes)
     if unit != "px" and "spacing" in found and plain.unit == unit:
-        return Meta({**plain.spacing, "z": float(found["spacing"]) * factor}, unit, names, pages)
-    return Meta(plain.spacing, plain.unit, names, pages)
+        return Meta({**plain.spacing, "z": float(found["spacing"]) * factor}, unit, names, samples)
+    return Meta(plain.spacing, plain.unit, names, samples)
 
 
 def _svs(text: str) -> Meta:

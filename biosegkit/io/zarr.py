@@ -16,7 +16,7 @@ from biosegkit.image import Image, Labels, smallest_unsigned
 
 from . import ngff
 from .options import ReadOptions
-from .raw import Array, Raw, check_claim, native
+from .raw import Array, Raw, native
 from .zarrguard import OWN, array_metadata, attributes, manifest, verify
 
 __all__ = ["raw", "write"]
@@ -55,7 +55,6 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         raise DataError(f"axes {meta.axes!r} for shape {shape}", file=group, expected="one axis per dimension",
                         remedy="name them with --axes")
     native(dtype, str(group))
-    check_claim(math.prod(shape) * dtype.itemsize, str(group), options.budget)
     return Raw(str(path), meta.axes, shape, dtype, lambda: _loaded(folder), affine=_affine(meta, own),
                spacing=meta.spacing, unit=_unit(meta, own), channels=meta.channels, notes=(*notes, *meta.notes))
 
