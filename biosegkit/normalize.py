@@ -17,7 +17,7 @@ from biosegkit.errors import DataError, OptionError
 SLAB = 2**22  # voxels looked at together: bounds memory
 EXACT = 2**24  # up to here percentiles use every voxel
 SAMPLE = 2**22  # beyond, this many
-RELATIVE_FLOOR = 1e-8  # of the largest magnitude: spread below this is rounding
+RELATIVE_FLOOR = 1e-13  # of the largest magnitude: spread below this is rounding of doubles
 
 Channel = dict[str, float]
 

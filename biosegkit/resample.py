@@ -7,6 +7,7 @@ whole or only some rows are computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,7 +180,7 @@ def resample_rows(
     out = np.empty((source.shape[0], rows[1] - rows[0], *target[1:]), np.float32)
     turn = _turn(full, target)
     for values, result in zip(kept, out, strict=True):
-        result[...] = _apply(values.astype(np.float32, copy=False), taps, turn, workers)
+        _apply(values.astype(np.float32, copy=False), taps, turn, result, workers)
     return out
 
 
@@ -231,54 +232,51 @@ def resample_labels(
 
 
 def _largest_share(labels: npt.NDArray[Any], target: tuple[int, ...], orders: Sequence[int]) -> npt.NDArray[Any]:
-    """Per voxel the label with the largest interpolated share, looking at each label's bounding box only."""
-    values, dense = _dense(labels)
-    taps = [_taps(n, m, order) for n, m, order in zip(labels.shape, target, orders, strict=True)]
-    turn = _turn(labels.shape, target)
-    out = np.zeros(target, labels.dtype)
-    best, total = np.zeros(target, np.float32), np.zeros(target, np.float32)
-    boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(dense)
-    for number, box in enumerate(boxes, start=1):
-        if box is None:
-            continue
-        cut = [_cut(tap, edge, n) for tap, edge, n in zip(taps, box, labels.shape, strict=True)]
-        if any(part is None for part in cut):
-            continue
-        parts = [part for part in cut if part is not None]
-        here = dense[tuple(part[0] for part in parts)] == number
-        share = _apply(here.astype(np.float32), [part[2] for part in parts], turn, workers=1)
-        where = tuple(part[1] for part in parts)
-        total[where] += share
-        wins = (share > 0) & (share >= best[where] - TIE)
-        out[where][wins] = values[number]
-        best[where][wins] = share[wins]
-    out[1 - total > best + TIE] = 0
-    return out
+    """Per voxel the label with the largest interpolated share; the effort does not depend on the number of labels."""
+    lead = (1,) * (3 - labels.ndim)
+    source, shape = labels.reshape(lead + labels.shape), lead + target
+    pairs = [_pair(n, m, order) for n, m, order in zip(source.shape, shape, (*lead, *orders), strict=True)]
+    out = np.empty(shape, labels.dtype)
+    _vote(np.ascontiguousarray(source), *(part for pair in pairs for part in pair), out)
+    return out.reshape(target)
 
 
-def _dense(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Values, and labels as small numbers that index them; 0 stays 0."""
-    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:
-        return np.arange(int(labels.max(initial=0)) + 1), labels
-    values = np.union1d([0], labels).astype(labels.dtype)
-    # Background first, whatever is below zero.
-    values = np.concatenate([values[values == 0], values[values != 0]])
-    order = np.argsort(values)
-    dense = order[np.searchsorted(values[order], labels)].astype(np.uint32)
-    return values, dense
+def _pair(n_source: int, n_target: int, order: int) -> Taps:
+    """Two source rows and weights per target row, also where one would do."""
+    index, weight = _taps(n_source, n_target, order) or (_nearest(n_source, n_target)[:, None], None)
+    if index.shape[1] == 2 and weight is not None:
+        return index, weight
+    return np.repeat(index, 2, axis=1), np.tile(np.array([1, 0], np.float32), (n_target, 1))
 
 
-def _cut(taps: Taps | None, box: slice, n_source: int) -> tuple[slice, slice, Taps | None] | None:
-    """Source and target windows of one label along one axis, and the taps between them; None if it falls through."""
-    if taps is None:
-        return box, box, None
-    index, weight = taps
-    touched = np.flatnonzero(((index >= box.start) & (index < box.stop)).any(axis=1))
-    if not touched.size:
-        return None
-    rows = slice(int(touched[0]), int(touched[-1]) + 1)
-    first, last = int(index[rows].min()), int(index[rows].max()) + 1
-    return slice(first, min(last, n_source)), rows, (index[rows] - first, weight[rows])
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _vote(
+    labels: Any, z_rows: Any, z_weights: Any, y_rows: Any, y_weights: Any, x_rows: Any, x_weights: Any, out: Any
+) -> None:
+    """Add up the shares of the eight neighbours' labels; among equals the larger label wins, background last."""
+    seen = np.empty(8, labels.dtype)
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                first = labels[z_rows[z, 0], y_rows[y, 0], x_rows[x, 0]]
+                same = True
+                for k in range(8):
+                    seen[k] = labels[z_rows[z, k >> 2], y_rows[y, (k >> 1) & 1], x_rows[x, k & 1]]
+                    same &= seen[k] == first
+                out[z, y, x] = first
+                if same:
+                    continue
+                best = -1.0
+                for k in range(8):
+                    share = 0.0
+                    for other in range(8):
+                        if seen[other] == seen[k]:
+                            in_plane = y_weights[y, (other >> 1) & 1] * x_weights[x, other & 1]
+                            share += z_weights[z, other >> 2] * in_plane
+                    ahead = seen[k] != 0 and (out[z, y, x] == 0 or seen[k] > out[z, y, x])
+                    if share > best + TIE or (ahead and share > 0 and share >= best - TIE):
+                        best = share
+                        out[z, y, x] = seen[k]
 
 
 def _grid(
@@ -302,27 +300,25 @@ def _grid(
 
 
 def _turn(shape: Sequence[int], target: Sequence[int]) -> list[int]:
-    """Axes in the order of work: those that shrink most first."""
-    return sorted(range(len(shape)), key=lambda axis: target[axis] / shape[axis])
+    """Axes in the order of work: those that shrink most first, then the last, whose short steps are the slowest."""
+    return sorted(range(len(shape)), key=lambda axis: (target[axis] / shape[axis], -axis))
 
 
 def _separable(source: Float, target: tuple[int, ...], orders: Sequence[int], out: Float, workers: int) -> None:
     taps = [_taps(n, m, order) for n, m, order in zip(source.shape, target, orders, strict=True)]
-    out[...] = _apply(source, taps, _turn(source.shape, target), workers, orders)
+    _apply(source, taps, _turn(source.shape, target), out, workers)
 
 
-def _apply(
-    source: Float, taps: Sequence[Taps | None], turn: Sequence[int], workers: int, orders: Sequence[int] = ()
-) -> Float:
-    """Interpolate along every axis that has taps."""
-    for axis in turn:
-        tap = taps[axis]
-        if tap is None:
-            continue
-        if orders and orders[axis] == 3:
+def _apply(source: Float, taps: Sequence[Taps | None], turn: Sequence[int], out: Float, workers: int) -> None:
+    """Interpolate along every axis that has taps, the last time into `out`."""
+    work = [(axis, tap) for axis in turn if (tap := taps[axis]) is not None]
+    for position, (axis, tap) in enumerate(work):
+        if tap[0].shape[1] == 4:  # cubic
             source = _spline_coefficients(source, axis)
-        source = _along(np.ascontiguousarray(source), axis, tap, workers)
-    return source
+        shape = (*source.shape[:axis], len(tap[0]), *source.shape[axis + 1 :])
+        result = out if position == len(work) - 1 else np.empty(shape, np.float32)
+        _along(np.ascontiguousarray(source), axis, tap, result, workers)
+        source = result
 
 
 def _spline_coefficients(source: Float, axis: int) -> Float:
@@ -333,28 +329,34 @@ def _spline_coefficients(source: Float, axis: int) -> Float:
     return result
 
 
-def _along(source: Float, axis: int, taps: Taps, workers: int) -> Float:
+def _along(source: Float, axis: int, taps: Taps, out: Float, workers: int) -> None:
     """Weighted sums of rows along one axis."""
     index, weight = taps
-    shape = source.shape
-    before, after = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
-    out = np.empty((*shape[:axis], len(index), *shape[axis + 1 :]), np.float32)
-    flat, result = source.reshape(before, shape[axis], after), out.reshape(before, len(index), after)
+    before, after = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
+    flat, result = source.reshape(before, -1, after), out.reshape(before, -1, after)
     spread(lambda lo, hi: _weighted_rows(flat, index, weight, result, lo, hi), before * len(index), workers)
-    return out
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _weighted_rows(source: Float, index: Any, weight: Float, out: Float, lo: int, hi: int) -> None:
-    rows, inner = out.shape[1], out.shape[2]
-    for k in range(lo, hi):
-        a, j = k // rows, k % rows
-        for c in range(inner):
-            out[a, j, c] = weight[j, 0] * source[a, index[j, 0], c]
-        for t in range(1, index.shape[1]):
-            i, w = index[j, t], weight[j, t]
+    """Rows `lo` to `hi` of the flattened first two axes of `out`."""
+    rows, inner, taps = out.shape[1], out.shape[2], index.shape[1]
+    a, j = lo // rows, lo % rows
+    for _ in range(lo, hi):
+        if taps == 2:
+            i, k, v, w = index[j, 0], index[j, 1], weight[j, 0], weight[j, 1]
             for c in range(inner):
-                out[a, j, c] += w * source[a, i, c]
+                out[a, j, c] = v * source[a, i, c] + w * source[a, k, c]
+        else:
+            for c in range(inner):
+                out[a, j, c] = weight[j, 0] * source[a, index[j, 0], c]
+            for t in range(1, taps):
+                i, w = index[j, t], weight[j, t]
+                for c in range(inner):
+                    out[a, j, c] += w * source[a, i, c]
+        j += 1
+        if j == rows:
+            a, j = a + 1, 0
 
 
 def _taps(n_source: int, n_target: int, order: int) -> Taps | None:
