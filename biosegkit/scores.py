@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 from ._atomic import write_bytes
 from .errors import DataError, OptionError
@@ -167,12 +168,27 @@ def _classes(prediction: Labels, truth: Labels, valid: npt.NDArray[np.bool_] | N
     names = _class_table(prediction, truth, options)
     found, true = (labels.as_classes(list(names.values())).array for labels in (prediction, truth))
     counts = class_counts(confusion(found, true, len(names), valid))
+    boxes = _boxes(found, true, len(names)) if options.surface else []
     rows = {}
     for k, (name, value) in enumerate(names.items()):
         if value or options.include_background:
-            distances = _distances(found == k, true == k, truth, valid, options)
-            rows[name] = {"value": value, **_semantic_row(counts[k], truth), **distances}
+            rows[name] = {"value": value, **_semantic_row(counts[k], truth)}
+            if options.surface:
+                box = boxes[k]
+                known = None if valid is None else valid[box]
+                rows[name] |= _distances(found[box] == k, true[box] == k, truth, known, options)
     return rows
+
+
+def _boxes(found: npt.NDArray[Any], true: npt.NDArray[Any], n_classes: int) -> list[tuple[slice, ...]]:
+    """Where each class is in either map, with one voxel around: a hundred classes need not see the whole image each."""
+    parts = [find_objects(array, n_classes - 1) if n_classes > 1 else [] for array in (found, true)]
+    boxes = [tuple(slice(None) for _ in true.shape)]  # the background is everywhere
+    for pair in zip(*parts, strict=True):
+        spans = zip(*(box for box in pair if box is not None), strict=True)
+        around = [slice(max(min(s.start for s in span) - 1, 0), max(s.stop for s in span) + 1) for span in spans]
+        boxes.append(tuple(around) or tuple(slice(0, 1) for _ in true.shape))
+    return boxes
 
 
 def _regions(prediction: Labels, truth: Labels, valid: npt.NDArray[np.bool_] | None,
@@ -182,8 +198,9 @@ def _regions(prediction: Labels, truth: Labels, valid: npt.NDArray[np.bool_] | N
     for name, values in options.regions:
         found, true = (np.isin(labels.values, values)[labels.array] for labels in (prediction, truth))
         counts = region_counts(found, true, valid)
-        rows[name] = {"values": list(values), **_semantic_row(counts, truth),
-                      **_distances(found, true, truth, valid, options)}
+        rows[name] = {"values": list(values), **_semantic_row(counts, truth)}
+        if options.surface:
+            rows[name] |= _distances(found, true, truth, valid, options)
     return rows
 
 
@@ -197,9 +214,7 @@ def _semantic_row(counts: OverlapCounts, truth: Labels) -> dict[str, Any]:
 
 def _distances(found: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_], truth: Labels,
                valid: npt.NDArray[np.bool_] | None, options: ScoreOptions) -> dict[str, float]:
-    """Surface scores by name; nothing if they are not wanted."""
-    if not options.surface:
-        return {}
+    """Surface scores by name."""
     scores = surface_scores(found, true, truth.grid.spacing, tolerance=options.tolerance,
                             percentile=options.percentile, valid=valid)
     return {"hausdorff": scores.hausdorff, f"hd{options.percentile:g}": scores.hausdorff_percentile,

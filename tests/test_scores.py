@@ -12,6 +12,7 @@ from biosegkit.errors import DataError, OptionError
 from biosegkit.evaluate import evaluate
 from biosegkit.grid import Grid
 from biosegkit.image import Labels
+from biosegkit.metrics import surface_scores
 from biosegkit.scores import ScoreOptions, score_pair, summarise, table, write_csv
 
 
@@ -56,6 +57,23 @@ def test_background_only_if_asked_for():
     assert scores["dice"] == pytest.approx((6 / 8 + 4 / 6 + 1) / 3)
     record = summarise({"x": scores}, "semantic", options=options)
     assert record["mean"]["dice"] == scores["dice"]
+
+
+@pytest.mark.parametrize("shape", [(14, 15), (1, 14, 15), (9, 10, 11)])
+def test_surface_scores_of_a_class_are_those_of_its_whole_masks(shape):
+    rng = np.random.default_rng([12])
+    maps = [np.kron(rng.integers(0, 4, [max(s // 3, 1) for s in shape]), np.ones([min(3, s) for s in shape], int))
+            for _ in range(2)]
+    maps[0][maps[0] == 3] = 0  # one class is only true, one nowhere
+    maps[1] = np.where(rng.random(maps[1].shape) < 0.1, 9, maps[1])
+    spacing = (2.0, 1.0, 0.5)[-len(shape):]
+    options = ScoreOptions(include_background=True, classes=tuple((str(v), v) for v in range(5)))
+    scores = score_pair(semantic(maps[0], spacing, "mm"), semantic(maps[1], spacing, "mm", ignore=9), options)
+    for value in range(5):
+        whole = surface_scores(maps[0] == value, maps[1] == value, spacing, valid=maps[1] != 9)
+        row = scores["classes"][str(value)]
+        expected = [whole.hausdorff, whole.hausdorff_percentile, whole.assd, whole.nsd]
+        np.testing.assert_array_equal([row["hausdorff"], row["hd95"], row["assd"], row["nsd"]], expected)
 
 
 def test_regions_overlap():
