@@ -148,15 +148,19 @@ def train(context: typer.Context, dataset: Source,
 def predict(model: Model,
             inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")],
             output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of the results.")],
-            predicting: Predicting, geometry: Geometry, computing: Computing, writing: Writing, common: Common) -> None:
+            predicting: Predicting, choosing: Choosing, geometry: Geometry, computing: Computing,
+            writing: Writing, common: Common) -> None:
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
     from ._console import FileProgress, out
     from .bundle import load
     from .predict import predict_files
+    from .recipe import chosen_images
 
     if not predicting.resume:
         _refuse_existing(output, writing.overwrite)
-    outcomes = predict_files(load(model, device=computing.device), inputs, output, tta=predicting.tta,
+    where = choosing.conditions()
+    wanted = [p for source in inputs for p in chosen_images(source, where)] if where else inputs
+    outcomes = predict_files(load(model, device=computing.device), wanted, output, tta=predicting.tta,
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
                              resume=predicting.resume, overwrite=writing.overwrite,
                              options=geometry.description().read_options(), progress=FileProgress())
@@ -216,14 +220,16 @@ def models(common: Common,
            folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = Path()) -> None:
     """List what can be used as MODEL: runs and bundles below a folder, and the recipes that come along."""
     from ._console import out, score_table
-    from .recipe import find_models, recipe_names
+    from .models import find_models
+    from .recipe import recipe_names
 
-    rows = find_models(folder)
+    rows = [[m["model"], m["task"], m["method"], m["network"],
+             ", ".join(f"{k} {v:.3f}" for k, v in m["scores"].items())] for m in find_models(folder)]
     if rows:
-        score_table("Models", ("model", "task", "method", "network", "score"), rows)
+        score_table("", ("model", "task", "method", "network", "scores"), rows)
     else:
         out().print(f"no run or bundle in {folder.resolve()}; make one with biosegkit train or biosegkit demo")
-    out().print(f"Recipes for biosegkit run: {', '.join(recipe_names())}")
+    out().print(f"recipes for biosegkit run: {', '.join(recipe_names())}")
 
 
 @verb

@@ -1,0 +1,315 @@
+"""Recipes: a whole run in one YAML file, read as data and carried out by the public functions."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .description import Description
+from .errors import FileError, OptionError, PlanError
+from .plan.units import parse_duration, parse_memory
+
+__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names", "run_recipe"]
+
+#: No recipe is larger (fault S7).
+_LARGEST = 1 << 20
+_PACKAGE = "biosegkit_pipelines"
+
+Where = dict[str, str | list[str]]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanOptions(_Frozen):
+    """What the plan is made from; as the options of ``biosegkit plan``."""
+
+    budget: str | float | None = None
+    memory: str | int | None = None
+    preset: str = "default"
+    network: str | None = None
+    method: str | None = None
+    loss: str | None = None
+    config: Literal["2d", "3d_fullres", "3d_lowres"] | None = None
+    seed: int = 0
+    folds: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _readable(self) -> PlanOptions:
+        try:
+            if self.budget is not None:
+                parse_duration(self.budget)
+            if self.memory is not None:
+                parse_memory(self.memory)
+        except OptionError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class Predicting(_Frozen):
+    """What to segment with the model: files, or rows of the data set."""
+
+    inputs: tuple[str, ...] = ()
+    where: Where = Field(default_factory=dict)
+    out: str | None = None
+    tta: bool = False
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    save_maps: bool = False
+
+
+class Evaluating(_Frozen):
+    """What the predictions are compared with; by default the data set itself, on the rows that were predicted."""
+
+    truth: str | None = None
+    where: Where = Field(default_factory=dict)
+    include_background: bool = False
+
+
+class Recipe(_Frozen):
+    """A whole run as data.
+
+    Parameters
+    ----------
+    name, description : str
+        For people.
+    data : str, optional
+        A DATASET; a relative path counts from the recipe's folder.
+    where : dict
+        Rows to train on: a value, or a list of them, by column.
+    describe : Description
+        What the files do not say; as ``dataset.json``.
+    plan : PlanOptions
+        What the plan is made from.
+    out : str, optional
+        The run folder, from the current folder; by default the recipe's name.
+    predict, evaluate : optional
+        What to segment afterwards, and what to compare it with.
+
+    Examples
+    --------
+    >>> recipe = Recipe.from_data({"name": "a", "data": "cases.csv", "plan": {"budget": "5m"}})
+    >>> recipe.plan.budget, recipe.changed(budget="9m").plan.budget
+    ('5m', '9m')
+    """
+
+    name: str = Field(pattern=r"^[\w .+-]+$")
+    description: str = ""
+    data: str | None = None
+    where: Where = Field(default_factory=dict)
+    describe: Description = Field(default_factory=Description)
+    plan: PlanOptions = Field(default_factory=PlanOptions)
+    out: str | None = None
+    predict: Predicting | None = None
+    evaluate: Evaluating | None = None
+
+    @classmethod
+    def from_data(cls, data: Any, file: str = "recipe") -> Recipe:
+        """A recipe from plain data; ``file`` names it in errors.
+
+        Raises
+        ------
+        PlanError
+            If a key is unknown (the nearest right one is named) or a value has another type.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            wrong = [_complaint(dict(e)) for e in error.errors()]
+            raise PlanError("; ".join(wrong), file=file, expected=f"keys {', '.join(cls.model_fields)}",
+                            remedy="correct the recipe") from error
+
+    def changed(self, *, data: str | None = None, out: str | None = None, budget: str | None = None) -> Recipe:
+        """The recipe with what the command line says in place of its own."""
+        new = {k: v for k, v in (("data", data), ("out", out)) if v is not None}
+        plan = self.plan if budget is None else PlanOptions(**{**self.plan.model_dump(), "budget": budget})
+        return self.model_copy(update={**new, "plan": plan})
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    """One wrong entry; for an unknown key the nearest right one."""
+    place = [str(part) for part in error["loc"]]
+    kinds: dict[str, type[BaseModel]] = {"plan": PlanOptions, "predict": Predicting, "evaluate": Evaluating,
+                                         "describe": Description}
+    if error["type"] != "extra_forbidden":
+        return f"{'.'.join(place) or 'recipe'}: {error['msg']}"
+    kind = kinds.get(place[0], Recipe) if len(place) > 1 else Recipe
+    known = sorted(field.alias or name for name, field in kind.model_fields.items())
+    near = difflib.get_close_matches(place[-1], known, 1, 0.5)
+    elsewhere = [f"{name}.{place[-1]}" for name, other in kinds.items() if place[-1] in other.model_fields]
+    hint = near or elsewhere[:1]
+    tail = f", did you mean {hint[0]!r}?" if hint else f"; known: {', '.join(known)}"
+    return f"unknown key {'.'.join(place)!r}{tail}"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come along."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files(_PACKAGE).iterdir()
+                  if entry.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path) -> Recipe:
+    """Read a recipe by name or path. Relative ``data``, ``inputs`` and ``truth`` are made to count from its folder.
+
+    Raises
+    ------
+    FileError
+        If there is no such recipe; the nearest name is given.
+    PlanError
+        If it is no YAML, uses anchors or repeats a key, or an entry is unknown or of another type.
+    """
+    path = Path(source)
+    if path.is_file():
+        if path.stat().st_size > _LARGEST:
+            raise FileError(f"{path.stat().st_size} bytes", file=path, expected=f"a recipe of at most {_LARGEST} bytes")
+        return _anchored(Recipe.from_data(_parsed(path.read_text(encoding="utf-8"), str(path)), str(path)), path.parent)
+    names = recipe_names()
+    if str(source) not in names:
+        near = difflib.get_close_matches(str(source), names, 1, 0.4)
+        raise FileError("no such recipe", file=str(source), expected=f"a file, or one of {', '.join(names)}",
+                        remedy=f"did you mean {near[0]}?" if near else "check the path")
+    text = resources.files(_PACKAGE).joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+    return Recipe.from_data(_parsed(text, str(source)), str(source))
+
+
+def _parsed(text: str, file: str) -> Any:
+    """Plain data from YAML; anchors and repeated keys are refused, as they hide what a recipe says."""
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise PlanError("an alias (*name)", file=file, expected="plain YAML", remedy="write the value out")
+        _refuse_repeats(yaml.compose(text, Loader=yaml.SafeLoader), file)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"no readable YAML ({' '.join(str(error).split())})", file=file,
+                        remedy="correct the line named") from error
+    if not isinstance(data, dict):
+        raise PlanError(f"a {type(data).__name__}", file=file, expected="key: value lines")
+    return data
+
+
+def _refuse_repeats(node: yaml.Node | None, file: str) -> None:
+    """No mapping may name a key twice; the later would silently win."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise PlanError(f"the key {key.value!r} twice, again in line {key.start_mark.line + 1}", file=file,
+                                expected="every key once", remedy="remove one")
+            seen.add(key.value)
+            _refuse_repeats(value, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeats(value, file)
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    """Relative paths made to count from the recipe's folder."""
+    def place(text: str | None) -> str | None:
+        return None if text is None else "::".join(str(folder / part) for part in text.split("::"))
+
+    changes: dict[str, Any] = {"data": place(recipe.data)}
+    if recipe.predict:
+        inputs = tuple(str(folder / path) for path in recipe.predict.inputs)
+        changes["predict"] = recipe.predict.model_copy(update={"inputs": inputs})
+    if recipe.evaluate:
+        changes["evaluate"] = recipe.evaluate.model_copy(update={"truth": place(recipe.evaluate.truth)})
+    return recipe.model_copy(update=changes)
+
+
+def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: bool = False,
+               started: float | None = None, progress: Callable[[Mapping[str, Any]], None] | None = None) -> Path:
+    """Carry out a recipe: scan, check, measure, plan, fit; then predict and evaluate if it says so.
+
+    Parameters
+    ----------
+    recipe : Recipe, or name or path of one
+        What to do.
+    device : str
+        Where to compute.
+    overwrite : bool
+        Replace a run that exists.
+    started : float, optional
+        ``time.monotonic()`` from which the budget counts; now by default.
+    progress : callable, optional
+        Called with rows of ``metrics.jsonl`` and with ``{"stage": text}``.
+
+    Returns
+    -------
+    Path
+        The run folder. Predictions and their scores are in ``predictions/`` of it unless the recipe says otherwise.
+
+    Raises
+    ------
+    OptionError
+        If no data set is named.
+    """
+    from .cases import scan
+    from .configure import make_plan
+    from .fingerprint import measure
+    from .train import fit
+
+    started = time.monotonic() if started is None else started
+    todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if todo.data is None:
+        raise OptionError(f"recipe {todo.name} without data", expected="a data set", remedy="give --data DATASET")
+    tell = progress or (lambda row: None)
+    out = Path(todo.out or todo.name.replace(" ", "_"))
+    dataset = scan(todo.data, where=todo.where, describe=todo.describe)
+    tell({"stage": f"{todo.name}: {len(dataset)} cases"})
+    options = {k: v for k, v in todo.plan.model_dump().items() if k != "folds" or v is not None}
+    plan = make_plan(measure(dataset), dataset, **options, device=device, elapsed=time.monotonic() - started)
+    fit(plan, dataset, out, steps=todo.plan.steps, overwrite=overwrite, device=device, started=started,
+        progress=progress)
+    if todo.predict:
+        tell({"stage": "predicting"})
+        _predict(todo, todo.predict, out, device)
+    return out
+
+
+def chosen_images(source: str, where: Mapping[str, str | list[str]],
+                  describe: Description | None = None) -> tuple[str, ...]:
+    """The images of the rows of a data set that meet all conditions.
+
+    Raises
+    ------
+    OptionError
+        If images are stored one channel per file: rows of such a table cannot be chosen here.
+    """
+    from .cases import scan
+
+    cases = scan(source, where=where, describe=describe)
+    if any(len(case.images) > 1 for case in cases):
+        raise OptionError("several files per image together with conditions on rows", file=source,
+                          expected="one file per image", remedy="write a table of these rows and predict all of it")
+    return tuple(str(case.images[0]) for case in cases)
+
+
+def _predict(recipe: Recipe, todo: Predicting, run: Path, device: str) -> None:
+    """Segment the inputs with the new model and score them where truth is at hand."""
+    from ._atomic import write_json
+    from .bundle import load
+    from .evaluate import ScoreOptions, evaluate_folder
+    from .predict import predict_files
+
+    out = Path(todo.out) if todo.out else run / "predictions"
+    inputs = todo.inputs or chosen_images(recipe.data or "", todo.where, recipe.describe)
+    outcomes = predict_files(load(run, device=device), inputs, out, tta=todo.tta, thresholds=todo.thresholds or None,
+                             save_maps=todo.save_maps, options=recipe.describe.read_options())
+    failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
+    if failed:
+        raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,
+                        remedy="correct these images and predict again")
+    if recipe.evaluate:
+        where = recipe.evaluate.where or todo.where
+        scores = evaluate_folder(out, recipe.evaluate.truth or recipe.data or "", where=where or None,
+                                 describe=recipe.describe,
+                                 options=ScoreOptions(include_background=recipe.evaluate.include_background))
+        write_json(out / "scores.json", scores)
