@@ -210,7 +210,7 @@ def _digest(image: Image) -> str:
     """A hash of the voxels and their arrangement."""
     digest = hashlib.blake2b(repr((image.array.shape, str(image.array.dtype))).encode(), digest_size=16)
     for channel in image.array:
-        digest.update(memoryview(np.ascontiguousarray(channel).reshape(-1).view(np.uint8)))
+        digest.update(np.ascontiguousarray(channel).data)
     return digest.hexdigest()
 
 

@@ -183,7 +183,8 @@ def nnunet_cases(root: Path, about: Description) -> list[Case]:
         parts = [f"{len(lacking)} image files missing: {_listing(lacking)}"] * bool(lacking)
         parts += [f"{len(extra)} image files too many: {_listing(extra)}"] * bool(extra)
         raise DataError("; ".join(parts) or "no case", file=root, expected=f"{channels} files <case>_0000 … in "
-                        "imagesTr per file in labelsTr", remedy="add or remove the files listed, or correct channel_names")
+                        "imagesTr per file in labelsTr",
+                        remedy="add or remove the files listed, or correct channel_names")
     return [Case(n, n, tuple(numbered[n][c] for c in range(channels)), truth[n]) for n in sorted(truth)]
 
 
