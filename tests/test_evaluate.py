@@ -108,12 +108,14 @@ def test_table_with_rows_selected(tmp_path):
         evaluate_folder(tmp_path / "found", tmp_path / "data" / "labels", where={"split": "test"})
 
 
-def test_dataset_names_its_classes_and_ignored_value(tmp_path):
+@pytest.mark.parametrize("about", [{"labels": {"background": 0, "cell": 7, "ignore": 9}},
+                                   {"labels": {"background": 0, "cell": 7}, "ignore": 9}])
+def test_dataset_names_its_classes_and_ignored_value(tmp_path, about):
     dataset(tmp_path / "data", ["a"])
     values = disc(7)
     values[5] = 9
     save(tmp_path / "data" / "labels" / "a.png", values)
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 7, "ignore": 9}}))
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
     found = disc(7)
     found[5] = 7
     save(tmp_path / "found" / "a.tif", found)

@@ -76,6 +76,22 @@ def test_surface_scores_of_a_class_are_those_of_its_whole_masks(shape):
         np.testing.assert_array_equal([row["hausdorff"], row["hd95"], row["assd"], row["nsd"]], expected)
 
 
+@pytest.mark.parametrize("flip", [slice(None), slice(None, None, -1)])
+def test_thin_classes_and_classes_beside_ignored_voxels_keep_their_surfaces(flip):
+    true = np.zeros((6, 12, 12), int)
+    true[3, 2:9, 2:9] = 1  # one plane: its voxels are all surface
+    true[1:4, 5:8, 9:11] = 2
+    true[1:4, 5:8, 11] = true[4, 5:8, 9:11] = 9  # unknown beside it: no surface there
+    found = np.where(true == 9, 0, true)
+    found[3, 2, 2:6] = found[1, 5, 9] = 0
+    true, found = true[flip, flip, flip], found[flip, flip, flip]
+    scores = score_pair(semantic(found), semantic(true, ignore=9))
+    for value in (1, 2):
+        whole = surface_scores(found == value, true == value, (1, 1, 1), valid=true != 9)
+        row = scores["classes"][str(value)]
+        assert (row["assd"], row["nsd"], row["hausdorff"]) == (whole.assd, whole.nsd, whole.hausdorff)
+
+
 def test_regions_overlap():
     options = ScoreOptions(regions=(("whole", (3, 70)), ("core", (70,))))
     scores = score_pair(semantic(FOUND), semantic(TRUTH), options)
