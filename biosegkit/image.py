@@ -234,4 +234,5 @@ def smallest_unsigned(top: int) -> np.dtype[Any]:
     >>> smallest_unsigned(255), smallest_unsigned(70000)
     (dtype('uint8'), dtype('uint32'))
     """
-    return np.min_scalar_type(max(int(top), 0))
+    # numpy has two 64-bit types on some systems; files and compiled kernels know only the one named by size
+    return np.dtype(f"u{np.min_scalar_type(max(int(top), 0)).itemsize}")

@@ -104,8 +104,8 @@ def _joined(images: Sequence[Image], options: ReadOptions) -> Image:
         apart = first.grid.mismatch(other.grid)
         if not apart <= _SAME_GRID or other.grid.unit != first.grid.unit:
             raise DataError(
-                f"shape {other.grid.shape}, spacing {other.grid.spacing} {other.grid.unit}", file=other.source,
-                expected=f"shape {first.grid.shape}, spacing {first.grid.spacing} {first.grid.unit} and position of "
+                f"shape {other.grid.shape}, spacing {arrange.sizes_text(other.grid)}", file=other.source,
+                expected=f"shape {first.grid.shape}, spacing {arrange.sizes_text(first.grid)} and the position of "
                 f"{first.source}", remedy="register and resample the channels to one grid first",
             )
     array: Array = np.concatenate([i.array for i in images])

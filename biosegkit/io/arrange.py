@@ -15,7 +15,7 @@ from biosegkit.image import Image
 from .options import ReadOptions
 from .raw import Array, Header, Raw, check_budget, native
 
-__all__ = ["to_header", "to_image", "to_plane"]
+__all__ = ["sizes_text", "to_header", "to_image", "to_plane"]
 
 
 @dataclass(frozen=True)
@@ -174,17 +174,24 @@ def _stated(raw: Raw, shape: tuple[int, ...], letters: str, options: ReadOptions
     wanted = _wanted(raw, letters, options)
     if raw.affine is not None and len(raw.affine) == len(shape) + 1:
         grid = Grid(shape, raw.affine, raw.unit)
+    elif wanted is not None and not all(math.isfinite(v) and v > 0 for v in raw.spacing.values()):
+        notes.append(f"impossible spacing {dict(raw.spacing)} in the file replaced by what was given")
+        grid = Grid.regular(shape, wanted, raw.unit)
     else:
-        grid = Grid.regular(shape, wanted or _from_file(raw, letters, notes), raw.unit if raw.spacing else "px")
+        grid = Grid.regular(shape, _from_file(raw, letters, [] if wanted else notes), raw.unit if raw.spacing else "px")
     if wanted is None and options.unit is None:
         return grid
     unit = options.unit or (grid.unit if options.pixel_size is None or grid.unit != "px" else "um")
-    changed = grid if wanted is None else grid.with_spacing(wanted, unit)
-    changed = Grid(shape, changed.affine, unit)
+    changed = Grid(shape, (grid if wanted is None else grid.with_spacing(wanted)).affine, unit)
     known = raw.affine is not None or bool(raw.spacing)
     if known and (not np.allclose(changed.spacing, grid.spacing, rtol=1e-6) or unit != grid.unit):
-        notes.append(f"spacing {changed.spacing} {unit} as given; the file says {grid.spacing} {grid.unit}")
+        notes.append(f"spacing {sizes_text(changed)} as given; the file says {sizes_text(grid)}")
     return changed
+
+
+def sizes_text(grid: Grid) -> str:
+    """Spacing and unit for messages: ``2 × 0.5 × 0.5 um``."""
+    return " × ".join(f"{s:.6g}" for s in grid.spacing) + f" {grid.unit}"
 
 
 def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] | None:

@@ -85,7 +85,7 @@ def native(dtype: np.dtype[Any], file: str) -> np.dtype[Any]:
         return np.dtype(np.uint8)
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):
         return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
-    return dtype.newbyteorder("=")
+    return np.dtype(f"{dtype.kind}{dtype.itemsize}")  # also one name for types of equal size
 
 
 def check_claim(nbytes: int, file: str, stored: int, ratio: float = 1.0) -> None:

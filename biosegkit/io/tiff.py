@@ -134,9 +134,9 @@ def _axes(series: Any, page: Any, labels: bool, options: ReadOptions, file: str,
         raise DataError(f"colour space {_BAD_COLOUR[photometric]}", file=file, expected="grey, RGB or a palette",
                         remedy="convert it to RGB; print colours have no one meaning as channels")
     axes = str(series.axes).lower()
-    named = bool(getattr(series, "kind", "") in ("ome", "imagej")) or "axes" in _shaped(page)
     axes = axes.replace("s", "s" if photometric in _COLOUR else "c") if "c" not in axes else axes
-    if options.axes is None and not named and axes == "syx":
+    shaped = _shaped(page)
+    if options.axes is None and axes == "syx" and shaped and "axes" not in shaped:  # tifffile guessed colours by size
         raise _ambiguous(series, file, "as colours in planes or as channels or slices")
     pages = [a for a in axes if a in "qi"]
     if options.axes is None and pages:

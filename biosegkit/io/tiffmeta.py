@@ -56,7 +56,7 @@ def ome_text(tiff: Any, file: str) -> str:
 
 def describe(tiff: Any, series: Any, ome: str, file: str, notes: list[str]) -> Meta:
     """The metadata of a series, from the richest source there is."""
-    if ome and series.kind == "ome":
+    if ome:
         return _ome(ome, series, file, notes)
     if tiff.is_imagej and tiff.imagej_metadata:
         return _imagej(tiff.imagej_metadata, series.keyframe)
@@ -72,6 +72,14 @@ def _ome(text: str, series: Any, file: str, notes: list[str]) -> Meta:
         root = ET.fromstring(text)  # noqa: S314 - see ome_text
     except ET.ParseError as error:
         raise FileError(f"broken OME-XML ({error})", file=file, remedy="export the file again") from error
+    own = root.get("UUID")
+    others = {str(e.text).strip() for e in root.iter() if e.tag.rpartition("}")[2] == "UUID"} - {own}
+    if any(e.tag.rpartition("}")[2] == "BinaryOnly" for e in root.iter()) or len(others) > (own is None):
+        raise FileError("an OME-TIFF whose planes or metadata are in other files", file=file, expected="one whole file",
+                        remedy="export it to a single OME-TIFF; other files named inside a file are not opened")
+    if series.kind != "ome":
+        raise FileError("OME-XML that does not describe the planes in the file", file=file, expected="Size and TiffData "
+                        "of what is there", remedy="export it again")
     images = [i for i in root.iter() if i.tag.rpartition("}")[2] == "Image"]
     image = images[min(int(getattr(series, "_index", 0) or 0), len(images) - 1)]
     pixels = next(e for e in image if e.tag.rpartition("}")[2] == "Pixels")
