@@ -75,7 +75,8 @@ def join(parts: Sequence[Fragments]) -> BasinGraph:
     number[roots] = np.arange(len(roots))
     basin = number[end]
     edges[:, :2] = basin[edges[:, :2]]
-    edges = _ordered(_merged(edges, len(roots)) if len(parts) > 1 else edges)
+    if len(parts) > 1:
+        edges = _ordered(_merged(edges, len(roots)))
     owned = tuple(basin[a:b] for a, b in pairwise(offsets))
     return BasinGraph(owned, peak[roots], edges)
 

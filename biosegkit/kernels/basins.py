@@ -11,6 +11,7 @@ Only voxels whose foreground exceeds a floor take part; the floor lies at or bel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,9 @@ class Fragments:
 
     ``fragment`` (int32, core shape) is -1 outside the domain. Per fragment: ``root``, the linear index (full image) of
     its last voxel, ``peak``, the height there, and ``leads_to``, the voxel of another block it goes on to, or -1.
-    Edges: ``a < b``, ``height``, ``foreground``. Links to voxels of other blocks: ``link_a``, ``link_to`` (linear
-    index), ``link_height``, ``link_foreground``. ``face_voxel`` and ``face_fragment`` let other blocks find this one.
+    ``edges`` has rows (a, b, height, foreground) with a < b, by falling height, then a, then b; ``links`` has rows
+    (a, linear index of a voxel of another block, height, foreground); ``face`` has rows (linear index, fragment) by
+    which other blocks find this one.
     """
 
     fragment: npt.NDArray[np.int32]
@@ -102,9 +104,10 @@ def fragments(
     count = _trees(parent.reshape(-1), label.reshape(-1))
     root, peak, leads_to = (np.full(count, -1, np.int64) for _ in range(3))
     _roots(height, foreground, place, parent, label, root, peak, leads_to)
-    raw, outside = _pairs(height, foreground, floor, place, label, count)
-    face = _face(label, np.array(before), np.array(after), place)
-    return Fragments(label, root, peak, leads_to, raw, outside, face)
+    edges, links = _pairs(height, foreground, floor, place, label)
+    face = np.empty((_open_area(label.shape, height.shape), 2), np.int64)
+    face = face[: _face(label, np.array(before), np.array(after), place, face)].copy()
+    return Fragments(label, root, peak, leads_to, edges, links, face)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -206,101 +209,133 @@ def _roots(height, foreground, place, parent, label, root, peak, leads_to):  # t
 
 
 @numba.njit(cache=True, nogil=True)
-def _sweep(height, foreground, floor, place, label, sink):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _slot(keys, key):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Where a key is, or where it would go, in an open-addressing table of a power of two."""
+    mask = np.uint64(keys.size - 1)
+    at = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(24)) & mask
+    while keys[at] != -1 and keys[at] != key:
+        at = (at + np.uint64(1)) & mask
+    return np.int64(at)
+
+
+@numba.njit(cache=True, nogil=True)
+def _grown(keys, passes):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """The same table at four times the size."""
+    more = np.full(4 * keys.size, -1, np.int64)
+    values = np.zeros((more.size, 2), np.int64)
+    for k in range(keys.size):
+        if keys[k] != -1:
+            at = _slot(more, keys[k])
+            more[at] = keys[k]
+            values[at] = passes[k]
+    return more, values
+
+
+@numba.njit(cache=True, nogil=True)
+def _uniform(label, a, z, y, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Whether all forward neighbours are inside the block and of fragment ``a``."""
+    cz, cy, cx = label.shape
+    if y == 0 or y + 1 >= cy or x == 0 or x + 1 >= cx or (cz > 1 and z + 1 >= cz):
+        return False
+    same = label[z, y, x + 1] == a and label[z, y + 1, x - 1] == a
+    same = same and label[z, y + 1, x] == a and label[z, y + 1, x + 1] == a
+    if same and cz > 1:
+        for dy in range(-1, 2):
+            for dx in range(-1, 2):
+                same = same and label[z + 1, y + dy, x + dx] == a
+    return same
+
+
+@numba.njit(cache=True, nogil=True)
+def _sweep(height, foreground, floor, place, label, links):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Visit every forward pair of neighbours that lie in different fragments or in different blocks.
 
-    Without ``sink`` only count: pairs inside per smaller fragment, pairs to the outside. With it, fill.
+    Returns the table of passes between fragments (keys are pairs) and the number of links; ``links`` is filled as far
+    as it goes.
     """
-    counts, inner, outer = sink
     before, start, full = place
-    fill = inner.shape[0] > 0 or outer.shape[0] > 0
     cz, cy, cx = label.shape
     nz, ny, nx = height.shape
-    outside = 0
+    keys, passes = np.full(1024, -1, np.int64), np.zeros((1024, 2), np.int64)
+    used = outside = at = 0
+    recent = np.int64(-1)
     last = 18 if nz == 1 else 27  # in one plane the forward neighbours are the first four
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
                 a = np.int64(label[z, y, x])
-                if a < 0:
+                if a < 0 or ((cz > 1 or nz == 1) and _uniform(label, a, z, y, x)):
                     continue
                 az, ay, ax = z + before[0], y + before[1], x + before[2]
+                ha, fa = np.int64(height[az, ay, ax]), np.int64(foreground[az, ay, ax])
                 for code in range(14, last):
                     dz, dy, dx = code // 9 - 1, code // 3 % 3 - 1, code % 3 - 1
                     bz, by, bx = az + dz, ay + dy, ax + dx
-                    if bz >= nz or by < 0 or by >= ny or bx < 0 or bx >= nx:
+                    if bz >= nz or by < 0 or by >= ny or bx < 0 or bx >= nx or foreground[bz, by, bx] <= floor:
                         continue
+                    h, f = min(ha, np.int64(height[bz, by, bx])), min(fa, np.int64(foreground[bz, by, bx]))
                     qz, qy, qx = z + dz, y + dy, x + dx
                     if qz < cz and 0 <= qy < cy and 0 <= qx < cx:
                         b = np.int64(label[qz, qy, qx])
-                        if b < 0 or b == a:
+                        if b == a:
                             continue
-                        i, j = min(a, b), max(a, b)
-                        if fill:
-                            at = counts[i]
-                            inner[at, 0] = j
-                            inner[at, 1] = min(height[az, ay, ax], height[bz, by, bx])
-                            inner[at, 2] = min(foreground[az, ay, ax], foreground[bz, by, bx])
-                        counts[i] += 1
-                    elif foreground[bz, by, bx] > floor:
-                        if fill:
-                            outer[outside, 0] = a
-                            outer[outside, 1] = ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
-                            outer[outside, 2] = min(height[az, ay, ax], height[bz, by, bx])
-                            outer[outside, 3] = min(foreground[az, ay, ax], foreground[bz, by, bx])
+                        key = (min(a, b) << 32) | max(a, b)
+                        if key != recent:
+                            if 2 * used >= keys.size:
+                                keys, passes = _grown(keys, passes)
+                            at, recent = _slot(keys, key), key
+                            if keys[at] == -1:
+                                keys[at] = key
+                                used += 1
+                        passes[at, 0] = max(passes[at, 0], h)
+                        passes[at, 1] = max(passes[at, 1], f)
+                    else:
+                        if outside < links.shape[0]:
+                            links[outside, 0] = a
+                            links[outside, 1] = ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
+                            links[outside, 2] = h
+                            links[outside, 3] = f
                         outside += 1
-    return outside
+    return keys, passes, outside
+
+
+def _open_area(core: tuple[int, ...], whole: tuple[int, ...]) -> int:
+    """Voxels on the sides where a halo lies; both sides of an axis are counted if either is open."""
+    return sum(2 * math.prod(core) // n for n, m in zip(core, whole, strict=True) if m > n)
+
+
+def _pairs(
+    height: npt.NDArray[np.uint16],
+    foreground: npt.NDArray[np.uint16],
+    floor: int,
+    place: tuple[Ints, Ints, Ints],
+    label: npt.NDArray[np.int32],
+) -> tuple[Ints, Ints]:
+    """Edges between fragments in order of falling height, then (a, b); and links to voxels of other blocks."""
+    # A voxel of another block lies across one of the open sides, and sees at most nine voxels through it.
+    links = np.empty((9 * _open_area(label.shape, height.shape), 4), np.int64)
+    keys, passes, outside = _sweep(height, foreground, floor, place, label, links)
+    taken = keys != -1
+    keys, passes = keys[taken], passes[taken]
+    order = np.lexsort((keys, -passes[:, 0]))
+    edges = np.column_stack([keys[order] >> 32, keys[order] & 0xFFFFFFFF, passes[order]])
+    return edges, links[:outside].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def _pairs(height, foreground, floor, place, label, count):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Edges between fragments, one row each in order of (a, b), and links to voxels of other blocks."""
-    counts = np.zeros(count + 1, np.int64)
-    none = np.empty((0, 3), np.int64)
-    outside = _sweep(height, foreground, floor, place, label, (counts, none, np.empty((0, 4), np.int64)))
-    starts = np.zeros(count + 1, np.int64)
-    for i in range(count):
-        starts[i + 1] = starts[i] + counts[i]
-    total = starts[count]
-    inner = np.empty((total, 3), np.int64)
-    outer = np.empty((outside, 4), np.int64)
-    cursor = starts.copy()
-    if total + outside > 0:
-        _sweep(height, foreground, floor, place, label, (cursor, inner, outer))
-    edges = np.empty((total, 4), np.int64)
-    slot = np.full(count, -1, np.int64)
-    m = 0
-    for i in range(count):
-        begin = m
-        for r in range(starts[i], starts[i + 1]):
-            j = inner[r, 0]
-            k = slot[j]
-            if k < begin:
-                slot[j] = k = m
-                edges[k, 0], edges[k, 1], edges[k, 2], edges[k, 3] = i, j, inner[r, 1], inner[r, 2]
-                m += 1
-            else:
-                edges[k, 2] = max(edges[k, 2], inner[r, 1])
-                edges[k, 3] = max(edges[k, 3], inner[r, 2])
-    return edges[:m].copy(), outer
-
-
-@numba.njit(cache=True, nogil=True)
-def _face(label, before, after, place):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Linear index and fragment of the domain voxels other blocks can touch, in raster order."""
+def _face(label, before, after, place, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Fill in linear index and fragment of the domain voxels other blocks can touch; return how many."""
     start, full = place[1], place[2]
     cz, cy, cx = label.shape
-    out = np.empty((label.size if before.sum() + after.sum() > 0 else 0, 2), np.int64)
     m = 0
-    if out.shape[0] == 0:
-        return out
     for z in range(cz):
         zf = (z == 0 and before[0] > 0) or (z == cz - 1 and after[0] > 0)
         for y in range(cy):
             yf = zf or (y == 0 and before[1] > 0) or (y == cy - 1 and after[1] > 0)
-            for x in range(cx):
+            # away from the faces only the two ends of a row can be touched
+            for x in range(0, cx, 1 if yf or cx == 1 else cx - 1):
                 if label[z, y, x] >= 0 and (yf or (x == 0 and before[2] > 0) or (x == cx - 1 and after[2] > 0)):
                     out[m, 0] = ((z + start[0]) * full[1] + y + start[1]) * full[2] + x + start[2]
                     out[m, 1] = label[z, y, x]
                     m += 1
-    return out[:m].copy()
+    return m

@@ -89,7 +89,7 @@ class Distance:
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
             "seed": Tunable(0.5, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"),
             "prominence": Tunable(0.05, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
-            "min_size": Tunable(4, 0, 1e9, 5, "smallest object in voxels"),
+            "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
         }
 
     def heads(self, ndim: int) -> tuple[Head, ...]:

@@ -51,7 +51,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Tunable:
-    """A threshold: its default, the range searched after training in ``steps`` values, and its meaning."""
+    """A threshold: its default, its range, how many values of it are tried after training, and its meaning.
+
+    ``steps`` of 1 means that it is not searched.
+    """
 
     default: float
     low: float
