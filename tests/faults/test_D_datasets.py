@@ -1,0 +1,213 @@
+"""Faults D1 to D5: pairs, mixtures, copies, few cases, names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from biosegkit.cases import Case, scan, split_folds, split_notes
+from biosegkit.checks import diagnose, refuse
+from biosegkit.errors import DataError
+
+
+def write(path: Path, array: np.ndarray, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, array, **options)
+
+
+def picture(seed: int, shape=(12, 12)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+
+
+def blobs(shape=(12, 12)) -> np.ndarray:
+    array = np.zeros(shape, np.uint8)
+    array[..., 2:5, 2:5], array[..., 7:10, 7:10] = 1, 2
+    return array
+
+
+def dataset(root: Path, names: str = "abcd", **images: np.ndarray) -> Path:
+    for i, name in enumerate(names):
+        array = images.get(name, picture(i))
+        write(root / "images" / f"{name}.tif", array)
+        write(root / "labels" / f"{name}.tif", blobs(array.shape[-2:] if array.shape[-1] > 4 else array.shape[:2]))
+    return root
+
+
+def codes(problems) -> list[tuple[str, str]]:
+    return [(p.code, p.severity) for p in problems]
+
+
+def test_D1_missing_and_extra_pairs_are_all_listed(tmp_path):
+    dataset(tmp_path)
+    for name in ("labels/a.tif", "labels/c.tif", "images/d.tif"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path)
+    assert "2 images without labels: a, c" in str(caught.value)
+    assert "1 labels without image: d" in str(caught.value)
+
+
+def test_D1_one_does_not_find_eleven(tmp_path):
+    for name in ("images/1.tif", "images/11.tif", "labels/11.tif", "labels/1.tif"):
+        write(tmp_path / name, picture(0))
+    assert [(c.id, c.labels.name) for c in scan(tmp_path)] == [("1", "1.tif"), ("11", "11.tif")]
+    (tmp_path / "labels/1.tif").unlink()
+    with pytest.raises(DataError, match="1 images without labels: 1$|without labels: 1;|without labels: 1[^1]"):
+        scan(tmp_path)
+
+
+def test_D1_two_files_of_one_name_are_refused(tmp_path):
+    dataset(tmp_path, "ab")
+    write(tmp_path / "images" / "a.ome.tif", picture(9))
+    with pytest.raises(DataError, match=r"share a name: a \(a.ome.tif, a.tif\)"):
+        scan(tmp_path)
+
+
+def test_D1_nnunet_channels_missing_and_too_many(tmp_path):
+    for name in ("imagesTr/a_0000.tif", "imagesTr/a_0001.tif", "imagesTr/b_0000.tif", "imagesTr/z_0000.tif",
+                 "labelsTr/a.tif", "labelsTr/b.tif", "labelsTr/c.tif"):
+        write(tmp_path / name, picture(0))
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path)
+    for name in ("b_0001", "c_0000", "c_0001", "z_0000"):
+        assert name in str(caught.value)
+    assert "a_000" not in str(caught.value)
+
+
+def test_D1_a_table_lists_every_missing_file(tmp_path):
+    (tmp_path / "t.csv").write_text("image,label\na.tif,la.tif\nb.tif,lb.tif\n")
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path / "t.csv")
+    assert all(name in str(caught.value) for name in ("4 files", "a.tif", "la.tif", "b.tif", "lb.tif"))
+
+
+def test_D1_a_table_with_some_empty_labels_lists_them(tmp_path):
+    write(tmp_path / "a.tif", picture(0))
+    (tmp_path / "t.csv").write_text("image,label,case\na.tif,a.tif,one\na.tif,,two\n")
+    with pytest.raises(DataError, match="1 images without labels: two"):
+        scan(tmp_path / "t.csv")
+
+
+def test_D1_equal_ids_are_all_listed(tmp_path):
+    write(tmp_path / "a.tif", picture(0))
+    (tmp_path / "t.csv").write_text("image,label,case\n" + "".join(f"a.tif,a.tif,{n}\n" for n in "xxyyz"))
+    with pytest.raises(DataError, match="2 ids used twice: x, y"):
+        scan(tmp_path / "t.csv")
+
+
+def test_D1_unlabelled_images_are_refused_for_training(tmp_path):
+    write(tmp_path / "images/a.tif", picture(0))
+    assert codes(diagnose(scan(tmp_path)))[0] == ("D1", "error")
+
+
+def test_D2_mixed_channels_are_refused_with_a_table(tmp_path):
+    dataset(tmp_path, "abc", c=np.stack([picture(i) for i in range(3)], axis=-1))
+    found = [p for p in diagnose(scan(tmp_path)) if p.code == "D2"]
+    assert [p.severity for p in found] == ["error"]
+    assert "2 × [2D, 1 channel(s)] (a, b)" in found[0].found
+    assert "1 × [2D, 3 channel(s), colours] (c)" in found[0].found
+
+
+def test_D2_mixed_dimensions_are_refused(tmp_path):
+    dataset(tmp_path, "ab")
+    write(tmp_path / "images/c.tif", picture(5, (5, 12, 12)), metadata={"axes": "ZYX"}, imagej=True)
+    write(tmp_path / "labels/c.tif", blobs((5, 12, 12)), metadata={"axes": "ZYX"}, imagej=True)
+    found = [p for p in diagnose(scan(tmp_path)) if p.code == "D2"]
+    assert "1 × [3D, 1 channel(s)] (c)" in found[0].found
+    assert found[0].severity == "error"
+
+
+def test_D3_a_copy_under_another_name_is_told(tmp_path):
+    dataset(tmp_path, "abc", b=picture(0))
+    found = [p for p in diagnose(scan(tmp_path)) if p.code == "D3"]
+    assert [(p.severity, p.found) for p in found] == [
+        ("warning", "the same image as a, b in different groups, so that a split may part them")]
+
+
+def test_D3_one_changed_pixel_is_no_copy(tmp_path):
+    near = picture(0)
+    near[3, 4] ^= 1
+    dataset(tmp_path, "ab", b=near)
+    assert not [p for p in diagnose(scan(tmp_path)) if p.code == "D3"]
+
+
+def test_D3_a_patient_on_both_sides_of_a_split_is_told(tmp_path):
+    dataset(tmp_path, "abc")
+    (tmp_path / "t.csv").write_text("image,label,group,split\n" + "".join(
+        f"images/{n}.tif,labels/{n}.tif,{g},{s}\n" for n, g, s in zip("abc", "ppq", ("train", "val", "val"), strict=True)))
+    found = [p for p in diagnose(scan(tmp_path / "t.csv")) if p.code == "D3"]
+    assert [p.found for p in found] == ["group p in splits train, val"]
+
+
+def test_D3_splits_never_cut_a_patient():
+    cases = [Case(f"{p}{i}", p, ()) for p in "abc" for i in range(4)]
+    for train, validation in split_folds(cases, 3):
+        assert not {i[0] for i in train} & {i[0] for i in validation}
+
+
+def test_D4_fewer_cases_than_folds():
+    cases = [Case(n, n, ()) for n in "abc"]
+    assert len(split_folds(cases, 5)) == 3
+    assert split_notes(cases, 5) == ["3 groups for 5 folds: 3 folds are used"]
+    assert split_notes(cases, 3) == []
+
+
+def test_D4_one_case_validates_on_itself_and_says_so(tmp_path):
+    dataset(tmp_path, "a")
+    found = scan(tmp_path)
+    assert split_folds(found, 5) == [(("a",), ("a",))]
+    assert "validation uses the training cases" in split_notes(found, 5)[0]
+    assert ("D4", "warning") in codes(diagnose(found))
+    refuse(diagnose(found))
+
+
+@pytest.mark.parametrize("name", ["größe µm", "a#b", "日本語", "with space", "x" * 180, "100%;odd", "e\u0301"])
+def test_D5_any_name_is_accepted(tmp_path, name):
+    dataset(tmp_path, "ab")
+    write(tmp_path / "images" / f"{name}.tif", picture(7))
+    write(tmp_path / "labels" / f"{name}.tif", blobs())
+    assert not [p for p in diagnose(scan(tmp_path)) if p.severity == "error"]
+
+
+def test_D5_a_name_composed_in_two_ways_is_one_name(tmp_path):
+    write(tmp_path / "images" / "caf\u00e9.tif", picture(0))
+    write(tmp_path / "labels" / "cafe\u0301.tif", blobs())
+    assert [c.id for c in scan(tmp_path)] == ["caf\u00e9"]
+
+
+def test_D5_names_that_differ_in_case_only_are_told(tmp_path):
+    dataset(tmp_path, "ab")
+    write(tmp_path / "images" / "A.tif", picture(7))
+    if len(list((tmp_path / "images").iterdir())) < 3:
+        pytest.skip("this file system does not tell cases apart")
+    write(tmp_path / "labels" / "A.tif", blobs())
+    found = [p for p in diagnose(scan(tmp_path)) if p.code == "D5"]
+    assert [(p.severity, "A, a" in p.found) for p in found] == [("warning", True)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_D5_a_loop_of_links_is_refused_and_other_links_are_followed(tmp_path):
+    dataset(tmp_path / "real", "ab")
+    root = tmp_path / "linked"
+    root.mkdir()
+    (root / "images").symlink_to(tmp_path / "real/images")
+    (root / "labels").symlink_to(tmp_path / "real/labels")
+    assert [c.id for c in scan(root)] == ["a", "b"]
+    (tmp_path / "real/images/again").symlink_to(tmp_path / "real/images")
+    with pytest.raises(DataError, match="symbolic link"):
+        scan(root)
+
+
+def test_all_problems_come_at_once(tmp_path):
+    dataset(tmp_path, "abc", b=picture(1, (12, 13)))
+    write(tmp_path / "labels/b.tif", blobs((11, 13)))
+    write(tmp_path / "labels/c.tif", blobs().astype(np.float32) + 0.5)
+    (tmp_path / "images/a.tif").write_bytes(b"")
+    problems = diagnose(scan(tmp_path))
+    assert [(p.code, p.case) for p in problems if p.severity == "error"] == [("F4", "a"), ("G1", "b"), ("L3", "c")]
+    with pytest.raises(DataError, match=r"(?s)3 problem.*a\.tif.*b\.tif.*c\.tif"):
+        refuse(problems)
