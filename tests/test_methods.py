@@ -269,7 +269,7 @@ def test_thresholds_outside_their_range_and_unknown_are_refused():
     state = Distance().local(
         {k: np.zeros((1, 4, 4), np.float32) for k in ("foreground", "distance")}, Block.whole((4, 4))
     )
-    with pytest.raises(OptionError, match="foreground=0.01"):
+    with pytest.raises(OptionError, match=r"foreground=0\.01"):
         Distance().resolve([state], {"foreground": 0.01})
     with pytest.raises(OptionError, match="nms"):
         Distance().resolve([state], {"nms": 0.5})
