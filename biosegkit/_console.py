@@ -63,9 +63,10 @@ def describe_plan(plan: Plan) -> None:
     out().print(table)
 
 
-def score_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Scores, one row per case or class."""
-    table = _table(columns, numbers_from=1)
+def score_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1) -> None:
+    """A table with numbers to the right of the first column."""
+    table = _table(columns, numbers_from=numbers_from)
+    table.show_header = any(columns)
     table.title, table.title_justify, table.title_style = title or None, "left", "bold"
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))

@@ -91,11 +91,16 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 @verb
 def doctor(dataset: Source, data: Describing, common: Common) -> None:
     """List every problem of a data set at once, each with file, found, expected and remedy."""
-    from ._console import out, problem_table
-    from .checks import diagnose
+    from ._console import out, problem_table, score_table
+    from .fingerprint import survey
+    from .summaries import data_rows, data_tables
 
     found = _scan(dataset, data)
-    problems = diagnose(found)
+    problems, measured = survey(found)
+    if measured:
+        score_table("", ("", ""), data_rows(measured), numbers_from=9)
+        for block in data_tables(measured):
+            score_table(block["title"], block["head"], block["rows"])
     if problems:
         problem_table(problems)
     errors = sum(p.severity == "error" for p in problems)
@@ -269,13 +274,21 @@ def _scan(source: str, data: Describing) -> Dataset:
 
 
 def _make_plan(found: Dataset, planning: Planning, computing: Computing, training: Training, started: float) -> Any:
-    """Check, measure, decide."""
+    """Check, measure, decide; a data set with errors is refused with all of them in a table."""
+    from ._console import out, problem_table
     from .configure import make_plan
-    from .fingerprint import measure
+    from .fingerprint import survey
+
+    problems, measured = survey(found)
+    if problems:
+        problem_table(problems)
+    if measured is None:
+        out(stderr=True).print("[bold red]refused[/]: correct the errors above, or leave these cases out with --where")
+        raise typer.Exit(1)
 
     folds = training.fold_list()
     count = {} if folds is None else {"folds": 5 if folds == "all" else len(folds)}
-    return make_plan(measure(found), found, **planning.given(), **count, steps=training.steps, device=computing.device,
+    return make_plan(measured, found, **planning.given(), **count, steps=training.steps, device=computing.device,
                      elapsed=time.monotonic() - started)
 
 

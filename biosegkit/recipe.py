@@ -16,7 +16,8 @@ from .description import Description
 from .errors import FileError, OptionError, PlanError
 from .plan.units import parse_duration, parse_memory
 
-__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names", "run_recipe"]
+__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names",
+           "run_recipe"]
 
 #: No recipe is larger (fault S7).
 _LARGEST = 1 << 20

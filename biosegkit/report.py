@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,12 @@ import numpy as np
 from ._atomic import read_json, write_bytes
 from .charts import Curves, loss_chart, read_metrics, validation_chart
 from .errors import FileError, Problem
+from .fingerprint import Fingerprint
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, png_bytes
 from .plan.schema import Plan
 from .plan.units import duration_text
+from .scores import table
+from .summaries import data_rows, data_tables, number_text
 
 __all__ = ["write_report"]
 
@@ -50,6 +52,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
     found = {stem: read_json(folder / f"{stem}.json") if (folder / f"{stem}.json").is_file() else None
              for stem in ("run", "plan", "fingerprint", "scores")}
     plan = None if found["plan"] is None else Plan.from_data(found["plan"], str(folder / "plan.json"))
+    measured = Fingerprint.read(folder / "fingerprint.json") if found["fingerprint"] is not None else None
     folds = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("fold-*/metrics.jsonl"))}
     run, scores = found["run"] or {}, found["scores"] or {}
     listed = _problem_rows(problems if problems is not None else run.get("problems"))
@@ -57,15 +60,17 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         title=folder.resolve().name if plan is None else f"{plan.name}",
         subtitle=_subtitle(plan, run),
         tiles=_tiles(plan, folds, scores),
-        scores=score_blocks(scores),
+        scores=_score_blocks(scores),
+        definitions=list(scores.get("definitions", {}).items()),
+        score_notes=scores.get("notes", []),
         pictures=[_picture(Overlay(*overlay)) for overlay in overlays],
         legend=[(f"rgb{colour}", name) for colour, name in ((TRUTH, "truth"), (PREDICTED, "prediction"),
                                                              (BOTH, "where both agree"))],
         charts=_charts(folds),
         problems=None if listed is None else listed[:MOST_PROBLEMS],
         hidden_problems=0 if listed is None else max(0, len(listed) - MOST_PROBLEMS),
-        data_rows=[row for row in _flat(found["fingerprint"] or {}) if len(row[1]) < 400],
-        data_tables=[], data_charts=[],
+        data_rows=[] if measured is None else data_rows(measured),
+        data_tables=[] if measured is None else data_tables(measured),
         decisions=() if plan is None else plan.decisions,
         provenance=_provenance(plan, run),
         missing=[*(f"{stem}.json" for stem, value in found.items() if value is None),
@@ -131,58 +136,37 @@ def _tiles(plan: Plan | None, folds: Mapping[str, Curves], scores: Mapping[str, 
 
 
 def headline(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Names and values of the scores to show first: numbers at the top, or in ``mean`` or ``summary``."""
-    for place in (scores.get("headline"), scores.get("mean"), scores.get("summary"), scores):
-        if isinstance(place, Mapping):
-            numbers = [(str(k), float(v)) for k, v in place.items() if _is_number(v)]
-            if numbers:
-                return numbers[:4]
-    return []
-
-
-def score_blocks(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tables of a scores file: every mapping of mappings of numbers, and every list of rows, is one table."""
-    blocks: list[dict[str, Any]] = []
-    for title, value in scores.items():
-        rows = _as_rows(value)
-        if rows:
-            columns = list(dict.fromkeys(k for row in rows.values() for k in row))
-            cells = [[name, *(number_text(row.get(c)) for c in columns)] for name, row in rows.items()]
-            blocks.append({"title": str(title).replace("_", " "), "head": ["", *columns], "rows": cells, "note": ""})
-    return blocks
-
-
-def _as_rows(value: Any) -> dict[str, dict[str, Any]]:
-    """Rows of numbers by name, from the shapes in which scores are kept; empty for anything else."""
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-        named = {str(v.get("case", v.get("name", i + 1))): v for i, v in enumerate(value)}
-        return {name: {k: x for k, x in row.items() if _is_number(x)} for name, row in named.items()}
-    if isinstance(value, Mapping) and value:
-        if all(isinstance(v, Mapping) for v in value.values()):
-            rows = {str(k): {c: x for c, x in v.items() if _is_number(x)} for k, v in value.items()}
-            return rows if any(rows.values()) else {}
-        numbers = {str(k): v for k, v in value.items() if _is_number(v)}
-        return {"": numbers} if numbers else {}
-    return {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Number) and not isinstance(value, bool | complex)
-
-
-def number_text(value: Any) -> str:
-    """A number for people: whole numbers whole, others with three decimals, nothing for what is undefined.
+    """Names and values of the scores to show first.
 
     Examples
     --------
-    >>> number_text(0.91234), number_text(12), number_text(None), number_text(float("nan")), number_text(1234.5)
-    ('0.912', '12', '–', '–', '1234.5')
+    >>> headline({"headline": {"dice": 0.9, "nsd": None}})
+    [('dice', 0.9)]
     """
-    if value is None or not _is_number(value) or not np.isfinite(value):
-        return "–" if value is None or _is_number(value) else str(value)
-    if float(value).is_integer() and not isinstance(value, float):
-        return str(int(value))
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    found = scores.get("headline", {})
+    return [(str(name), float(value)) for name, value in found.items() if value is not None]
+
+
+def _score_blocks(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table of the scores, and the scores of every case, worst first."""
+    if not scores:
+        return []
+    head, *rows = table(scores)
+    blocks = [{"title": "", "head": head, "rows": rows}]
+    names = [name for name, _ in headline(scores)] or ["dice"]
+    cases = sorted(scores.get("cases", ()), key=lambda row: _rank(row.get(names[0])))
+    if scores.get("task") == "semantic" and cases:
+        classes = list(dict.fromkeys(name for row in cases for name in row.get("classes", {})))
+        body = [[row["case"], *(number_text(row.get(name)) for name in names),
+                 *(number_text(row.get("classes", {}).get(c, {}).get("dice")) for c in classes)] for row in cases]
+        blocks.append({"title": "Cases, worst first", "head": ["case", *names, *(f"dice of {c}" for c in classes)],
+                       "rows": body})
+    return blocks
+
+
+def _rank(value: Any) -> float:
+    """Position in a list that begins with the worst; undefined scores come last."""
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else float("inf")
 
 
 def _problem_rows(problems: Any) -> list[dict[str, str]] | None:
@@ -205,7 +189,7 @@ def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
         if isinstance(entry, Mapping):
             rows += _flat(entry, name)
         elif isinstance(entry, list | tuple):
-            if entry and all(_is_number(v) or isinstance(v, str) for v in entry):
+            if entry and all(isinstance(v, int | float | str) for v in entry):
                 rows.append((name, ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in entry)))
         elif entry not in (None, ""):
             rows.append((name, f"{entry:.5g}" if isinstance(entry, float) else str(entry)))

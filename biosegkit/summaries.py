@@ -1,0 +1,85 @@
+"""A fingerprint for people: rows of names and texts, and small tables, for the doctor and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .fingerprint import Fingerprint, Spread
+
+__all__ = ["data_rows", "data_tables", "number_text"]
+
+
+def number_text(value: Any) -> str:
+    """A number for people: whole numbers whole, others with three decimals, a dash for what is undefined.
+
+    Examples
+    --------
+    >>> number_text(0.91234), number_text(12), number_text(None), number_text(float("nan")), number_text(1234.5)
+    ('0.912', '12', '–', '–', '1234.5')
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return str(value)
+
+
+def data_rows(found: Fingerprint) -> list[tuple[str, str]]:
+    """What was measured, one line each."""
+    groups = len({case.group for case in found.cases})
+    dtypes = sorted({case.dtype for case in found.cases})
+    rows = [
+        ("cases", f"{len(found.cases)}" + (f" in {groups} groups" if groups != len(found.cases) else "")),
+        ("task", f"{found.task}: {found.task_reason}"),
+        ("size", f"{_ranges([case.shape for case in found.cases])} voxels ({'zyx'[-found.ndim:]})"),
+        ("spacing", f"{_ranges([case.spacing for case in found.cases])} {found.unit}"),
+        ("voxel type", ", ".join(dtypes)),
+        ("labelled", f"{100 * found.foreground:.3g} % of the voxels on average"),
+    ]
+    if found.relative_size < 0.99:
+        rows.append(("not zero", f"{100 * found.relative_size:.3g} % of an image in the median"))
+    if found.ignore_value is not None:
+        rows.append(("ignored", f"voxels labelled {found.ignore_value}"))
+    return rows + [("note", note) for note in found.notes]
+
+
+def data_tables(found: Fingerprint) -> list[dict[str, Any]]:
+    """Tables of channels, classes and objects: ``title``, ``head`` and ``rows`` of texts."""
+    tables = [{"title": "Channels, within the labels", "head": ["channel", "mean", "std", "min", "0.5 %", "median",
+                                                                "99.5 %", "max"],
+               "rows": [[c.name, *(f"{v:.4g}" for v in (c.mean, c.std, c.minimum, c.low, c.median, c.high, c.maximum))]
+                        for c in found.channels]}]
+    if found.objects is None:
+        tables.append({"title": "Classes", "head": ["class", "value", "voxels", "cases"],
+                       "rows": [[c.name, str(c.value), str(c.voxels), str(c.cases)] for c in found.classes]})
+        return tables
+    o = found.objects
+    physical = [] if found.unit == "px" else [(f"diameter ({found.unit})", o.diameter)]
+    spreads = [("per image", o.per_case), *physical, ("diameter (px)", o.diameter_px),
+               (f"inscribed radius ({found.unit})", o.inscribed_radius), ("elongation", o.elongation),
+               ("fill of its ellipse", o.fill)]
+    tables.append({"title": f"{o.count} objects, {100 * o.touching:.0f} % touch another, {100 * o.at_border:.0f} % the "
+                   "border of the image", "head": ["", "min", "5 %", "median", "95 %", "max"],
+                   "rows": [[name, *_spread(spread)] for name, spread in spreads]})
+    return tables
+
+
+def _spread(spread: Spread) -> list[str]:
+    return [f"{v:.4g}" for v in (spread.minimum, spread.p05, spread.median, spread.p95, spread.maximum)]
+
+
+def _ranges(values: Sequence[Sequence[float]]) -> str:
+    """Per axis one number, or smallest to largest.
+
+    Examples
+    --------
+    >>> _ranges([(1.0, 2.0), (1.0, 3.5)])
+    '1 × 2–3.5'
+    """
+    table = np.array(values, dtype=np.float64)
+    return " × ".join(f"{low:.4g}" if round(low, 6) == round(high, 6) else f"{low:.4g}–{high:.4g}"
+                      for low, high in zip(table.min(0), table.max(0), strict=True))
