@@ -155,7 +155,7 @@ def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) ->
         If the file is missing, cut, holds objects, or its checksum differs.
     """
     try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)  # noqa: TID251 - the wrapper itself
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)  # noqa: TID251 - the wrapper itself
     except (OSError, ValueError, EOFError) as error:
         raise FileError(f"no readable array ({error})", file=path, remedy="delete it; it is made again") from error
     if crc is not None and _crc(array) != crc:
@@ -164,7 +164,7 @@ def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) ->
 
 
 def _crc(array: npt.NDArray[Any]) -> str:
-    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)):08x}"
+    return f"{zlib.crc32(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))):08x}"
 
 
 def sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:

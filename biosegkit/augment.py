@@ -134,7 +134,7 @@ def intensity(rng: np.random.Generator, plan: Augmentation, image: npt.NDArray[n
     """
     chance = rng.random(8)
     if chance[0] < plan.noise:
-        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(np.sqrt(rng.uniform(0, 0.1)) / 3)
+        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 0.1))
     if chance[1] < plan.blur:
         image = _per_channel(rng, image, lambda c: ndimage.gaussian_filter(c, rng.uniform(0.5, 1.0)))
     if chance[2] < plan.brightness:

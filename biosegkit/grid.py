@@ -168,7 +168,7 @@ class Grid:
         cosines = np.abs(self.direction)
         pairs: dict[int, int] = {}
         # The largest cosine decides first; rounding makes exact ties independent of noise in the last digit.
-        order = sorted(product(range(self.ndim), repeat=2), key=lambda wa: (-round(cosines[wa], 9), wa[0], -wa[1]))
+        order = sorted(product(range(self.ndim), repeat=2), key=lambda wa: (-round(float(cosines[wa]), 9), wa[0], -wa[1]))
         for world, axis in order:
             if axis not in pairs and world not in pairs.values():
                 pairs[axis] = world

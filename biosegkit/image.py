@@ -139,7 +139,7 @@ class Labels:
             whole = _mapped(whole, mapping)
         ignore = None if ignore_value is None else whole == ignore_value
         values, flat = np.unique(whole, return_inverse=True)
-        if ignore is not None and ignore.any():
+        if ignore is not None and ignore_value is not None and ignore.any():
             position = int(np.searchsorted(values, ignore_value))
             lookup = np.arange(values.size) - (np.arange(values.size) > position)
             flat, values = lookup[flat], np.delete(values, position)

@@ -58,7 +58,7 @@ def make_network(plan: Plan, method: Method, device: torch.device) -> nn.Module:
         network = build(plan.configuration, len(plan.preprocessing.channels), heads)
     if plan.training.memory_format == "channels_last":
         layout = torch.channels_last if plan.configuration.ndim == 2 else torch.channels_last_3d
-        network = network.to(memory_format=layout)  # type: ignore[call-overload]
+        network = network.to(memory_format=layout)
     return network.to(device)
 
 
@@ -100,7 +100,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     optimizer = make_optimizer(network, t)
     state = _State(network, _copy(network), optimizer, Pace(((0, t.steps),)))
     restore(state, folder)
-    scaler = torch.amp.GradScaler(enabled=device.type == "cuda")  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
     clock, overhead = Clock(deadline), 0.05
     log = _Log(folder / "metrics.jsonl", state.step, progress)
     saved = time.monotonic()
@@ -114,7 +114,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         terms = forward_loss(network, method, batch, plan, device)
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(network.parameters(), t.clip_norm)
         if _is_finite(state, loss, norm, batch):
@@ -165,9 +165,9 @@ def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
     for level, factor in enumerate(factors):
         if factor == 0:
             continue
-        every = tuple(slice(None, None, int(s)) for s in strides[level])
-        targets = {k: v[(..., *every)].to(device) for k, v in batch.targets.items()}
-        weights = {k: v[(..., *every)].to(device) for k, v in batch.weights.items()}
+        every: Any = (..., *(slice(None, None, int(s)) for s in strides[level]))
+        targets = {k: v[every].to(device) for k, v in batch.targets.items()}
+        weights = {k: v[every].to(device) for k, v in batch.weights.items()}
         for name, term in chosen(method.loss(levels[level], targets, weights), plan.training.loss).items():
             total[name] = total.get(name, torch.zeros((), device=device)) + factor * term
     return total

@@ -190,7 +190,8 @@ def _read(sample: Sample, centre: tuple[float, ...], window: tuple[int, ...], sp
 
 def _cut(array: Array, start: Sequence[int], shape: Sequence[int]) -> Array:
     """A window of an array, zeros beyond it."""
-    return _cut_channels(array[None], start, shape)[0]
+    cut: Array = _cut_channels(array[None], start, shape)[0]
+    return cut
 
 
 def _cut_channels(array: Array, start: Sequence[int], shape: Sequence[int]) -> Array:

@@ -54,7 +54,7 @@ def load_or_make(dataset: Dataset, cases: Sequence[Case], plan: Plan, store: Pat
             sample = _load(folder, case)
         except FileError:
             shutil.rmtree(folder, ignore_errors=True)
-            sample = make_sample(dataset.load_image(case), dataset.load_labels(case, plan.labels.task), plan, case.id)
+            sample = make_sample(*dataset.load(case, plan.labels.task), plan, case.id)
             _save(folder, sample)
         found.append(sample)
         if progress:
@@ -78,9 +78,11 @@ def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
     Raises
     ------
     DataError
-        If image and labels are not on the same grid (faults G1, G2), or hold NaN (V1).
+        If the image holds NaN or infinite voxels (fault V1), or a label value the plan does not know (L5).
     """
-    _check(image, labels, case)
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        raise DataError("NaN or infinite voxels", file=case, expected="finite numbers",
+                        remedy="run doctor on the data set")
     if plan.labels.task == "semantic":
         labels = labels.as_classes(plan.labels.values)
     ready = prepare(image, plan)
@@ -98,19 +100,6 @@ def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
     counted = array if valid is None else np.where(valid, array, 0)
     foreground = foreground_voxels(np.asarray(counted), plan.labels.task, plan.seed)
     return Sample(case, data, np.ascontiguousarray(array), valid, foreground)
-
-
-def _check(image: Image, labels: Labels, case: str) -> None:
-    off = image.grid.mismatch(labels.grid)
-    if image.grid.shape != labels.grid.shape:
-        raise DataError(f"labels of shape {labels.grid.shape}", file=case, expected=f"{image.grid.shape}, the image's",
-                        remedy="run doctor on the data set")
-    if off > 1e-3 and image.grid.unit != "px" and labels.grid.unit != "px":
-        raise DataError(f"image and labels {off:.3g} voxels apart", file=case, expected="the same geometry",
-                        remedy="run doctor on the data set")
-    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
-        raise DataError("NaN or infinite voxels", file=case, expected="finite numbers",
-                        remedy="run doctor on the data set")
 
 
 def _save(folder: Path, sample: Sample) -> None:

@@ -68,7 +68,7 @@ def learning_rate(plan: Training, progress: float) -> float:
     """
     peak = plan.learning_rate
     if plan.schedule == "poly":
-        return peak * (1 - progress) ** 0.9
+        return float(peak * (1 - progress) ** 0.9)
     if progress < plan.warmup:
         return peak * progress / plan.warmup
     fall = (progress - plan.warmup) / (1 - plan.warmup)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from .errors import DataError
+from .errors import DataError, PlanError
 from .grid import Grid
 from .image import Image, Labels
 from .lattice import Lattice
@@ -34,13 +34,24 @@ _BLOCK = 2**22
 
 
 def method_of(plan: Plan) -> Method:
-    """The method of a plan with its options; a semantic one learns classes and regions from the table of labels."""
+    """The method of a plan with its options; a semantic one learns classes and regions from the table of labels.
+
+    Raises
+    ------
+    PlanError
+        For a method or an option that does not exist.
+    """
+    if plan.method not in METHODS:
+        raise PlanError(f"method {plan.method!r}", expected=f"one of {', '.join(METHODS)}", remedy="correct the plan")
     options = dict(plan.method_options)
     if plan.method == "semantic":
         options.setdefault("n_classes", len(plan.labels.names))
         if plan.labels.regions:
             options.setdefault("regions", [classes for _, classes in plan.labels.regions])
-    method: Method = METHODS[plan.method](**options)
+    try:
+        method: Method = METHODS[plan.method](**options)
+    except TypeError as error:
+        raise PlanError(f"options {sorted(options)} of method {plan.method} ({error})", remedy="correct the plan") from error
     return method
 
 

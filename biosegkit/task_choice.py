@@ -20,6 +20,8 @@ _BROKEN = 0.1
 _WHOLE = 0.9
 #: Objects in one image from which varying numbers speak for objects even where most values recur.
 _MANY = 10
+#: The same, where ids are not counted up but hardly recur.
+_SOME = 5
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,12 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
         return "semantic", f"only {most} ids in the only case (say --task instance if they are objects)"
     if len(numbers) == 1:
         return "semantic", f"every case has {most} ids, so values name classes"
-    recurrence = sum(cases_per_value) / (len(cases_per_value) * len(filled))
+    cases, recurrence = len(filled), sum(cases_per_value) / max(len(cases_per_value), 1)
     counted = float(np.median([c.present / c.top for c in filled])) >= 0.7 and len({c.top for c in filled}) > 1
-    varied = len(numbers) >= min(3, len(filled))
-    if varied and ((counted and (most >= _MANY or recurrence <= 0.5)) or recurrence <= 0.25):
+    follows = counted and (most >= _MANY or recurrence <= cases / 2)
+    unique = most >= _SOME and recurrence <= max(cases / 4, 1.2)
+    if len(numbers) >= min(3, cases) and (follows or unique):
         low = min(numbers)
-        how = "the largest id follows their number" if counted else "hardly any id recurs"
+        how = "the largest id follows their number" if follows else "hardly any id recurs"
         return "instance", f"{low} to {most} ids per case, {total - broken} of {total} in one piece, and {how}"
-    return "semantic", (f"the same values recur (a value is in {recurrence:.0%} of the cases on average), so values "
-                        "name classes")
+    return "semantic", f"the same values recur (a value is in {recurrence / cases:.0%} of the cases on average)"

@@ -78,7 +78,7 @@ def _ome(text: str, series: Any, file: str, notes: list[str]) -> Meta:
         raise FileError("an OME-TIFF whose planes or metadata are in other files", file=file, expected="one whole file",
                         remedy="export it to a single OME-TIFF; other files named inside a file are not opened")
     if series.kind != "ome":
-        raise FileError("OME-XML that does not describe the planes in the file", file=file, expected="Size and TiffData "
+        raise FileError("OME-XML that does not fit the planes in the file", file=file, expected="Size and TiffData "
                         "of what is there", remedy="export it again")
     images = [i for i in root.iter() if i.tag.rpartition("}")[2] == "Image"]
     image = images[min(int(getattr(series, "_index", 0) or 0), len(images) - 1)]

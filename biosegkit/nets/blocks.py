@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
         self.norm = norm(kind, ndim, outputs)
         nn.init.zeros_(self.norm.weight)  # type: ignore[arg-type]
         steps = stride if isinstance(stride, tuple) else (stride,) * ndim
-        pool = {2: nn.AvgPool2d, 3: nn.AvgPool3d}[ndim]
+        pool: Any = {2: nn.AvgPool2d, 3: nn.AvgPool3d}[ndim]
         skip: list[nn.Module] = [pool(steps, steps, ceil_mode=True)] if max(steps) > 1 else []
         if inputs != outputs:
             skip += [CONV[ndim](inputs, outputs, 1, bias=False), norm(kind, ndim, outputs)]

@@ -1,0 +1,247 @@
+"""make_plan: rules, then a short speed and memory probe, then the number of steps that fits the budget."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from .cases import Dataset
+from .device import describe, pick
+from .fingerprint import Fingerprint
+from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
+from .methods.protocol import Method
+from .patches import Batch
+from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
+from .plan.draft import Wishes, draft, with_width
+from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan
+from .plan.units import duration_text, memory_text, parse_duration, parse_memory
+from .segmenter import method_of
+
+__all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "peak_memory", "probe"]
+
+DEFAULT_BUDGET = "15m"
+#: Seconds kept for loading, the report and writing the bundle, beside the validation.
+CLOSING = 8.0
+
+
+def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
+              memory: str | int | None = None, preset: str = "default", config: str | None = None,
+              network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
+              folds: int = 1, steps: int | None = None, device: str = "auto", elapsed: float = 0.0) -> Plan:
+    """Decide everything that training and prediction need, each decision with its reason.
+
+    Parameters
+    ----------
+    fingerprint : Fingerprint
+        From :func:`biosegkit.measure`.
+    dataset : Dataset
+        Names of channels, labels and regions.
+    budget : str or float, optional
+        Time from the start of the command to the report, all folds (``"15m"`` or seconds).
+    memory : str or int, optional
+        Memory for training (``"8GB"`` or bytes); by default most of the GPU's, or 4 GB (or half of what is free) on
+        a CPU.
+    preset : str
+        ``default``, or nnU-Net's ``nnunet``, ``resenc_m``, ``resenc_l``, ``resenc_xl``.
+    config : str, optional
+        ``2d``, ``3d_fullres`` or ``3d_lowres``.
+    network, method, loss : str, optional
+        Overrides of the choices.
+    seed : int
+        Of everything random.
+    folds : int
+        How many folds the budget is for.
+    steps : int, optional
+        Takes the clock out: exactly so many steps.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    elapsed : float
+        Seconds of the budget already spent.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    PlanError, OptionError
+        For options that do not exist or do not fit the data.
+    """
+    here = pick(device)
+    limit = parse_memory(memory) if memory is not None else default_memory(here)
+    asked = limit if memory is not None else None
+    wishes = Wishes(preset, config, network, method, loss, seed, folds, asked, here.type == "cuda")
+    plan = draft(fingerprint, label_table(fingerprint, dataset), _name(dataset), wishes)
+    started = time.monotonic()
+    seconds = parse_duration(budget) if budget is not None else None
+    if seconds is None and steps is None and preset == "default":
+        seconds = parse_duration(DEFAULT_BUDGET)
+    per_fold = None if seconds is None else seconds / folds
+    probes = _probes(plan, here, per_fold, limit)
+    spent = elapsed + time.monotonic() - started
+    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / folds), fingerprint)
+
+
+class _Limits:
+    """What the plan has to keep."""
+
+    def __init__(self, seconds: float | None, per_fold: float | None, memory: int, steps: int | None,
+                 spent: float) -> None:
+        self.seconds, self.per_fold, self.memory, self.steps, self.spent = seconds, per_fold, memory, steps, spent
+
+
+def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: int) -> list[Probe]:
+    """Measure the given network, or for the default preset widths until the best one is among them."""
+    width = plan.configuration.architecture.features[0]
+    if plan.preset != "default" or device.type == "cuda" or per_fold is None:
+        return [probe(plan, device)]
+    found: list[Probe] = []
+    while (wanted := next_width(found, 0.85 * per_fold, memory)) is not None:
+        found.append(probe(plan.model_copy(update={"configuration": with_width(plan.configuration, wanted)}), device))
+        if len(found) == 4:
+            break
+    return found or [Probe(width, 1.0, 1.0, 0)]
+
+
+def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: _Limits,
+             fingerprint: Fingerprint) -> Plan:
+    """Width and steps from the probes."""
+    best, decisions = probes[-1], list(plan.decisions)
+    configuration, training = plan.configuration, plan.training
+    if limits.per_fold is not None and len(probes) > 0 and plan.preset == "default" and device.type != "cuda":
+        best = chosen(probes, 0.85 * limits.per_fold, limits.memory)
+        configuration = with_width(configuration, best.width)
+        decisions.append(Decision(name="width", value=str(best.width), reason=(
+            f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
+            f"{wanted_steps(0.85 * limits.per_fold)} steps within {memory_text(limits.memory)}")))
+    validation = _validation_seconds(fingerprint, configuration, best, training.validation_fraction)
+    steps, reason = training.steps, "nnU-Net's 1000 epochs of 250 steps (rule 1.13)"
+    if limits.steps is not None:
+        steps, reason = limits.steps, "asked for; no clock"
+    elif limits.per_fold is not None:
+        allowance = Allowance(limits.per_fold, limits.spent, validation, CLOSING)
+        steps = steps_for(allowance.training, best.step_seconds)
+        reason = (f"{duration_text(allowance.training)} of training at {best.step_seconds * 1e3:.0f} ms per step on "
+                  f"{describe(device)}; {duration_text(validation)} are kept for validation")
+    decisions.append(Decision(name="steps", value=str(steps), reason=reason))
+    epochs = max(1, steps // 20) if plan.preset == "default" else training.steps_per_epoch
+    training = training.model_copy(update={"steps": steps, "steps_per_epoch": epochs})
+    measured = Budget(seconds=limits.seconds, memory=limits.memory, step_seconds=best.step_seconds,
+                      validation_seconds=validation, device=device.type)
+    return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,
+                                   "decisions": tuple(decisions)})
+
+
+def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe, share: float) -> float:
+    """Time for predicting, tuning and scoring the held-back cases."""
+    tiles = []
+    for case in fingerprint.cases:
+        shape = case.shape[-c.ndim:]
+        lead = math.prod(case.shape[:-c.ndim])
+        scale = [s / t for s, t in zip(case.spacing[-c.ndim:], c.spacing, strict=True)]
+        tiles.append(lead * math.prod(max(1, math.ceil((n * f - p) / s) + 1)
+                                      for n, f, p, s in zip(shape, scale, c.patch, c.tile_step, strict=True)))
+    count = max(1, round(share * len(tiles)))
+    per_case = float(np.mean(tiles)) * best.patch_seconds * 1.3 + 0.15
+    return count * per_case * (1.5 if fingerprint.task == "instance" else 1.0)
+
+
+def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:
+    """Train a few steps on noise: seconds per step, seconds per patch forward, peak memory.
+
+    The first step warms up and is not counted; the median of the others is.
+    """
+    method = method_of(plan)
+    network = make_network(plan, method, device)
+    optimizer = make_optimizer(network, plan.training)
+    batch = _noise(plan, method)
+    network.train()
+    times = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        loss = torch.stack(list(forward_loss(network, method, batch, plan, device).values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    peak = peak_memory(device)
+    network.eval()
+    image = to_device(batch.image[:1], plan, device)
+    forward = []
+    with torch.inference_mode(), autocast(device):
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            network(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            forward.append(time.perf_counter() - begun)
+    width = plan.configuration.architecture.features[0]
+    # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top.
+    return Probe(width, 1.1 * float(np.median(times[1:])), float(np.median(forward)), peak)
+
+
+def _noise(plan: Plan, method: Method) -> Batch:
+    """A batch of noise with blocky labels."""
+    c = plan.configuration
+    rng = np.random.default_rng([plan.seed, 7])
+    image = rng.standard_normal((c.batch, len(plan.preprocessing.channels), *c.patch)).astype(np.float32)
+    labels = np.zeros(c.patch, np.uint8)
+    labels[tuple(slice(p // 4, max(p // 4 + 1, p // 2)) for p in c.patch)] = 1
+    targets, weights = method.encode(labels, c.spacing)
+    return Batch(torch.from_numpy(image),
+                 {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in targets.items()},
+                 {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in weights.items()}, ())
+
+
+def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:
+    """Names and values of the classes, regions and the ignore label."""
+    about = dataset.about
+    mapping = dict(about.mapping)
+    if fingerprint.task == "instance":
+        return LabelTable(task="instance", names=("background", "object"), values=(0, 1),
+                          ignore_value=fingerprint.ignore_value, mapping=mapping)
+    names = ("background", *(c.name for c in fingerprint.classes))
+    values = (0, *(c.value for c in fingerprint.classes))
+    return LabelTable(task="semantic", names=names, values=values, regions=_regions(dataset, values),
+                      ignore_value=fingerprint.ignore_value, mapping=mapping)
+
+
+def _regions(dataset: Dataset, values: tuple[int, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Regions of the description as indices of classes."""
+    position = {v: i for i, v in enumerate(values)}
+    found = []
+    for name, members in dataset.about.regions:
+        found.append((name, tuple(position[v] for v in members if v in position)))
+    return tuple(found)
+
+
+def default_memory(device: torch.device) -> int:
+    """Nine tenths of a GPU, or on a CPU 4 GB but not more than half of what is free."""
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+    return int(min(4 * 2**30, psutil.virtual_memory().available / 2))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def _name(dataset: Dataset) -> str:
+    source = Path(str(dataset.source).split("::")[0] or "dataset")
+    return source.parent.name if source.suffix == ".csv" else source.name

@@ -1,0 +1,317 @@
+"""From a fingerprint to a plan without a clock: nnU-Net's rules, or the default that starts from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from biosegkit.errors import PlanError
+from biosegkit.plan.defaults import TrainingDefaults, normalisation
+from biosegkit.plan.nnunet import PRESETS, NnunetSpec
+from biosegkit.plan.nnunet import Configuration as Rules
+from biosegkit.plan.nnunet import configure as nnunet_rules
+from biosegkit.plan.schema import (
+    Architecture,
+    Augmentation,
+    Channel,
+    Configuration,
+    Decision,
+    LabelTable,
+    Plan,
+    Preprocessing,
+    Training,
+)
+from biosegkit.plan.topology import topology
+
+if TYPE_CHECKING:
+    from biosegkit.fingerprint import Fingerprint
+
+__all__ = ["PRESET_NAMES", "Wishes", "draft", "with_width"]
+
+PRESET_NAMES = ("default", *PRESETS)
+
+#: Voxels of one patch the default preset plans for on a CPU; on a GPU nnU-Net's own patch is used.
+CPU_PATCH = {2: 160 * 160, 3: 130_000}
+#: Voxels of a whole batch on a CPU: enough to keep the cores busy, few enough for many steps.
+CPU_BATCH = {2: 160_000, 3: 180_000}
+#: Widest stage of the default network, in multiples of the first.
+WIDEST = 10
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for; None leaves the choice to the rules."""
+
+    preset: str = "default"
+    config: str | None = None
+    network: str | None = None
+    method: str | None = None
+    loss: str | None = None
+    seed: int = 0
+    folds: int = 1
+    memory: int | None = None
+    gpu: bool = False
+
+
+def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishes) -> Plan:
+    """Everything but width and number of steps.
+
+    Parameters
+    ----------
+    fingerprint : Fingerprint
+        What was measured.
+    labels : LabelTable
+        What the numbers mean.
+    name : str
+        Of the plan.
+    wishes : Wishes
+        Options.
+
+    Raises
+    ------
+    PlanError
+        For a preset, configuration or method that does not exist or does not fit the data.
+    """
+    if wishes.preset not in PRESET_NAMES:
+        raise PlanError(f"preset {wishes.preset!r}", expected=f"one of {', '.join(PRESET_NAMES)}",
+                        remedy="correct --preset")
+    rules = _rules(fingerprint, labels, wishes)
+    chosen = _chosen(rules, wishes.config)
+    nnunet = wishes.preset != "default"
+    found = {key: _of_rules(rule, wishes) for key, rule in rules.items()}
+    decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason)]
+    decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=r)
+                  for n, v, r in rules[chosen].reasons]
+    configuration = found[chosen]
+    if not nnunet and not wishes.gpu:
+        configuration, more = _small(configuration, rules[chosen], fingerprint, wishes)
+        decisions += more
+    preprocessing, more = _preprocessing(fingerprint, rules[chosen], labels, nnunet)
+    decisions += more
+    method, options, reason = _method(labels, configuration, wishes)
+    decisions.append(Decision(name="method", value=method, reason=reason))
+    training, more = _training(fingerprint, configuration, method, wishes)
+    return Plan(
+        name=name, preset=wishes.preset, seed=wishes.seed, fingerprint=fingerprint.hash, labels=labels,
+        preprocessing=preprocessing, configuration=configuration,
+        alternatives={k: v for k, v in found.items() if k != chosen}, method=method, method_options=options,
+        training=training, decisions=tuple([*decisions, *more]),
+    )
+
+
+def _rules(fingerprint: Fingerprint, labels: LabelTable, wishes: Wishes) -> dict[str, Rules]:
+    """nnU-Net's configurations for these data; a stack of single slices is planned as 2D."""
+    shapes = tuple(tuple(int(n) for n in c.cropped) for c in fingerprint.cases)
+    spacings = tuple(c.spacing for c in fingerprint.cases)
+    flat = fingerprint.ndim == 3 and all(s[0] == 1 for s in shapes)
+    spec = NnunetSpec(
+        ndim=fingerprint.ndim, spacings=spacings, shapes=shapes, n_cases=len(shapes),
+        n_classes=len(labels.regions) + 1 if labels.regions else len(labels.names),
+        n_channels=len(fingerprint.channels), preset=wishes.preset if wishes.preset in PRESETS else "nnunet",
+        memory_gb=wishes.memory / 2**30 if wishes.memory else None,
+    )
+    found = nnunet_rules(spec)
+    return {"2d": found["2d"]} if flat else found
+
+
+def _chosen(rules: dict[str, Rules], wish: str | None) -> str:
+    """The configuration asked for, else 3D at full resolution where there is one."""
+    if wish is None:
+        return "3d_fullres" if "3d_fullres" in rules else "2d"
+    if wish not in rules:
+        raise PlanError(f"configuration {wish!r}", expected=f"one of {', '.join(rules)} for these data",
+                        remedy="correct --config")
+    return wish
+
+
+def _of_rules(rule: Rules, wishes: Wishes) -> Configuration:
+    """nnU-Net's configuration in the plan's form."""
+    network = wishes.network or ("resenc_unet" if rule.block == "residual" else "unet")
+    architecture = Architecture(
+        name=network, features=rule.features, kernels=rule.kernels, strides=rule.strides,
+        encoder_blocks=rule.encoder, decoder_blocks=rule.decoder,
+        norm="instance" if wishes.preset != "default" else "group",
+    )
+    return Configuration(
+        name=rule.name, ndim=len(rule.patch), spacing=rule.spacing,  # type: ignore[arg-type]
+        median_shape=tuple(round(n) for n in rule.median_shape), patch=rule.patch, batch=rule.batch,
+        tile_step=tuple(max(1, p // 2) for p in rule.patch), batch_dice=rule.batch_dice, architecture=architecture,
+    )
+
+
+def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
+           wishes: Wishes) -> tuple[Configuration, list[Decision]]:
+    """Patch and batch for a CPU: a patch of bounded volume, not padded beyond the median image, and a small batch."""
+    ndim = configuration.ndim
+    patch = cpu_patch(rule.spacing, rule.median_shape, CPU_PATCH[ndim])
+    decisions = [Decision(name="patch", value=_short(patch), reason=(
+        f"on a CPU at most {CPU_PATCH[ndim]} voxels of the median image's shape, so that a step stays short; "
+        "sizes need not be divisible by the strides"))]
+    if fingerprint.objects is not None:
+        wide = 3 * fingerprint.objects.diameter_px.median
+        decisions.append(Decision(name="objects per patch", value=f"{min(patch[-2:]) / wide * 3:.1f} across", reason=(
+            f"median object {fingerprint.objects.diameter_px.median:.1f} voxels wide")))
+    net = topology(rule.spacing, patch)
+    batch = int(min(12, max(2, round(CPU_BATCH[ndim] / math.prod(patch)))))
+    decisions.append(Decision(name="batch", value=str(batch), reason=(
+        f"about {CPU_BATCH[ndim]} voxels per step: in minutes many steps matter more than large batches")))
+    stages = len(net.strides)
+    architecture = configuration.architecture.model_copy(update={
+        "kernels": net.kernels, "strides": net.strides, "encoder_blocks": (1, *(2,) * (stages - 1)),
+        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(16, stages),
+    })
+    decisions.append(Decision(name="network", value=f"{architecture.name}, {stages} stages", reason=(
+        "one convolution instead of two at full resolution, which holds half of all arithmetic; group norm, "
+        "which works on channels-last tensors without copies")))
+    return configuration.model_copy(update={
+        "patch": patch, "batch": batch, "architecture": architecture,
+        "tile_step": tuple(max(1, p // 2) for p in patch), "batch_dice": True}), decisions
+
+
+def cpu_patch(spacing: Sequence[float], shape: Sequence[float], voxels: int) -> tuple[int, ...]:
+    """The largest physically isotropic patch of at most ``voxels`` within the image, each edge a multiple of 4.
+
+    Examples
+    --------
+    >>> cpu_patch((1, 1, 1), (36, 50, 35), 130_000)
+    (36, 52, 36)
+    >>> cpu_patch((1, 1), (256, 256), 25_600)
+    (160, 160)
+    """
+    low, high = 0.0, max(n * s for n, s in zip(shape, spacing, strict=True))
+    for _ in range(50):
+        edge = (low + high) / 2
+        volume = math.prod(min(n, edge / s) for n, s in zip(shape, spacing, strict=True))
+        low, high = (edge, high) if volume <= voxels else (low, edge)
+    edges = [min(n, high / s) for n, s in zip(shape, spacing, strict=True)]
+    return tuple(max(1, 4 * math.ceil(e / 4 - 1e-6)) if e >= 12 else max(1, math.ceil(e - 1e-6)) for e in edges)
+
+
+def _features(width: int, stages: int) -> tuple[int, ...]:
+    return tuple(min(width * 2**s, WIDEST * width, 320) for s in range(stages))
+
+
+def with_width(configuration: Configuration, width: int) -> Configuration:
+    """The same topology with another number of features in the first stage."""
+    features = _features(width, len(configuration.architecture.strides))
+    architecture = configuration.architecture.model_copy(update={"features": features})
+    return configuration.model_copy(update={"architecture": architecture})
+
+
+def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
+                   nnunet: bool) -> tuple[Preprocessing, list[Decision]]:
+    """Normalisation, axis order, resampling and cropping, with reasons."""
+    decisions = []
+    channels = []
+    microscopy = fingerprint.unit != "mm"
+    found = normalisation([c.name for c in fingerprint.channels], fingerprint.relative_size)
+    for norm, c in zip(found, fingerprint.channels, strict=True):
+        scheme, reason = norm.scheme, norm.reason
+        if not nnunet and microscopy and labels.task == "instance" and scheme == "zscore":
+            scheme, reason = "percentile", ("percentiles 1 and 99.8 of each image to 0 and 1: the share of bright objects "
+                                            "varies between micrographs and would shift mean and deviation")
+        channels.append(Channel(name=c.name, scheme=scheme, mean=c.mean, std=c.std, low=c.low, high=c.high))  # type: ignore[arg-type]
+        decisions.append(Decision(name=f"normalisation of {c.name}", value=scheme, reason=reason))
+    crop = nnunet or not microscopy
+    decisions.append(Decision(name="crop to nonzero", value="yes" if crop else "no", reason=(
+        "zeros around the body are padding (rule 1.1)" if crop else "a zero of a camera is a measured value")))
+    resample = fingerprint.unit != "px"
+    decisions.append(Decision(name="resampling", value="to the target spacing" if resample else "none", reason=(
+        f"spacings are known in {fingerprint.unit} (rule 1.4)" if resample else "no physical pixel size is known")))
+    masked = any(n.use_mask for n in found) and crop
+    return Preprocessing(channels=tuple(channels), transpose=tuple(rule.transpose or range(fingerprint.ndim)),
+                         use_nonzero_mask=masked, crop_to_nonzero=crop, resample=resample,
+                         unit=fingerprint.unit), decisions
+
+
+def _method(labels: LabelTable, configuration: Configuration,
+            wishes: Wishes) -> tuple[str, dict[str, object], str]:
+    """Method by task, and its options."""
+    method = wishes.method or ("semantic" if labels.task == "semantic" else "distance")
+    reason = "asked for" if wishes.method else (
+        "classes: one probability per class" if labels.task == "semantic"
+        else "objects: foreground and own-object distance, parted by watershed")
+    if (method == "semantic") != (labels.task == "semantic"):
+        raise PlanError(f"method {method!r} for a task of kind {labels.task}",
+                        expected="semantic for classes, distance for objects", remedy="correct --method or --task")
+    options: dict[str, object] = {"batch_dice": configuration.batch_dice}
+    if method == "semantic":
+        options["n_classes"] = len(labels.names)
+        if labels.regions:
+            options["regions"] = [list(members) for _, members in labels.regions]
+    return method, options, reason
+
+
+def _training(fingerprint: Fingerprint, configuration: Configuration, method: str,
+              wishes: Wishes) -> tuple[Training, list[Decision]]:
+    """Optimiser, sampling and augmentation; nnU-Net's constants or those of short training."""
+    mirror = tuple(range(configuration.ndim))
+    augmentation, reason = _augmentation(fingerprint, configuration, wishes)
+    decisions = [Decision(name="augmentation", value=_augmentation_text(augmentation), reason=reason)]
+    loss = wishes.loss or "default"
+    if wishes.preset != "default":
+        d = TrainingDefaults()
+        training = Training(
+            steps=d.epochs * d.steps_per_epoch, optimizer="sgd", learning_rate=d.learning_rate,
+            weight_decay=d.weight_decay, momentum=d.momentum, schedule="poly", clip_norm=d.gradient_clip_norm,
+            average=0.0, foreground=d.foreground_share, foreground_per_batch=True, loss=loss,
+            augmentation=augmentation.model_copy(update={"mirror_axes": mirror}), memory_format="contiguous",
+            validation_fraction=1 / d.fold_count, folds=wishes.folds,
+        )
+        decisions.append(Decision(name="optimiser", value="SGD 0.01, momentum 0.99, poly", reason="rule 1.13"))
+        return training, decisions
+    margin: tuple[int, ...] = ()
+    if method != "semantic" and fingerprint.objects is not None:
+        radius = math.ceil(fingerprint.objects.diameter_px.p95 / 2)
+        margin = tuple(min(radius, 24, p // 4) if p > 8 else 0 for p in configuration.patch)
+        decisions.append(Decision(name="margin", value=_short(margin), reason=(
+            "read around each patch so that objects cut by its edge are encoded whole (95 % are smaller)")))
+    share = 0.1 if len(fingerprint.cases) >= 20 else 1 / max(2, min(5, len(fingerprint.cases)))
+    training = Training(
+        steps=1, optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, schedule="one_cycle", warmup=0.05,
+        clip_norm=5.0, average=1.0, average_window=0.08, foreground=0.5 if fingerprint.foreground < 0.2 else 0.33,
+        loss=loss, augmentation=augmentation, margin=margin, validation_fraction=share, folds=wishes.folds,
+    )
+    decisions.append(Decision(name="optimiser", value="AdamW 0.004, one cycle to zero, averaged weights", reason=(
+        "a large peak rate annealed to zero inside the budget converges fastest in few steps")))
+    decisions.append(Decision(name="validation", value=f"{share:.0%} of the cases, by group", reason=(
+        "held back to choose thresholds and to score")))
+    return training, decisions
+
+
+def _augmentation(fingerprint: Fingerprint, configuration: Configuration,
+                  wishes: Wishes) -> tuple[Augmentation, str]:
+    """Rotation range by shape, mirroring by kind of image."""
+    patch, ndim = configuration.patch, configuration.ndim
+    dummy = ndim == 3 and max(patch) / patch[0] > 3
+    if ndim == 2:
+        degrees = 15.0 if max(patch) / min(patch) > 1.5 else 180.0
+        angles: tuple[float, ...] = (degrees,) * 3
+    else:
+        angles = (180.0, 0.0, 0.0) if dummy else (30.0, 30.0, 30.0)
+    if wishes.preset != "default":
+        return Augmentation(rotation_degrees=angles, dummy_2d=dummy, mirror_axes=tuple(range(ndim))), "rule 1.12"
+    free = fingerprint.unit != "mm"
+    if not free:
+        angles = (30.0, 0.0, 0.0) if dummy else tuple(min(a, 15.0) for a in angles)
+    square = ndim - 2
+    swap = (square, square + 1) if free and patch[-1] == patch[-2] else ()
+    axes = tuple(range(ndim)) if free else ()
+    reason = ("nnU-Net's transforms; " + ("micrographs have no up or left: mirrored and turned by 90 degrees"
+                                          if free else "a body has a left and a right: no mirroring, small rotations"))
+    return Augmentation(rotation=0.3, scaling=0.3, rotation_degrees=angles, dummy_2d=dummy, mirror_axes=axes,
+                        transpose_axes=swap), reason
+
+
+def _augmentation_text(a: Augmentation) -> str:
+    return (f"rotation ±{a.rotation_degrees[0]:g}° ({a.rotation:g}), scaling {a.scale_range[0]:g} to "
+            f"{a.scale_range[1]:g} ({a.scaling:g}), mirrored axes {len(a.mirror_axes)}"
+            + (", slice by slice" if a.dummy_2d else ""))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " × ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)

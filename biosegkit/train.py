@@ -1,0 +1,279 @@
+"""fit: preprocess, train each fold, tune on what was held back, bundle, score, report — inside the budget."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import checkpoint
+from ._atomic import write_json
+from .bundle import Bundle, load, write_bundle
+from .cases import Dataset
+from .configure import CLOSING
+from .device import describe, pick
+from .errors import OptionError, Problem
+from .fingerprint import Fingerprint
+from .loop import Progress, make_network, train
+from .methods.protocol import Block, Method
+from .overlay import Overlay, overlay_of
+from .plan.schema import Plan
+from .preprocess import load_or_make
+from .report import write_report
+from .run_folder import locked, open_run, update_run
+from .scores import ScoreOptions, score_pair, summarise
+from .segmenter import Segmenter, method_of
+from .splits import holdout, split_folds
+from .tune import Held, tune
+
+__all__ = ["fit"]
+
+#: Cases shown in the report, half worst and half best.
+SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What every step of a run needs."""
+
+    plan: Plan
+    method: Method
+    dataset: Dataset
+    out: Path
+    device: torch.device
+    progress: Progress | None
+    stop: Callable[[], bool]
+
+
+def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] | str | None = None,
+        steps: int | None = None, init: str | Path | None = None, resume: bool = False, overwrite: bool = False,
+        device: str = "auto", started: float | None = None, progress: Progress | None = None,
+        fingerprint: Fingerprint | None = None, problems: Sequence[Problem] = ()) -> Bundle:
+    """Train a model and everything that belongs to it.
+
+    Parameters
+    ----------
+    plan : Plan
+        From :func:`biosegkit.make_plan`.
+    dataset : Dataset
+        The cases.
+    out : str or Path
+        The RUN folder.
+    folds : sequence of int or "all", optional
+        Folds of a five-fold cross-validation to train; None holds back one share of the cases.
+    steps : int, optional
+        Takes the clock out: exactly so many steps per fold.
+    init : str or Path, optional
+        A model whose weights to begin with.
+    resume, overwrite : bool
+        Continue an existing run, or replace it.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    started : float, optional
+        ``time.monotonic()`` from which the budget counts; now by default.
+    progress : callable, optional
+        Gets a dict of plain numbers after each logged step, and ``{"stage": text}`` between stages.
+    fingerprint, problems : optional
+        Stored with the run and shown in its report.
+
+    Returns
+    -------
+    Bundle
+        The loaded model.
+
+    Raises
+    ------
+    ResumeError
+        If ``resume`` meets another plan, other data or another version (fault P3).
+    Stopped
+        After Ctrl-C or SIGTERM; the state is saved.
+    """
+    started = time.monotonic() if started is None else started
+    out, here = Path(out), pick(device)
+    if steps is not None:
+        plan = plan.model_copy(update={"training": plan.training.model_copy(
+            update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})})
+    chosen = _folds(plan, dataset, folds)
+    with locked(out), _signals() as stop:
+        open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
+                 facts={"device": describe(here), "folds": {k: {"train": len(t), "validation": len(v)}
+                                                            for k, (t, v) in chosen.items()}})
+        if fingerprint is not None:
+            fingerprint.write(out / "fingerprint.json")
+        job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
+        end = None if steps is not None or plan.budget.seconds is None else started + 0.98 * plan.budget.seconds
+        weights = {}
+        for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):
+            deadline = _deadline(plan, end, len(chosen) - done)
+            weights[fold] = _fold(job, fold, (train_ids, held_ids), deadline, init)
+        return _conclude(job, weights, {k: v for k, (_, v) in chosen.items()}, started)
+
+
+def _folds(plan: Plan, dataset: Dataset, folds: Sequence[int] | str | None) -> dict[str, tuple[Any, Any]]:
+    """Name of each fold to its training and held-back ids."""
+    if folds is None:
+        return {"0": holdout(dataset, plan.training.validation_fraction)}
+    every = split_folds(dataset, 5)
+    wanted = range(len(every)) if folds == "all" else [int(f) for f in folds]
+    if not wanted or max(wanted) >= len(every) or min(wanted) < 0:
+        raise OptionError(f"folds {list(wanted)}", expected=f"numbers from 0 to {len(every) - 1}",
+                          remedy="correct --folds")
+    return {str(f): every[f] for f in wanted}
+
+
+def _deadline(plan: Plan, end: float | None, left: int) -> float | None:
+    """When the next fold's last step must be done, an equal share for every fold that is left."""
+    if end is None:
+        return None
+    now = time.monotonic()
+    share = (end - now - CLOSING) / left
+    return now + share - (plan.budget.validation_seconds or 0.0)
+
+
+def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
+          init: str | Path | None) -> dict[str, Tensor]:
+    """Train one fold, or take its finished weights."""
+    folder = job.out / f"fold-{fold}"
+    finished = folder / "weights.safetensors"
+    if finished.exists():
+        return checkpoint.load_tensors(finished)
+    _say(job, f"fold {fold}: preprocessing")
+    store = job.out / "store"
+    samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
+    start = None if init is None else _weights_of(init, fold)
+    _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back")
+    weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
+                    start_weights=start, progress=job.progress, stop=job.stop)
+    weights = {k: v.cpu().contiguous() for k, v in weights.items()}
+    checkpoint.save_tensors(finished, weights)
+    return weights
+
+
+def _weights_of(model: str | Path, fold: str) -> Mapping[str, Tensor]:
+    """Weights of another model: of the same fold where it has that, else of its first."""
+    networks = load(model, "cpu").segmenter.networks
+    index = int(fold) if fold.isdigit() and int(fold) < len(networks) else 0
+    return networks[index].state_dict()
+
+
+def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapping[str, Sequence[str]],
+              started: float) -> Bundle:
+    """Predict the held-back cases, tune, score, bundle, report."""
+    _say(job, "validation")
+    thresholds: dict[str, float] = {}
+    seen = list(_validated(job, weights, held))
+    if job.plan.labels.task == "instance":
+        tuned = tune(job.method, [Held(s.case, s.state, s.truth.array, _valid(s.truth)) for s in seen])
+        thresholds = tuned.thresholds
+        write_json(job.out / "tuning.json", {
+            "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "thresholds": tuned.thresholds,
+            "score": tuned.score, "default_score": tuned.default_score, "trials": [list(t) for t in tuned.trials]})
+    options = _score_options(job.plan)
+    scores, overlays = {}, []
+    for s in seen:
+        labels, _ = job.method.paint(s.state, job.method.resolve([s.state], thresholds))
+        found = s.labels(labels, job.plan)
+        scores[s.case] = score_pair(found, s.truth, options)
+        overlays.append(overlay_of(s.case, s.picture, s.truth.array, found.array, _headline(scores[s.case]),
+                                   s.truth.grid.spacing))
+    record = summarise(scores, job.plan.labels.task, unit=seen[0].truth.grid.unit, options=options,
+                       notes=[f"{len(seen)} held-back cases of fold {', '.join(held)}"])
+    write_json(job.out / "scores.json", record)
+    write_bundle(job.out / "bundle", job.plan, weights, thresholds=thresholds, scores=record["headline"])
+    update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    write_report(job.out, overlays=_ends(overlays))
+    _say(job, "done")
+    return load(job.out, job.device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A held-back case after the network: its decoded state, truth and picture."""
+
+    case: str
+    state: Any
+    truth: Any
+    picture: Any
+
+    def labels(self, array: Any, plan: Plan) -> Any:
+        """Decoded labels beside the truth."""
+        from .image import Labels
+
+        values = np.array(plan.labels.values if plan.labels.task == "semantic" else range(int(array.max()) + 1))
+        return Labels(array, self.truth.grid, values.astype(np.int64), plan.labels.task)
+
+
+def _validated(job: _Job, weights: Mapping[str, Mapping[str, Tensor]],
+               held: Mapping[str, Sequence[str]]) -> Iterator[_Seen]:
+    """Maps of every held-back case by the network that has not seen it, reduced to a state."""
+    for fold, ids in held.items():
+        network = make_network(job.plan, job.method, job.device)
+        network.load_state_dict(dict(weights[fold]))
+        segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
+        for case in job.dataset.select(ids):
+            image, truth = job.dataset.load(case, job.plan.labels.task)
+            if job.plan.labels.task == "semantic":
+                truth = truth.as_classes(job.plan.labels.values)
+            state = job.method.local(segmenter.maps(image), Block.whole(image.grid.shape))
+            yield _Seen(case.id, state, truth, np.asarray(image.array))
+            if job.progress:
+                job.progress({"stage": f"validation: {case.id}"})
+
+
+def _valid(truth: Any) -> Any:
+    return None if truth.ignore is None else ~truth.ignore
+
+
+def _score_options(plan: Plan) -> ScoreOptions:
+    """Score the classes of the plan, by name; without surfaces beyond what a budget allows."""
+    if plan.labels.task == "instance":
+        return ScoreOptions()
+    classes = tuple(zip(plan.labels.names, plan.labels.values, strict=True))
+    return ScoreOptions(classes=classes)
+
+
+def _headline(scores: Mapping[str, Any]) -> float | None:
+    value = scores.get("dice", scores.get("ap@0.50"))
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _ends(overlays: Sequence[Overlay]) -> list[Overlay]:
+    """The worst and the best cases."""
+    ranked = sorted(overlays, key=lambda o: -1.0 if o.score is None else o.score)
+    return ranked if len(ranked) <= SHOWN else ranked[: SHOWN // 2] + ranked[-SHOWN // 2:]
+
+
+def _say(job: _Job, stage: str) -> None:
+    if job.progress:
+        job.progress({"stage": stage})
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question the loop asks between steps; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
