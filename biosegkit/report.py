@@ -123,7 +123,9 @@ def _subtitle(plan: Plan | None, run: Mapping[str, Any]) -> str:
 
 def _tiles(plan: Plan | None, folds: Mapping[str, Curves], scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The few figures a reader looks for first."""
-    tiles = [(number_text(value), name) for name, value in headline(scores)]
+    unit = scores.get("unit", "")
+    tiles = [(number_text(value), f"{name} ({unit})" if name.startswith("hd") else name)
+             for name, value in headline(scores)]
     seconds, steps = sum(c.seconds for c in folds.values()), sum(max(c.step, default=0) for c in folds.values())
     if steps:
         tiles.append((duration_text(seconds), "training"))

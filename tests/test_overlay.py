@@ -38,6 +38,14 @@ def test_touching_objects_keep_a_line_each():
     assert [tuple(int(v) for v in pixel) for pixel in picture[1]] == [(0, 0, 0), PREDICTED, PREDICTED, (0, 0, 0)]
 
 
+def test_lines_of_large_pictures_are_as_thick_as_they_can_be_seen():
+    labels = np.zeros((480, 480), np.uint8)
+    labels[100:300, 100:300] = 1
+    picture = compose(Overlay("", np.zeros((480, 480)), None, labels), width=480)
+    line = (picture[200] == PREDICTED).all(-1)
+    assert np.flatnonzero(line).tolist() == [100, 101, 298, 299]
+
+
 def test_small_pictures_grow_by_whole_factors_and_large_ones_stay():
     assert compose(Overlay("", np.zeros((40, 30)), None, None), 360).shape == (360, 270, 3)
     assert compose(Overlay("", np.zeros((500, 30)), None, None), 360).shape == (500, 30, 3)
@@ -70,9 +78,9 @@ def test_colours_of_one_two_and_many_channels():
     ramp = np.linspace(0, 1, 256).reshape(16, 16)
     grey = to_rgb(ramp)
     assert (grey[..., 0] == grey[..., 2]).all()
-    assert (grey[0, 0, 0], grey[-1, -1, 0]) == (0, 255)
+    assert (grey[0, 0, 0], grey[-1, -1, 0]) == (0, 225)
     two = to_rgb(np.stack([ramp, 1 - ramp]))
-    assert two[0, 0].tolist() == [0, 255, 0]
+    assert two[0, 0].tolist() == [0, 225, 0]
     assert (to_rgb(np.stack([ramp] * 5)) == grey).all()
 
 
