@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._atomic import atomic_path, read_json, sha256, write_json
+from ._atomic import read_json, sha256, write_bytes, write_json
 from .errors import FileError, ResumeError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as one safetensors file, atomically; those that share memory are written apart."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     seen: set[int] = set()
     whole: dict[str, Tensor] = {}
@@ -163,8 +163,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             plain = plain.clone()
         seen.add(plain.untyped_storage().data_ptr())
         whole[name] = plain
-    with atomic_path(path) as temporary:
-        save_file(whole, temporary)
+    write_bytes(path, to_bytes(whole))  # save_file would leave a temporary of its own when killed
 
 
 def load_tensors(path: str | Path, *, digest: str | None = None) -> dict[str, Tensor]:

@@ -51,7 +51,8 @@ def method_of(plan: Plan) -> Method:
     try:
         method: Method = METHODS[plan.method](**options)
     except TypeError as error:
-        raise PlanError(f"options {sorted(options)} of method {plan.method} ({error})", remedy="correct the plan") from error
+        raise PlanError(f"options {sorted(options)} of method {plan.method} ({error})",
+                        remedy="correct the plan") from error
     return method
 
 
