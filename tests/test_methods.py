@@ -221,6 +221,11 @@ def test_distance_target_by_hand():
     assert scaled.tolist() == [[0, 0, 0.25, 0.5, 0.25, 0, 0, 0, 0]]
 
 
+def test_a_part_cut_off_by_the_ignore_mask_spoils_nothing():
+    labels, valid = np.array([[0, 1, 1, 1, 1, 1]]), np.array([[True, True, True, True, False, True]])
+    assert Distance().encode(labels, (1.0, 1.0), valid)[0]["distance"].tolist() == [[0, 0, 0.5, 1, 0, 1]]
+
+
 def test_distance_weights():
     labels = np.array([[0, 1, 1, 0]])
     _, weights = Distance(background_weight=0.25).encode(labels, (1.0, 1.0), np.array([[True, True, True, False]]))
@@ -289,6 +294,18 @@ def test_wrong_options_and_unknown_classes_are_refused():
         Semantic(3).encode(np.array([[0, 7]]), (1.0, 1.0), None)
     # under the ignore mask any value may stand
     assert Semantic(3).encode(np.array([[0, 7]]), (1.0, 1.0), np.array([[True, False]]))[0]["classes"].max() == 0
+
+
+def test_values_under_the_ignore_mask_do_not_matter():
+    rng = np.random.default_rng(6)
+    labels = balls((40, 44), (1, 1), 5, 1).astype(np.int64)
+    valid = rng.random(labels.shape) > 0.1
+    for method in (Distance(), Semantic(100)):
+        one = method.encode(labels, (1.0, 1.0), valid)
+        two = method.encode(np.where(valid, labels, -1), (1.0, 1.0), valid)
+        for a, b in zip(one, two, strict=True):
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
 
 
 def test_requirements_warn_of_objects_too_thin():

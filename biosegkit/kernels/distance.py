@@ -138,7 +138,7 @@ def _coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tup
     void = int(np.iinfo(dtype).max)
     ids = np.ascontiguousarray(labels, dtype)
     if valid is not None:
-        ids = np.where(valid, ids, dtype(void))
+        ids = np.ascontiguousarray(np.where(valid, ids, dtype(void)))
     return void, ids
 
 

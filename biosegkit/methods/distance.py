@@ -87,8 +87,8 @@ class Distance:
         """Foreground and seed thresholds, prominence and smallest size."""
         return {
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
-            "seed": Tunable(0.5, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"),
-            "prominence": Tunable(0.05, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
+            "seed": Tunable(0.4, 0.05, 0.95, 19, "distance an object must reach, and above which pieces are one"),
+            "prominence": Tunable(0.1, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
             "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
         }
 
@@ -110,19 +110,20 @@ class Distance:
     ) -> tuple[ArrayDict, ArrayDict]:
         """Foreground 0/1 and distance 0..1 (both float32, ``(*space)``), with their weights."""
         known = np.ones(labels.shape, bool) if valid is None else valid
-        distance = boundary_distance(labels, spacing, valid=None if valid is None or valid.all() else valid)
-        inside = (labels > 0) & known
+        ids = labels if known.all() else np.where(known, labels, 0)
+        distance = boundary_distance(ids, spacing, valid=None if ids is labels else known)
+        inside = ids > 0
         # One voxel is taken off: the outermost voxels are 0 on both sides of a contact, so neither object can claim
         # those of the other, however different their sizes. Objects all rim, or with no border in sight, are 1.
         rim = min(float(s) for s in spacing)
-        depth = np.maximum(distance - rim, 0.0)
+        endless = np.isinf(distance)
+        depth = np.where(endless, np.float32(0.0), np.maximum(distance - np.float32(rim), np.float32(0.0)))
         if self.normalize == "object":
-            _, maxima, dense = object_max(np.where(inside, labels, 0), depth)
+            _, maxima, dense = object_max(ids, depth)
             top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
         else:
             top = np.full(1, self.scale or 1.0, np.float32)
-        with np.errstate(invalid="ignore"):
-            scaled = np.where(np.isinf(depth) | (top <= 0), 1.0, depth / np.where(top > 0, top, 1.0))
+        scaled = np.where(endless | (top <= 0), np.float32(1.0), depth / np.where(top > 0, top, np.float32(1.0)))
         target = np.where(inside, np.clip(scaled, 0.0, 1.0), 0.0).astype(np.float32)
         weight = known.astype(np.float32)
         near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
