@@ -23,10 +23,10 @@ _CODES = (
     ("fractional", "L3"), ("negative label", "L4"), ("label values", "L5"), ("coloured labels", "V9"),
     ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"), ("time point", "V10"),
     ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial axes", "V10"), ("right angles", "G4"),
-    ("no pixel size", "G6"), ("no spacing", "G6"), ("no unit", "G6"), ("unit", "G6"), ("the affine is used", "G3"), ("pixdim", "G6"),
-    ("qform", "G3"), ("sform", "G3"), ("spacing", "G6"), ("affine", "G6"), ("alpha", "V9"), ("RGB", "V9"),
-    ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"), ("empty file", "F4"),
-    ("content", "F4"), ("GiB", "F5"), ("claims", "F5"),
+    ("the affine is used", "G3"), ("qform", "G3"), ("sform", "G3"), ("pixdim", "G6"), ("pixel size", "G6"),
+    ("spacing", "G6"), ("unit", "G6"), ("metres", "G6"), ("affine", "G6"), ("alpha", "V9"), ("RGB", "V9"),
+    ("palette", "V9"), ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"),
+    ("empty file", "F4"), ("content", "F4"), ("GiB", "F5"), ("claims", "F5"), ("pages", "V10"), ("images", "V10"),
 )
 
 #: Largest number of classes.

@@ -175,8 +175,8 @@ def test_a_row_can_give_its_own_spacing(tmp_path):
     found = scan(path)
     assert found.load_image(found[0]).grid.spacing == (0.25, 0.25)
     assert found.load_image(found[0]).grid.unit == "um"
+    broken = scan(table(tmp_path, "image,label,pixel_size\na.tif,a.tif,wide\n"))
     with pytest.raises(DataError, match="row of case a"):
-        broken = scan(table(tmp_path, "image,label,pixel_size\na.tif,a.tif,wide\n"))
         broken.load_image(broken[0])
 
 
@@ -200,7 +200,7 @@ def test_dataset_is_a_sequence(tmp_path):
     found = scan(tmp_path)
     assert (len(found), ids(found[1:]), ids(found.select(["c", "a"])), found.case("b").id) == (3, ["b", "c"],
                                                                                             ["c", "a"], "b")
-    with pytest.raises(DataError, match="no case 'z'.*a, b, c"):
+    with pytest.raises(DataError, match=r"no case 'z'.*a, b, c"):
         found.select(["z"])
 
 

@@ -56,7 +56,7 @@ def test_D1_one_does_not_find_eleven(tmp_path):
         write(tmp_path / name, picture(0))
     assert [(c.id, c.labels.name) for c in scan(tmp_path)] == [("1", "1.tif"), ("11", "11.tif")]
     (tmp_path / "labels/1.tif").unlink()
-    with pytest.raises(DataError, match="1 images without labels: 1$|without labels: 1;|without labels: 1[^1]"):
+    with pytest.raises(DataError, match="1 images without labels: 1;"):
         scan(tmp_path)
 
 
@@ -137,8 +137,8 @@ def test_D3_one_changed_pixel_is_no_copy(tmp_path):
 
 def test_D3_a_patient_on_both_sides_of_a_split_is_told(tmp_path):
     dataset(tmp_path, "abc")
-    (tmp_path / "t.csv").write_text("image,label,group,split\n" + "".join(
-        f"images/{n}.tif,labels/{n}.tif,{g},{s}\n" for n, g, s in zip("abc", "ppq", ("train", "val", "val"), strict=True)))
+    rows = [f"images/{n}.tif,labels/{n}.tif,{rest}\n" for n, rest in (("a", "p,train"), ("b", "p,val"), ("c", "q,val"))]
+    (tmp_path / "t.csv").write_text("image,label,group,split\n" + "".join(rows))
     found = [p for p in diagnose(scan(tmp_path / "t.csv")) if p.code == "D3"]
     assert [p.found for p in found] == ["group p in splits train, val"]
 

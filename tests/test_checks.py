@@ -1,0 +1,119 @@
+"""checks: order, refusal, streaming and the codes given to what readers say."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from biosegkit.cases import Description, scan
+from biosegkit.checks import check_case, compare, diagnose, refuse, task_of, visit
+from biosegkit.errors import DataError, Problem
+
+
+def write(root: Path, count: int, side: int = 16, broken: tuple[int, ...] = ()) -> Path:
+    for i in range(count):
+        image = np.random.default_rng(i).integers(0, 250, (side, side)).astype(np.uint8)
+        labels = np.zeros((side, side), np.uint8)
+        labels[2:6, 2:6], labels[8:12, 8:12] = 1, 2
+        for folder, array in (("images", image), ("labels", labels)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(root / folder / f"{i:03d}.tif", array)
+        if i in broken:
+            (root / f"labels/{i:03d}.tif").write_bytes(b"II*\0 no tiff")
+    return root
+
+
+def test_a_good_data_set_has_no_errors_and_refuse_lets_it_pass(tmp_path):
+    problems = diagnose(scan(write(tmp_path, 3), describe=Description(pixel_size=0.5)))
+    assert problems == []
+    refuse(problems)
+
+
+def test_errors_come_first_and_every_case_is_visited(tmp_path):
+    dataset = scan(write(tmp_path, 5, broken=(1, 3)))
+    steps = []
+    problems = diagnose(dataset, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(i, 5) for i in range(1, 6)]
+    assert [(p.severity, p.case) for p in problems[:2]] == [("error", "001"), ("error", "003")]
+    assert {p.severity for p in problems[2:]} == {"warning"}
+    with pytest.raises(DataError, match=r"(?s)2 problem.*001\.tif.*003\.tif") as caught:
+        refuse(problems)
+    assert "G6" not in str(caught.value)
+
+
+def test_every_problem_says_file_found_and_remedy(tmp_path):
+    for problem in diagnose(scan(write(tmp_path, 3, broken=(0,)))):
+        assert problem.file
+        assert problem.found
+        assert problem.remedy
+
+
+def test_check_case_equals_the_doctors_findings_on_that_case(tmp_path):
+    dataset = scan(write(tmp_path, 4, broken=(2,)))
+    alone = [p for case in dataset for p in check_case(dataset, case)]
+    assert [p for p in diagnose(dataset) if p.case] == alone
+
+
+def test_a_visit_keeps_nothing_of_a_bad_case(tmp_path):
+    dataset = scan(write(tmp_path, 2, broken=(1,)))
+    good, bad = (visit(dataset, c) for c in dataset)
+    assert good.image is not None
+    assert good.voxels == (16 * 16 - 32, 16, 16)
+    assert (bad.image, bad.labels, bad.facts) == (None, None, None)
+
+
+def test_memory_follows_one_case_not_their_number(tmp_path):
+    dataset = scan(write(tmp_path, 24, side=256))
+    diagnose(dataset[:2])
+
+    def peak(part) -> int:
+        tracemalloc.start()
+        diagnose(part)
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    assert peak(dataset) < 1.3 * peak(dataset[:4]) + 100_000
+
+
+def test_the_task_is_asked_described_or_found(tmp_path):
+    dataset = scan(write(tmp_path, 3))
+    facts = [visit(dataset, c).facts for c in dataset]
+    assert task_of(dataset, facts) == ("semantic", "every case has 2 ids, so values name classes")
+    assert task_of(dataset, facts, "instance") == ("instance", "as asked for")
+    told = scan(tmp_path, describe=Description(task="instance"))
+    assert task_of(told, facts) == ("instance", "as described")
+    assert task_of(scan(tmp_path, describe=Description(labels={"a": 1, "b": 2})), facts)[1].startswith("classes are")
+
+
+def test_masks_per_object_are_instances(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels/a").mkdir(parents=True)
+    tifffile.imwrite(tmp_path / "images/a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4, 2:4] = 255
+    tifffile.imwrite(tmp_path / "labels/a/1.tif", mask)
+    dataset = scan(tmp_path)
+    assert task_of(dataset, [visit(dataset, c).facts for c in dataset]) == ("instance", "one mask file per object")
+
+
+def test_unlike_channel_names_warn_and_exchanged_ones_are_refused(tmp_path):
+    dataset = scan(write(tmp_path, 2))
+    first, second = (visit(dataset, c).facts for c in dataset)
+    from dataclasses import replace
+
+    def severity(*names):
+        found = compare(dataset, [replace(f, channels=n) for f, n in zip((first, second), names, strict=True)])
+        return [p.severity for p in found if p.code == "D2"]
+
+    assert severity(("a", "b"), ("a", "b")) == []
+    assert severity(("a", "b"), ("a", "c")) == ["warning"]
+    assert severity(("a", "b"), ("b", "a")) == ["error"]
+
+
+def test_refuse_accepts_warnings():
+    refuse([Problem("V4", "warning", "a", "a.tif", "x", "y", "z")])
