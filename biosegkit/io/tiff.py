@@ -97,10 +97,14 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         notes.append("palette expanded to colours")
         dtype = np.dtype(np.uint8)
 
+    if meta.affine is not None and len(meta.affine) == 4 and "z" not in axes:  # our one plane in three dimensions
+        axes, shape = "z" + axes, (1, *shape)
+
     def load() -> Array:
         with _opened(path) as again:
             array = np.asarray(again.series[index].asarray(maxworkers=1))
-            return _expanded(array, again.series[index].keyframe.colormap) if palette else array
+            array = _expanded(array, again.series[index].keyframe.colormap) if palette else array
+        return array.reshape(shape)
 
     return Raw(file, axes, shape, dtype, load, spacing=meta.spacing, unit=meta.unit, affine=meta.affine,
                channels=meta.channels, notes=tuple(notes))

@@ -217,4 +217,5 @@ def shaped_metadata(grid: Grid, axes: str, channels: list[str] | None) -> dict[s
 
 
 def _plain(grid: Grid) -> bool:
-    return grid == Grid.regular(grid.shape, grid.spacing, grid.unit)
+    """Whether OME's sizes say everything: no origin, no turn, and depth that is seen to be an axis."""
+    return grid == Grid.regular(grid.shape, grid.spacing, grid.unit) and (grid.ndim == 2 or grid.shape[0] > 1)
