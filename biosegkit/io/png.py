@@ -180,7 +180,8 @@ def write(item: Image | Labels, path: Path) -> None:
     array = _storable(item, path)
     import imagecodecs
 
-    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=6))
+    # a copy, as the encoder refuses the strides numpy calls contiguous where an axis has one element
+    data = bytes(imagecodecs.png_encode(array.copy(order="C"), level=6))
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 

@@ -57,7 +57,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     except (FileError, DataError):
         raise
     except (tifffile.TiffFileError, ValueError, RuntimeError, OSError, struct.error, IndexError, KeyError, TypeError,
-            ZeroDivisionError, AttributeError, OverflowError, EOFError) as error:
+            ZeroDivisionError, AttributeError, OverflowError, EOFError, AssertionError) as error:
         raise _damaged(path, str(error)) from error
     finally:
         logger.removeHandler(errors)
@@ -104,7 +104,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         with _opened(path) as again:
             array = np.asarray(again.series[index].asarray(maxworkers=1))
             array = _expanded(array, again.series[index].keyframe.colormap) if palette else array
-        return array.reshape(shape)
+            return array.reshape(shape)
 
     return Raw(file, axes, shape, dtype, load, spacing=meta.spacing, unit=meta.unit, affine=meta.affine,
                channels=meta.channels, notes=tuple(notes))

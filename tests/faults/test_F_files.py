@@ -250,3 +250,35 @@ def test_D5_unusual_names_are_fine(tmp_path, stem, ending):
     labels = Labels.from_values(STACK[0], Grid.regular(STACK[0].shape), "instance")
     write(labels, path, {"run": "x"})
     assert np.array_equal(read_labels(path, "instance").restored(), STACK[0])
+
+
+def _seeds():
+    import io
+
+    import PIL.Image
+
+    stack = STACK.astype(np.uint16)
+    out = {"a.nii": make.nifti(stack), "a.nii.gz": make.pack(make.nifti(stack)),
+           "ome.tif": make.tiff(stack, ome=True, metadata={"axes": "ZYX", "PhysicalSizeX": 1.5}, compression="zlib"),
+           "imagej.tif": make.tiff(stack, imagej=True, metadata={"axes": "ZYX"}),
+           "plain.tif": make.tiff(stack, metadata=None, compression="lzw"),
+           "tiled.tif": make.tiff(np.zeros((40, 40, 3), np.uint8), tile=(16, 16), photometric="rgb")}
+    for ending, name in (("png", "png"), ("jpg", "jpeg"), ("bmp", "bmp")):
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(STACK[0]).save(buffer, name)
+        out[f"a.{ending}"] = buffer.getvalue()
+    return out
+
+
+@pytest.mark.parametrize("name", _seeds())
+def test_F_any_damage_ends_in_data_or_in_our_error(tmp_path, name):
+    seed, rng = _seeds()[name], np.random.default_rng([31, len(name)])
+    for _ in range(40):
+        data = bytearray(seed)
+        for at in rng.integers(0, min(len(data), 500), rng.integers(1, 4)):
+            data[at] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
+        path = put(tmp_path, name, bytes(data))
+        try:
+            assert read(path, ReadOptions(memory_budget=1 << 28)).array.size > 0
+        except BiosegError as error:
+            assert str(path) in str(error)  # noqa: PT017
