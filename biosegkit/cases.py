@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
 from .description import Description
 from .errors import DataError, FileError
 from .image import Image, Labels, Task
@@ -72,8 +74,9 @@ class Dataset(Sequence[Case]):
 
         A table's columns ``spacing`` (``z;y;x``), ``pixel_size`` and ``unit`` speak for their row.
         """
-        options = self.about.read_options(**_row_geometry(case))
-        return read(case.images[0] if len(case.images) == 1 else list(case.images), options)
+        options = self.about.read_options(**{"channel_names": (), **_row_geometry(case)})
+        image = read(case.images[0] if len(case.images) == 1 else list(case.images), options)
+        return _named(image, self.about.channel_names)
 
     def load_labels(self, case: Case, task: Task) -> Labels:
         """The labels of a case, values renamed and ignored voxels marked as described.
@@ -167,6 +170,7 @@ def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None 
     about, cases, notes = _found(source, describe)
     cases = _kept(grouped(cases, about.group), where or {}, str(source))
     _refuse_equal_ids(cases, str(source))
+    _refuse_unsafe_ids(cases, str(source))
     return Dataset(tuple(cases), about, str(source), tuple(notes))
 
 
@@ -186,7 +190,9 @@ def _found(source: str | Path, describe: Description | None) -> tuple[Descriptio
                             remedy="write a CSV with columns image,label")
         return about, csv_cases(path), []
     if not (path / "imagesTr").is_dir():
-        return about, folder_cases(path), []
+        table = path / "cases.csv"
+        unread = [f"{table} is not used: name it to use its groups and splits"] * table.is_file()
+        return about, folder_cases(path), unread
     cases = nnunet_cases(path, about)
     stated = about.num_training
     odd = stated is not None and stated != len(cases)
@@ -222,6 +228,17 @@ def _refuse_equal_ids(cases: Sequence[Case], source: str) -> None:
                         remedy="add a column case with different ids, or remove the rows")
 
 
+def _refuse_unsafe_ids(cases: Sequence[Case], source: str) -> None:
+    """Ids become names of files in a run: none may lead out of it."""
+    unsafe = [c.id for c in cases
+              if not c.id or any(p in ("", ".", "..") for p in c.id.split("/")) or not c.id.isprintable()
+              or "\\" in c.id or ":" in c.id.split("/")[0][1:2]]
+    if unsafe:
+        raise DataError(f"ids that cannot be file names: {', '.join(map(repr, unsafe))}", file=source,
+                        expected="relative names without .., backslash or control characters",
+                        remedy="correct the column case, or rename the files")
+
+
 def _row_geometry(case: Case) -> dict[str, Any]:
     """Geometry a table gives for one row."""
     values: dict[str, Any] = {}
@@ -237,6 +254,17 @@ def _row_geometry(case: Case) -> dict[str, Any]:
     if text["unit"]:
         values["unit"] = text["unit"]
     return values
+
+
+def _named(image: Image, names: tuple[str, ...]) -> Image:
+    """The image with the described channel names; grey stored as RGB is three channels where three are named."""
+    if len(names) == 3 and image.array.shape[0] == 1 and any(n.startswith("RGB with three") for n in image.notes):
+        image = replace(image, array=np.repeat(np.asarray(image.array), 3, axis=0), channels=names)
+    if names and len(names) != image.array.shape[0]:
+        raise DataError(f"{image.array.shape[0]} channels", file=image.source or None,
+                        expected=f"{len(names)}, as channel_names says: {', '.join(names)}",
+                        remedy="correct channel_names in dataset.json, or convert the image")
+    return replace(image, channels=names) if names else image
 
 
 def _short(values: Sequence[str], limit: int = 20) -> str:

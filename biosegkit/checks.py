@@ -216,7 +216,8 @@ def _digest(image: Image) -> str:
 
 def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
     """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, and the readers' notes."""
-    found = [Problem("D1", "warning", "", dataset.source, note, "", "check for lost files") for note in dataset.notes]
+    found = [Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
+             for note in dataset.notes]
     if not facts:
         return found
     task = task or task_of(dataset, facts)[0]
@@ -245,9 +246,11 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
     if len(kinds) > 1:
         columns = sorted({c for case in dataset for c in case.attributes} - {"image", "label", "case"})
         choice = f" (--where, columns {', '.join(columns)})" if columns else ""
+        if any("colours" in kind for kind in kinds):
+            choice += "; three channel_names in dataset.json read grey RGB images as colours"
         found.append(Problem("D2", "error", "", dataset.source, f"{len(kinds)} kinds of images: " + _table(kinds),
                              "one number of dimensions and channels",
-                             f"select one kind{choice}, or convert the others"))
+                             f"select one kind or convert the others{choice}"))
     names: dict[str, list[str]] = {}
     for f in facts:
         names.setdefault(", ".join(f.channels), []).append(f.id)

@@ -23,7 +23,7 @@ from .fingerprint_schema import (
     Spread,
 )
 from .image import Image, Labels, Task
-from .object_shapes import ObjectSample, anisotropy_of, joined, sample_objects, spread_of
+from .object_shapes import ObjectSample, anisotropy_of, box_of, joined, sample_objects, spread_of
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread",
            "measure", "survey"]
@@ -150,11 +150,7 @@ def _nonzero_shape(image: Image) -> tuple[int, ...]:
     mask = np.zeros(image.grid.shape, dtype=bool)
     for channel in image.array:
         mask |= np.asarray(channel) != 0
-    sides = []
-    for axis in range(mask.ndim):
-        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        sides.append(int(line[-1] - line[0] + 1) if line.size else mask.shape[axis])
-    return tuple(sides)
+    return tuple(side.stop - side.start for side in box_of(mask))
 
 
 def _foreground(image: Image, labels: Labels, size: int, rng: np.random.Generator

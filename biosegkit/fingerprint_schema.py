@@ -157,8 +157,8 @@ class Fingerprint(_Frozen):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over everything measured."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 over everything measured, wherever the data lie."""
+        return hashlib.sha256(self.model_copy(update={"source": ""}).model_dump_json().encode()).hexdigest()
 
     def write(self, path: str | Path) -> None:
         """Write the fingerprint as JSON."""

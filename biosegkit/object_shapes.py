@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from .image import Labels
 
-__all__ = ["ObjectSample", "anisotropy_of", "joined", "sample_objects"]
+__all__ = ["ObjectSample", "anisotropy_of", "box_of", "joined", "sample_objects", "spread_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,6 +90,21 @@ def sample_objects(labels: Labels, voxels: npt.NDArray[np.int64], rng: np.random
         _diameter(count_px * spacing.prod(), spacing.size), _diameter(count_px, spacing.size),
         extent.reshape(-1, spacing.size), shape[:, 0], shape[:, 1], shape[:, 2],
     )
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest box that holds all that is true; the whole array if nothing is.
+
+    Examples
+    --------
+    >>> box_of(np.array([[False, True, True], [False, False, True]]))
+    (slice(0, 2, None), slice(1, 3, None))
+    """
+    sides = []
+    for axis in range(mask.ndim):
+        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        sides.append(slice(int(line[0]), int(line[-1]) + 1) if line.size else slice(0, mask.shape[axis]))
+    return tuple(sides)
 
 
 def joined(samples: Sequence[ObjectSample]) -> ObjectSample:

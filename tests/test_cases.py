@@ -308,6 +308,18 @@ def test_real_tables_load():
     assert len(scan(Path(root) / "dsb2018/cases.csv", where={"type": "fluo"})) == 432
 
 
+@pytest.mark.parametrize("name", ["../x", "/x", "a//b", "a/./b", "C:x", "a\\b", "a\tb"])
+def test_ids_that_lead_out_of_a_run_are_refused(tmp_path, name):
+    touch(tmp_path, "a.tif")
+    with pytest.raises(DataError, match="cannot be file names"):
+        scan(table(tmp_path, f'image,label,case\na.tif,a.tif,"{name}"\n'))
+
+
+def test_a_table_in_the_folder_that_is_not_used_is_told(tmp_path):
+    touch(tmp_path, "images/a.tif", "labels/a.tif", "cases.csv")
+    assert "cases.csv is not used" in scan(tmp_path).notes[0]
+
+
 def test_a_missing_table_is_a_file_error(tmp_path):
     with pytest.raises(FileError, match="no such file"):
         scan(tmp_path / "none.csv")

@@ -105,6 +105,7 @@ def test_the_same_anatomy_in_any_orientation_gives_the_same_numbers(tmp_path):
 def test_measuring_twice_gives_the_same_bytes_and_a_seed_another_sample(volumes):
     dataset = scan(volumes)
     assert measure(dataset).hash == measure(dataset).hash
+    assert measure(dataset).model_copy(update={"source": "elsewhere"}).hash == measure(dataset).hash
     assert measure(dataset).channels == measure(dataset.select([c.id for c in dataset][::-1])).channels
     assert measure(dataset, seed=1).channels != measure(dataset).channels
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biosegkit.cases import Case, scan, split_folds, split_notes
+from biosegkit.cases import Case, Description, scan, split_folds, split_notes
 from biosegkit.checks import diagnose, refuse
 from biosegkit.errors import DataError
 
@@ -110,6 +110,17 @@ def test_D2_mixed_channels_are_refused_with_a_table(tmp_path):
     assert [p.severity for p in found] == ["error"]
     assert "2 × [2D, 1 channel(s)] (a, b)" in found[0].found
     assert "1 × [2D, 3 channel(s), colours] (c)" in found[0].found
+
+
+def test_D2_grey_images_stored_as_colours_are_colours_where_three_channels_are_named(tmp_path):
+    grey = np.repeat(picture(7)[..., None], 3, axis=-1)
+    dataset(tmp_path, "ab", a=np.stack([picture(i) for i in range(3)], axis=-1), b=grey)
+    assert "D2" in [p.code for p in diagnose(scan(tmp_path))]
+    named = scan(tmp_path, describe=Description(channel_names=("red", "green", "blue")))
+    assert not [p for p in diagnose(named) if p.severity == "error"]
+    assert named.load_image(named[1]).array.tolist() == grey.transpose(2, 0, 1).tolist()
+    one = scan(tmp_path, describe=Description(channel_names=("grey",)))
+    assert ("D2", "a") in [(p.code, p.case) for p in diagnose(one)]
 
 
 def test_D2_mixed_dimensions_are_refused(tmp_path):
