@@ -164,7 +164,7 @@ def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) ->
 
 
 def _crc(array: npt.NDArray[Any]) -> str:
-    return f"{zlib.crc32(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))):08x}"
+    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data):08x}"
 
 
 def sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:
