@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +34,9 @@ from .errors import BiosegError, FileError, OptionError
 
 if TYPE_CHECKING:
     from .cases import Dataset
+    from .errors import Problem
+    from .fingerprint import Fingerprint
+    from .plan.schema import Plan
 
 __all__ = ["app", "main"]
 
@@ -77,6 +80,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             if values.get("verbose"):
                 out(stderr=True).print_exception()
             show_error(error)
+            if type(error).__name__ == "Stopped":  # its module loads torch
+                raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT)) from error
             raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
         except KeyboardInterrupt as error:
             out(stderr=True).print("stopped")
@@ -117,7 +122,9 @@ def plan(dataset: Source, data: Describing, planning: Planning, computing: Compu
     from ._console import describe_plan, out
 
     _refuse_existing(output, writing.overwrite)
-    made = _make_plan(_scan(dataset, data), planning, computing, Training(), time.monotonic())
+    found = _scan(dataset, data)
+    _, measured = _surveyed(found)
+    made = _make_plan(found, measured, planning, computing, Training(), time.monotonic())
     describe_plan(made)
     if output:
         made.write(output)
@@ -136,7 +143,9 @@ def train(context: typer.Context, dataset: Source,
     if not training.resume:
         _refuse_existing(output, writing.overwrite)
     found = _scan(dataset, data)
-    made = _plan_of(output, found, planning, computing, training, started)
+    stored = _stored_plan(output, planning, training)
+    problems, measured = _surveyed(found)
+    made = stored or _make_plan(found, measured, planning, computing, training, started)
     if common.verbose:
         describe_plan(made)
     from .train import fit
@@ -144,7 +153,7 @@ def train(context: typer.Context, dataset: Source,
     with TrainingProgress() as progress:
         fit(made, found, output, folds=training.fold_list(), steps=training.steps, init=training.origin,
             resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
-            progress=progress)
+            progress=progress, fingerprint=measured, problems=problems)
     _show_scores(output / "scores.json")
     out().print(f"model   {output}\nreport  {output / 'report.html'}")
 
@@ -273,10 +282,9 @@ def _scan(source: str, data: Describing) -> Dataset:
     return found
 
 
-def _make_plan(found: Dataset, planning: Planning, computing: Computing, training: Training, started: float) -> Any:
-    """Check, measure, decide; a data set with errors is refused with all of them in a table."""
+def _surveyed(found: Dataset) -> tuple[Sequence[Problem], Fingerprint]:
+    """Check and measure; a data set with errors is refused with all of them in a table."""
     from ._console import out, problem_table
-    from .configure import make_plan
     from .fingerprint import survey
 
     problems, measured = survey(found)
@@ -285,25 +293,32 @@ def _make_plan(found: Dataset, planning: Planning, computing: Computing, trainin
     if measured is None:
         out(stderr=True).print("[bold red]refused[/]: correct the errors above, or leave these cases out with --where")
         raise typer.Exit(1)
+    return problems, measured
+
+
+def _make_plan(found: Dataset, measured: Fingerprint, planning: Planning, computing: Computing, training: Training,
+               started: float) -> Plan:
+    """Decide."""
+    from .configure import make_plan
 
     folds = training.fold_list()
-    count = {} if folds is None else {"folds": 5 if folds == "all" else len(folds)}
-    return make_plan(measured, found, **planning.given(), **count, steps=training.steps, device=computing.device,
+    count = 1 if folds is None else 5 if folds == "all" else len(folds)
+    return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, device=computing.device,
                      elapsed=time.monotonic() - started)
 
 
-def _plan_of(output: Path, found: Dataset, planning: Planning, computing: Computing, training: Training,
-             started: float) -> Any:
-    """The plan to train: the run's own when it is resumed, the file given, or a new one."""
+def _stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:
+    """The plan to train if there is one already: the run's own when it is resumed, or the file given."""
     from .plan.schema import Plan
 
     stored = output / "plan.json"
-    path = stored if training.resume and stored.is_file() else training.plan
+    resumed = training.resume and stored.is_file()
+    path = stored if resumed else training.plan
     if path is None:
-        return _make_plan(found, planning, computing, training, started)
+        return None
     if planning.changed():
         options = ", ".join(f"--{name}" for name in planning.changed())
-        raise OptionError(f"{options} together with {'--resume' if path == stored else '--plan'}",
+        raise OptionError(f"{options} together with {'--resume' if resumed else '--plan'}",
                           expected="a plan, or options to make one", remedy=f"edit {path}, or leave the options out")
     return Plan.read(path)
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .description import Description
-from .errors import FileError, OptionError, PlanError
+from .errors import DataError, FileError, OptionError, PlanError
 from .plan.units import parse_duration, parse_memory
 
 __all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names",
@@ -41,7 +41,7 @@ class PlanOptions(_Frozen):
     loss: str | None = None
     config: Literal["2d", "3d_fullres", "3d_lowres"] | None = None
     seed: int = 0
-    folds: int | None = Field(default=None, ge=1)
+    folds: int | None = Field(default=None, ge=1, le=5)
     steps: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -253,8 +253,9 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: 
         If no data set is named.
     """
     from .cases import scan
+    from .checks import refuse
     from .configure import make_plan
-    from .fingerprint import measure
+    from .fingerprint import survey
     from .train import fit
 
     started = time.monotonic() if started is None else started
@@ -265,10 +266,15 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: 
     out = Path(todo.out or todo.name.replace(" ", "_"))
     dataset = scan(todo.data, where=todo.where, describe=todo.describe)
     tell({"stage": f"{todo.name}: {len(dataset)} cases"})
-    options = {k: v for k, v in todo.plan.model_dump().items() if k != "folds" or v is not None}
-    plan = make_plan(measure(dataset), dataset, **options, device=device, elapsed=time.monotonic() - started)
-    fit(plan, dataset, out, steps=todo.plan.steps, overwrite=overwrite, device=device, started=started,
-        progress=progress)
+    problems, measured = survey(dataset)
+    refuse(problems)
+    if measured is None:
+        raise DataError("no case to train on", file=todo.data, expected="labelled cases", remedy="correct where")
+    folds = todo.plan.folds
+    options = {k: v for k, v in todo.plan.model_dump().items() if k != "folds"} | {"folds": folds or 1}
+    plan = make_plan(measured, dataset, **options, device=device, elapsed=time.monotonic() - started)
+    fit(plan, dataset, out, folds=None if folds is None else range(folds), steps=todo.plan.steps, overwrite=overwrite,
+        device=device, started=started, progress=progress, fingerprint=measured, problems=problems)
     if todo.predict:
         tell({"stage": "predicting"})
         _predict(todo, todo.predict, out, device)
