@@ -40,6 +40,17 @@ def test_endings_that_cannot_be_written_are_a_usage_error(tmp_path, name):
         write(IMAGE, tmp_path / name)
 
 
+@pytest.mark.parametrize("ending", [".tif", ".nii.gz", ".png", ".ome.zarr"])
+def test_equal_labels_are_equal_bytes_under_any_name(tmp_path, ending):
+    found = Labels.from_values(np.eye(5, dtype=int), Grid.regular((5, 5), 0.5, "um"), "semantic")
+    stores = []
+    for name in ("one", "another"):
+        write(found, tmp_path / name / f"a{ending}")
+        files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
+        stores.append([(str(p.relative_to(tmp_path / name)), p.read_bytes()) for p in files])
+    assert stores[0] == stores[1]
+
+
 def test_every_format_has_a_reader(tmp_path):
     assert set(formats().values()) == {"zarr", "tiff", "nifti", "nifti.gz", "png", "jpeg", "bmp"}
 

@@ -85,7 +85,7 @@ def test_ome_zarr_reads_what_we_write(tmp_path, version):
     assert any(np.array_equal(np.asarray(n.data[0]), CELLS.restored()) for n in nodes[1:] if n.data)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Dimension y is too small")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Dimension . is too small")
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_we_read_what_ome_zarr_writes(tmp_path, version):
     from ome_zarr.format import FormatV04, FormatV05

@@ -204,7 +204,10 @@ def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] |
     if options.pixel_size is None:
         return None
     size = options.pixel_size
-    depth = raw.spacing.get("z") if options.unit in (None, raw.unit) else None
+    depth = raw.spacing.get("z")
+    if raw.affine is not None and len(raw.affine) == 4:
+        depth = float(np.linalg.norm(raw.affine[:3, 0]))
+    depth = depth if options.unit in (None, raw.unit) else None
     return tuple((depth or size) if a == "z" else size for a in letters)
 
 

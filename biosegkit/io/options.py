@@ -9,7 +9,7 @@ import psutil
 
 from biosegkit.errors import OptionError
 
-__all__ = ["UNITS", "ReadOptions", "micrometres"]
+__all__ = ["UNITS", "ReadOptions"]
 
 #: Names of length units as they occur in files → (our unit, factor into it).
 UNITS: dict[str, tuple[str, float]] = {
@@ -22,7 +22,6 @@ UNITS: dict[str, tuple[str, float]] = {
     "m": ("mm", 1000.0), "meter": ("mm", 1000.0), "metre": ("mm", 1000.0),
     "inch": ("mm", 25.4), "in": ("mm", 25.4), "å": ("nm", 0.1), "angstrom": ("nm", 0.1), "pm": ("nm", 1e-3),
 }
-_MICROMETRES = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
 _LETTERS = "tczyxs"
 
 
@@ -91,14 +90,3 @@ memory_budget=None, frame=None, series=None)
         if self.memory_budget is not None:
             return self.memory_budget
         return int(0.8 * psutil.virtual_memory().available)
-
-
-def micrometres(length: float, unit: str) -> float:
-    """A length in micrometres; NaN where the unit is not physical.
-
-    Examples
-    --------
-    >>> micrometres(2.0, "mm")
-    2000.0
-    """
-    return length * _MICROMETRES.get(unit, math.nan)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import struct
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,11 +219,15 @@ def write(item: Image | Labels, path: Path) -> None:
         single = array.shape[0] == 1
         axes = item.grid.axes.upper() if single else "C" + item.grid.axes.upper()
         array, names = (array[0] if single else array), list(item.channels)
+    array = np.ascontiguousarray(array)
     ome = not (array.dtype.kind in "iu" and array.dtype.itemsize == 8)
     metadata = ome_metadata(item.grid, axes, names) if ome else shaped_metadata(item.grid, axes, names)
+    if ome:  # named by content: tifffile would draw it from clock and network card, and equal labels differ in bytes
+        digest = hashlib.sha256(array.view(np.uint8).data if array.size else b"").hexdigest()
+        metadata["UUID"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, digest)}"
     with atomic_path(path) as temporary:
         tifffile.imwrite(
-            temporary, np.ascontiguousarray(array), ome=ome, photometric="minisblack", planarconfig=None,
+            temporary, array, ome=ome, photometric="minisblack", planarconfig=None,
             compression="zlib", compressionargs={"level": 6}, metadata=metadata, bigtiff=array.nbytes > 3_900_000_000,
             maxworkers=1,
         )
