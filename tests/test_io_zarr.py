@@ -93,12 +93,26 @@ def test_we_read_what_ome_zarr_writes(tmp_path, version):
 
     form = {"0.4": FormatV04, "0.5": FormatV05}[version]()
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=form.zarr_format)
-    steps = [[{"type": "scale", "scale": [1, 2, 0.5, 0.25]}, {"type": "translation", "translation": [0, 6, 5, 4]}]]
-    axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", "unit": "micrometer"} for a in "zyx")]
-    write_image(IMAGE.array, group, fmt=form, axes=axes, scaler=None, coordinate_transformations=steps)
+    scale = {"c": 1, "z": 2, "y": 0.5, "x": 0.25}
+    write_image(IMAGE.array, group, fmt=form, axes="czyx", scale_factors=[], scale=scale,
+                axes_units=dict.fromkeys("zyx", "micrometer"))
     image = read(tmp_path / "a.zarr")
     assert np.array_equal(image.array, IMAGE.array)
-    assert (image.grid.spacing, image.grid.unit, image.grid.origin) == ((2.0, 0.5, 0.25), "um", (4.0, 5.0, 6.0))
+    assert (image.grid.spacing, image.grid.unit) == ((2.0, 0.5, 0.25), "um")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_steps_of_dataset_and_multiscale_are_applied_in_turn(tmp_path, version):
+    steps = [{"type": "scale", "scale": [1, 2, 4]}, {"type": "translation", "translation": [3, 2, 1]}]
+    scales = [{"axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"],
+               "datasets": [{"path": "0", "coordinateTransformations": steps}],
+               "coordinateTransformations": [{"type": "scale", "scale": [10, 10, 10]}]}]
+    content = {"multiscales": scales}
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2 if version == "0.4" else 3,
+                            attributes=content if version == "0.4" else {"ome": {"version": "0.5", **content}})
+    group.create_array("0", data=IMAGE.array[0])
+    grid = read(tmp_path / "a.zarr").grid
+    assert (grid.spacing, grid.origin, grid.unit) == ((10.0, 20.0, 40.0), (10.0, 20.0, 30.0), "nm")
 
 
 def test_large_images_have_levels_that_line_up(tmp_path):
