@@ -42,13 +42,13 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     'whole'
     """
     target = Path(target)
-    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}"[-200:])
+    temporary = _beside(target, "partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
         raise FileError(
@@ -63,18 +63,17 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Like :func:`atomic_path` for a folder; an older folder is moved aside, replaced, then removed."""
     target = Path(target)
-    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}"[-200:])
-    old = target.with_name(f".{os.getpid()}.old.{target.name}"[-200:])
+    temporary, old = _beside(target, "partial"), _beside(target, "old")
     try:
         temporary.mkdir(parents=True)
         yield temporary
         if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
+            target.replace(old)
+        temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
         if old.exists() and not target.exists():
-            os.replace(old, target)
+            old.replace(target)
         raise FileError(
             f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
             remedy="free space or choose another output folder; an older one, if any, is unchanged",
@@ -82,6 +81,13 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    """A name of this process in the same folder, short enough for any target, with the target's ending."""
+    ending = "".join(target.suffixes[-2:])
+    digest = hashlib.sha256(target.name.encode(errors="surrogatepass")).hexdigest()[:12]
+    return target.with_name(f".{os.getpid()}.{kind}.{digest}{ending if len(ending) < 24 else ''}")
 
 
 def _sync_folder(folder: Path) -> None:
