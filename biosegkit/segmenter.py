@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -141,25 +142,29 @@ class Segmenter:
             For an unknown threshold.
         """
         used = checked_thresholds(self.method.tunables, {**self.thresholds, **(thresholds or {})})
+        return self._laddered(image, _Wish(used, tta, maps))
+
+    def maps(self, image: Image, *, tta: bool = False) -> dict[str, npt.NDArray[np.float32]]:
+        """Dense maps (C, *space) on the image's grid, not decoded."""
+        found = self._laddered(image, _Wish({}, tta, maps=True, labels=False)).maps
+        return dict(found or {})
+
+    def _laddered(self, image: Image, wish: _Wish) -> Prediction:
+        """Go down the ladder until memory suffices."""
         prepared = prepare(image, self.plan)
-        notes: tuple[str, ...] = prepared.notes
         rungs = ladder(self.plan, self.device, self.batch)
+        notes: tuple[str, ...] = prepared.notes
         for rung in rungs:
             if rung.note:
                 notes = (*notes, f"out of memory: {rung.note}")
             try:
-                return self._run(image, prepared, rung, _Wish(used, tta, maps, notes))
+                return replace(self._run(image, prepared, rung, wish), notes=notes)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             _release(self.device)
         raise DataError(f"not enough memory on {self.device}, even for one tile of {rungs[-1].patch}",
                         file=image.source or None, remedy="close other programs, or plan again with less --memory")
-
-    def maps(self, image: Image, *, tta: bool = False) -> dict[str, npt.NDArray[np.float32]]:
-        """Dense maps (C, *space) on the image's grid."""
-        found = self.predict(image, tta=tta, maps=True).maps
-        return dict(found or {})
 
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
                grid: Grid | None = None) -> Prediction:
@@ -197,10 +202,12 @@ class Segmenter:
             parts = _kept(parts, found, prepared, image.grid.shape)
         out = np.zeros(image.grid.shape, self._dtype)
         view = prepared.turn.apply(out)
-        table = self._decoded(parts, view, prepared.window, wish.thresholds)
+        if not wish.labels:
+            deque(parts, maxlen=0)
+        table = self._decoded(parts, view, prepared.window, wish.thresholds) if wish.labels else {}
         objects = turned_table(table, prepared.window, view.shape, prepared.turn)
         labels = self._labels(out, image.grid, image.source)
-        return Prediction(labels, objects, found if wish.maps else None, wish.notes)
+        return Prediction(labels, objects, found if wish.maps else None)
 
     def _slabs(self, image: Image, prepared: Prepared, rung: Rung, tta: bool, planes: int) -> Iterator[Slab]:
         """Blended maps on the turned and cropped image's grid."""
@@ -261,7 +268,7 @@ class _Wish:
     thresholds: Mapping[str, float]
     tta: bool
     maps: bool
-    notes: tuple[str, ...]
+    labels: bool = True
 
 
 def _kept(parts: Iterator[tuple[ArrayDict, Block]], found: dict[str, npt.NDArray[np.float32]], prepared: Prepared,
