@@ -148,20 +148,9 @@ class Labels:
             bad = values[values < 0]
             raise DataError(f"negative label values {bad[:5].tolist()}", file=source or None,
                             expected="0 for background and positive values", remedy=f"--map {bad[0]}=0")
-        return cls._canonical(values, flat, whole.shape, grid, task, ignore, ignore_value, source, notes)
-
-    @classmethod
-    def _canonical(cls, values: Array, flat: Array, shape: tuple[int, ...], grid: Grid, task: Task,  # noqa: PLR0913
-                   ignore: Array | None, ignore_value: int | None, source: str, notes: tuple[str, ...]) -> Labels:
-        """Put background first (also where the array has none, as then its background voxels are the ignored ones)."""
-        if values.size == 0 or values[0] != 0:
-            background = np.zeros(1, np.int64)
-            ignored = 0 if ignore is None else ignore.reshape(flat.shape)
-            flat = np.where(ignored, 0, flat + 1) if ignore is not None else flat + 1
-            values = np.concatenate([background, values])
-        dtype = smallest_unsigned(values.size - 1)
-        return cls(flat.astype(dtype).reshape(shape), grid, values.astype(np.int64), task, ignore, ignore_value,
-                   source, notes)
+        values, flat = _background_first(values, flat, ignore)
+        return cls(flat.astype(smallest_unsigned(values.size - 1)).reshape(whole.shape), grid, values.astype(np.int64),
+                   task, ignore, ignore_value, source, notes)
 
     @property
     def count(self) -> int:
@@ -199,6 +188,14 @@ class Labels:
         """Axes exchanged and reversed, world positions kept."""
         ignore = None if self.ignore is None else turn.apply(self.ignore)
         return replace(self, array=turn.apply(self.array), grid=self.grid.turned(turn), ignore=ignore)
+
+
+def _background_first(values: Array, flat: Array, ignore: Array | None) -> tuple[Array, Array]:
+    """Put background first (also where the array has none, as then its background voxels are the ignored ones)."""
+    if values.size and values[0] == 0:
+        return values, flat
+    shifted = flat + 1 if ignore is None else np.where(ignore.reshape(flat.shape), 0, flat + 1)
+    return np.concatenate([np.zeros(1, np.int64), values]), shifted
 
 
 def _integers(array: Array, source: str) -> Array:
