@@ -89,4 +89,5 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: severity, code, then the sentence."""
-        return f"{self.severity} {self.code} {_sentence(self.file or self.case, self.found, self.expected, self.remedy)}"
+        sentence = _sentence(self.file or self.case, self.found, self.expected, self.remedy)
+        return f"{self.severity} {self.code} {sentence}"

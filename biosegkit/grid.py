@@ -48,7 +48,7 @@ class Turn:
         return Turn(perm, tuple(sorted(self.perm[f] for f in self.flips)))
 
     def then(self, other: Turn) -> Turn:
-        """This turn, followed by another."""
+        """One turn, followed by another."""
         perm = tuple(self.perm[p] for p in other.perm)
         mine = {axis for axis, p in enumerate(other.perm) if p in self.flips}
         return Turn(perm, tuple(sorted(mine ^ set(other.flips))))
@@ -168,7 +168,8 @@ class Grid:
         cosines = np.abs(self.direction)
         pairs: dict[int, int] = {}
         # The largest cosine decides first; rounding makes exact ties independent of noise in the last digit.
-        order = sorted(product(range(self.ndim), repeat=2), key=lambda wa: (-round(float(cosines[wa]), 9), wa[0], -wa[1]))
+        order = sorted(product(range(self.ndim), repeat=2),
+                       key=lambda wa: (-round(float(cosines[wa]), 9), wa[0], -wa[1]))
         for world, axis in order:
             if axis not in pairs and world not in pairs.values():
                 pairs[axis] = world

@@ -62,7 +62,7 @@ def make_network(plan: Plan, method: Method, device: torch.device) -> nn.Module:
     return network.to(device)
 
 
-def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequence[Sample], folder: Path,  # noqa: PLR0913
+def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequence[Sample], folder: Path,
           *, device: torch.device, deadline: float | None = None, start_weights: Mapping[str, Tensor] | None = None,
           progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
     """Train one network and return its weights (their average where the plan has one).

@@ -108,7 +108,7 @@ def make_batch(samples: Sequence[Sample], plan: Plan, method: Method, step: int,
     )
 
 
-def _patch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, index: int,  # noqa: PLR0913
+def _patch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, index: int,
            augment: bool) -> tuple[Array, dict[str, Array], dict[str, Array], str]:
     """Image, targets, weights and case of one patch."""
     c, t = plan.configuration, plan.training

@@ -1,0 +1,1 @@
+"""biosegkit in napari: a view over the package, without algorithms of its own."""

@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
         return y
 
 
-def stack(block: type[nn.Module], count: int, ndim: int, inputs: int, outputs: int,  # noqa: PLR0913
+def stack(block: type[nn.Module], count: int, ndim: int, inputs: int, outputs: int,
           kernel: tuple[int, ...], stride: tuple[int, ...] | int = 1, kind: str = "instance") -> nn.Sequential:
     """``count`` blocks, the first with the stride."""
     layers = [block(ndim, inputs if i == 0 else outputs, outputs, kernel, stride if i == 0 else 1, kind)

@@ -1,0 +1,1 @@
+"""The plan: pure rules, plain data in and plain data out."""

@@ -97,7 +97,7 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
         name=name, preset=wishes.preset, seed=wishes.seed, fingerprint=fingerprint.hash, labels=labels,
         preprocessing=preprocessing, configuration=configuration,
         alternatives={k: v for k, v in found.items() if k != chosen}, method=method, method_options=options,
-        training=training, decisions=tuple([*decisions, *more]),
+        training=training, decisions=(*decisions, *more),
     )
 
 
@@ -210,8 +210,9 @@ def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
     for norm, c in zip(found, fingerprint.channels, strict=True):
         scheme, reason = norm.scheme, norm.reason
         if not nnunet and microscopy and labels.task == "instance" and scheme == "zscore":
-            scheme, reason = "percentile", ("percentiles 1 and 99.8 of each image to 0 and 1: the share of bright objects "
-                                            "varies between micrographs and would shift mean and deviation")
+            scheme = "percentile"
+            reason = ("percentiles 1 and 99.8 of each image to 0 and 1: the share of bright objects varies between "
+                      "micrographs and would shift mean and deviation")
         channels.append(Channel(name=c.name, scheme=scheme, mean=c.mean, std=c.std, low=c.low, high=c.high))  # type: ignore[arg-type]
         decisions.append(Decision(name=f"normalisation of {c.name}", value=scheme, reason=reason))
     crop = nnunet or not microscopy
