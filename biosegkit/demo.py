@@ -63,7 +63,7 @@ def run_demo(folder: str | Path = "biosegkit-demo", *, device: str = "auto", ove
     Parameters
     ----------
     folder : str or Path
-        Gets ``nuclei/`` and ``phantom/``, each with ``data/``, ``run/``, ``labels/``, ``test-scores.json`` and
+        Gets ``data/``, ``nuclei/`` and ``phantom/``; the last two have ``run/``, ``labels/``, ``test-scores.json`` and
         ``picture.png``.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -97,7 +97,7 @@ def run_demo(folder: str | Path = "biosegkit-demo", *, device: str = "auto", ove
         if progress:
             progress({"stage": f"{title}: writing the data"})
         home = folder / name
-        table = write(home / "data")
+        table = write(folder / "data" / name)
         plan = _trained(table, home / "run", method, (budget, steps, device, started), progress)
         made.append(_tested(home, title, table, plan, device, started))
     return made
@@ -111,7 +111,7 @@ def _cleared(folder: Path, overwrite: bool) -> None:
         raise FileError("an output that exists", file=folder, expected="a new name",
                         remedy="choose another name, or replace it with --overwrite")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if not inside <= {"nuclei", "phantom"}:
+    if not inside <= {"data", "nuclei", "phantom"}:
         raise FileError(f"something else than a demo ({', '.join(sorted(inside)[:5])})", file=folder,
                         expected="the folder of an earlier demo", remedy="choose another name")
     shutil.rmtree(folder)
@@ -162,7 +162,7 @@ def _drawn(home: Path, plan: Plan, index: int) -> Overlay:
     """Truth and prediction on one test image."""
     from .io import read_labels
 
-    test = scan(home / "data" / "cases.csv", where={"split": "test"})
+    test = scan(home.parent / "data" / home.name / "cases.csv", where={"split": "test"})
     image, truth = test.load(test[index], plan.labels.task)
     output = next(path for path in sorted((home / "labels").iterdir())
                   if path.name.startswith(f"{test[index].id}.") and not path.name.endswith((".json", ".csv")))

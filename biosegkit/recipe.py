@@ -129,9 +129,18 @@ class Recipe(_Frozen):
                             remedy="correct the recipe") from error
 
     def changed(self, *, data: str | None = None, out: str | None = None, budget: str | None = None) -> Recipe:
-        """The recipe with what the command line says in place of its own."""
+        """The recipe with what the command line says in place of its own.
+
+        Raises
+        ------
+        OptionError
+            If the budget is no duration.
+        """
         new = {k: v for k, v in (("data", data), ("out", out)) if v is not None}
-        plan = self.plan if budget is None else PlanOptions(**{**self.plan.model_dump(), "budget": budget})
+        plan = self.plan
+        if budget is not None:
+            parse_duration(budget)
+            plan = plan.model_copy(update={"budget": budget})
         return self.model_copy(update={**new, "plan": plan})
 
 

@@ -200,5 +200,6 @@ def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
 
 def _provenance(plan: Plan | None, run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was made from: everything in ``run.json`` but the problems, and the plan's hash."""
-    rows = _flat({k: v for k, v in run.items() if k != "problems"})
+    known = {"problems", "plan", "schema_version"}
+    rows = _flat({k: v for k, v in run.items() if k not in known})
     return rows if plan is None else [("plan", plan.hash), ("seed", str(plan.seed)), *rows]

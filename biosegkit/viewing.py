@@ -58,9 +58,10 @@ def show(image: str | Path, labels: str | Path | None = None, options: ReadOptio
     OptionError
         If napari is not installed.
     """
+    found = layers(image, labels, options)
     napari = optional("napari")
     viewer = napari.Viewer(title=f"biosegkit: {Path(image).name}")
-    for data, settings, kind in layers(image, labels, options):
+    for data, settings, kind in found:
         getattr(viewer, f"add_{kind}")(data, **settings)
     if len(viewer.layers) and viewer.layers[0].ndim == 3:
         viewer.dims.set_point(0, viewer.dims.range[0].stop / 2)

@@ -1,0 +1,289 @@
+"""The command line: instant help, exit codes, messages, and that every option reaches the function it is for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import biosegkit_samples
+import pytest
+from typer.testing import CliRunner
+
+import biosegkit
+from biosegkit._console import TrainingProgress, show_error
+from biosegkit._options import Planning, pairs
+from biosegkit.cli import app
+from biosegkit.errors import DataError, OptionError
+
+PHANTOM = str(Path(biosegkit_samples.__file__).parent / "phantom")
+VERBS = ("doctor", "plan", "train", "predict", "evaluate", "run", "models", "view", "demo")
+HEAVY = ("torch", "numba", "monai", "napari", "numpy", "nibabel", "matplotlib", "scipy")
+
+
+def call(*words, **more):
+    return CliRunner().invoke(app, [str(word) for word in words], **more)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_help_and_import_load_nothing_heavy():
+    script = f"""
+import sys
+from typer.testing import CliRunner
+import biosegkit
+after_import = sorted(m for m in {HEAVY} if m in sys.modules)
+from biosegkit.cli import app
+for verb in (None, *{VERBS}):
+    result = CliRunner().invoke(app, [*([verb] if verb else []), "--help"])
+    assert result.exit_code == 0, (verb, result.output)
+print(after_import, sorted(m for m in {HEAVY} if m in sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "[] []", found.stdout + found.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processor time of children")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_takes_less_than_half_a_second(tmp_path, words):
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    spent = []
+    for _ in range(4):  # the first compiles
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", "from biosegkit.cli import main; main()", *words], env=environment,
+                       capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent[1:]) < 0.5, spent  # processor time, so that a busy machine does not matter
+
+
+def test_the_public_names_exist_and_functions_win_over_modules_of_their_name():
+    import biosegkit.evaluate
+    import biosegkit.predict
+
+    for name in biosegkit.__all__:
+        assert getattr(biosegkit, name) is not None
+    assert callable(biosegkit.predict)
+    assert callable(biosegkit.evaluate)
+    assert set(biosegkit.__all__) <= set(dir(biosegkit))
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = biosegkit.fitt
+
+
+def test_version():
+    assert call("--version").output.strip() == f"biosegkit {biosegkit.__version__}"
+
+
+@pytest.mark.parametrize("words", [["train"], ["train", PHANTOM], ["nonsense"], ["plan", PHANTOM, "--steps", "x"],
+                                   ["predict", "model"], ["doctor", PHANTOM, "--nonsense"]])
+def test_usage_errors_are_exit_code_2(words):
+    assert call(*words).exit_code == 2
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["doctor", PHANTOM, "--where", "split"], "column=value"),
+    (["doctor", PHANTOM, "--map", "a=b"], "whole numbers"),
+    (["plan", PHANTOM, "--budget", "soon"], "15m"),
+    (["train", PHANTOM, "-o", "new", "--folds", "x"], "0,1"),
+    (["run", "mri_3d_unet", "--budget", "soon", "--data", PHANTOM], "15m"),
+    (["run", "mri_3d_unet"], "--data"),
+])
+def test_wrong_options_are_exit_code_2_with_a_remedy(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert message in plain(result.output)
+    assert "Traceback" not in result.output
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["doctor", "nowhere"], ["train", "nowhere", "-o", "new"], ["run", "nowhere.yaml"],
+                                   ["evaluate", "nowhere", PHANTOM], ["view", "nowhere.tif"],
+                                   ["predict", "nowhere", "a.tif", "-o", "new"]])
+def test_refusals_are_exit_code_1_and_name_the_file(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*words)
+    assert result.exit_code == 1, result.output
+    assert re.search(r"file\s+\S*nowhere", plain(result.output)), result.output
+    assert "Traceback" not in result.output
+
+
+def test_verbose_shows_where_an_error_comes_from():
+    result = call("doctor", "nowhere", "--verbose")
+    assert result.exit_code == 1
+    assert "Traceback" in result.output
+    assert "found" in result.output
+
+
+def test_errors_are_told_field_by_field(capsys):
+    show_error(DataError("shape [3]", file="a[1].tif", expected="shape [4]", remedy="export it"))
+    assert [line.split(maxsplit=1) for line in plain(capsys.readouterr().err).splitlines()] == [
+        ["error"], ["file", "a[1].tif"], ["found", "shape [3]"], ["expected", "shape [4]"], ["remedy", "export it"]]
+
+
+def test_doctor_tells_what_was_measured():
+    result = call("doctor", PHANTOM)
+    assert result.exit_code == 0
+    for text in ("36 × 40 × 32 voxels", "1 × 1 × 1 mm", "nucleus", "2 cases", "0 errors"):
+        assert text in plain(result.output)
+
+
+def test_doctor_lists_all_errors_and_train_refuses_them(tmp_path):
+    import numpy as np
+    import tifffile
+
+    for kind, shape in (("images", (8, 8)), ("labels", (8, 9))):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for name in ("a", "b"):
+            tifffile.imwrite(tmp_path / "set" / kind / f"{name}.tif", np.zeros(shape, np.uint8))
+    for words in (["doctor", tmp_path / "set"], ["train", tmp_path / "set", "-o", tmp_path / "run"]):
+        result = call(*words)
+        assert result.exit_code == 1
+        assert plain(result.output).count("G1") == 2, result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "x").touch()
+    for words, output in ((["train", "nowhere"], "run"), (["demo"], "run"), (["plan", "nowhere"], "run/x"),
+                          (["evaluate", "a", "b"], "run/x")):
+        result = call(*words, "-o", tmp_path / output)
+        assert result.exit_code == 1
+        assert "--overwrite" in result.output
+
+
+def test_demo_removes_only_a_demo(tmp_path):
+    (tmp_path / "thesis.doc").touch()
+    result = call("demo", "-o", tmp_path, "--overwrite")
+    assert result.exit_code == 1
+    assert "thesis.doc" in result.output
+    assert (tmp_path / "thesis.doc").exists()
+
+
+def test_options_reach_the_functions(monkeypatch, tmp_path):
+    """What the user wrote is what scan, make_plan and fit are given."""
+    seen = {}
+
+    class Plan:
+        decisions = ()
+
+    def scan(source, **options):
+        seen["scan"] = (source, options)
+        return original(source, where=None)
+
+    from biosegkit import cases, configure, train
+
+    original = cases.scan
+    monkeypatch.setattr(cases, "scan", scan)
+    monkeypatch.setattr(configure, "make_plan", lambda *a, **k: seen.update(plan=k) or Plan())
+    monkeypatch.setattr(train, "fit", lambda *a, **k: seen.update(fit=k, out=a[2]))
+    result = call("train", PHANTOM, "-o", tmp_path / "run", "--where", "split=train", "--where", "split=val", "--map",
+                  "255=1", "--spacing", "2,1,1", "--unit", "mm", "--task", "semantic", "--group", "p(.)", "--budget",
+                  "5m", "--memory", "2GB", "--network", "n", "--method", "m", "--loss", "l", "--config", "2d", "--seed",
+                  "7", "--folds", "1,0", "--steps", "9", "--from", "old", "--device", "cpu", "--overwrite")
+    assert result.exit_code == 0, result.output
+    source, options = seen["scan"]
+    assert source == PHANTOM
+    assert options["where"] == {"split": ["train", "val"]}
+    about = options["describe"]
+    assert (about.mapping, about.spacing, about.unit, about.task, about.group) == ({255: 1}, (2.0, 1.0, 1.0), "mm",
+                                                                                   "semantic", "p(.)")
+    assert about.model_fields_set == {"mapping", "spacing", "unit", "task", "group"}
+    plan = {k: v for k, v in seen["plan"].items() if k != "elapsed"}
+    assert plan == {"budget": "5m", "memory": "2GB", "network": "n", "method": "m", "loss": "l", "preset": "default",
+                    "config": "2d", "seed": 7, "folds": 2, "steps": 9, "device": "cpu"}
+    assert (seen["fit"]["folds"], seen["fit"]["steps"], str(seen["fit"]["init"])) == ([0, 1], 9, "old")
+    assert seen["fit"]["overwrite"] is True
+    assert seen["fit"]["resume"] is False
+    assert seen["out"] == tmp_path / "run"
+
+
+def test_plan_options_beside_a_plan_are_refused(tmp_path):
+    result = call("train", PHANTOM, "-o", tmp_path / "run", "--plan", tmp_path / "p.json", "--seed", "3")
+    assert result.exit_code == 2
+    assert "--seed together with --plan" in plain(result.output)
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (OptionError, 2), (DataError, 1)])
+def test_exit_codes(monkeypatch, raised, code):
+    def fail(*_, **__):
+        raise raised("x")
+
+    monkeypatch.setattr("biosegkit.cases.scan", fail)
+    assert call("doctor", PHANTOM).exit_code == code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signals_end_with_their_code_and_finally_blocks_run(name, code, tmp_path):
+    script = f"""
+import os, signal, sys, time
+from pathlib import Path
+import biosegkit.cases
+from biosegkit.cli import main
+
+def slow(*a, **k):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(30)
+    finally:
+        Path({str(tmp_path / "cleaned")!r}).touch()
+
+biosegkit.cases.scan = slow
+sys.argv = ["biosegkit", "doctor", "x"]
+main()
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == code
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_pairs():
+    assert pairs(None, "--where", "") == []
+    assert pairs(["a=", " b = c=d "], "--where", "") == [("a", ""), ("b", "c=d")]
+    for wrong in ("a", "=b", ""):
+        with pytest.raises(OptionError):
+            pairs([wrong], "--where", "column=value")
+
+
+def test_changed_plan_options_are_found():
+    assert Planning().changed() == []
+    assert Planning(seed=0, budget="5m", preset="nnunet").changed() == ["budget", "preset"]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("biosegkit._console.time.monotonic", lambda: now[0])
+    with TrainingProgress() as progress:
+        progress({"stage": "fold 0: training [x]"})
+        for step, now[0] in ((10, 100.0), (20, 103.0), (30, 111.0), (40, 112.0)):
+            progress({"step": step, "total": 40, "loss": 0.5, "dice": 0.8, "left": 65.0, "skipped": 0})
+        progress({"step": 40, "total": 40, "validation": {"dice": 0.9}, "dice": float("nan")})
+    lines = plain(capsys.readouterr().err).splitlines()
+    assert lines[0] == "fold 0: training [x]"
+    assert [line[:10] for line in lines[1:]] == ["step 10/40", "step 30/40", "step 40/40", "step 40/40"]
+    assert "loss 0.500  Dice 0.800  1m5s left" in lines[1]
+    assert "Dice" not in lines[-1]
+
+
+def test_models_lists_runs_bundles_and_recipes(tmp_path, monkeypatch):
+    import zipfile
+
+    monkeypatch.chdir(tmp_path)
+    bundle = tmp_path / "deep" / "run" / "bundle"
+    bundle.mkdir(parents=True)
+    (bundle / "bundle.json").write_text(json.dumps({"schema_version": 1, "scores": {"dice": 0.875}}))
+    (bundle / "plan.json").write_text(json.dumps({"method": "semantic", "labels": {"task": "semantic"}}))
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("bundle.json", json.dumps({"scores": None}))
+    (tmp_path / "other.zip").write_bytes(b"no zip")
+    lines = plain(call("models").output).splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "deep/run", "packed.zip", "recipes"]
+    assert "dice 0.875" in lines[1]

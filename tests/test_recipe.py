@@ -1,0 +1,122 @@
+"""Recipes: what is refused and how the right key is named, paths, and that the flow gets what the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import biosegkit.recipe as module
+from biosegkit.errors import FileError, OptionError, PlanError
+from biosegkit.recipe import Recipe, chosen_images, load_recipe, recipe_names, run_recipe
+
+
+def write(folder, text):
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_recipes_that_come_along_are_valid_and_fit_the_real_tables():
+    assert set(recipe_names()) >= {"mri_3d_unet", "em_membranes_2d", "nuclei_2d_distance"}
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.data is None  # named on the command line
+        assert recipe.predict is not None
+
+
+@pytest.mark.parametrize(("text", "hint"), [
+    ("name: a\nwher: {}", "did you mean 'where'"),
+    ("name: a\nbudget: 5m", "did you mean 'plan.budget'"),
+    ("name: a\nplan: {buget: 5m}", "did you mean 'budget'"),
+    ("name: a\ndescribe: {maap: {255: 1}}", "did you mean 'map'"),
+    ("name: a\nplan: {xyzzy: 1}", "known: budget, config"),
+    ("name: a\nplan: {budget: soon}", "15m"),
+    ("name: a\nplan: {memory: much}", "8GB"),
+    ("name: a\nplan: {config: 4d}", "3d_fullres"),
+    ("name: a\nplan: {folds: 9}", "less than or equal to 5"),
+    ("name: ../../etc", "name"),
+    ("description: no name", "name: Field required"),
+    ("- a list", "a list"),
+    ("name: a\nname: b", "'name' twice, again in line 2"),
+    ("name: a\nplan:\n  seed: 1\n  budget: 5m\n  seed: 2", "'seed' twice, again in line 5"),
+    ("name: [a", "line 1"),
+])
+def test_wrong_recipes_are_refused_with_the_remedy(tmp_path, text, hint):
+    with pytest.raises(PlanError) as caught:
+        load_recipe(write(tmp_path, text))
+    assert hint in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [
+    "name: !!python/object/apply:os.system ['touch owned']",
+    "!!python/object/new:subprocess.Popen [[touch, owned]]",
+    "name: !!python/name:os.system",
+])
+def test_S7_yaml_makes_no_objects(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PlanError):
+        load_recipe(write(tmp_path, text))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_S7_a_bomb_of_aliases_is_refused(tmp_path):
+    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    with pytest.raises(PlanError, match="alias"):
+        load_recipe(write(tmp_path, "\n".join(lines)))
+
+
+def test_S7_a_huge_recipe_is_refused_before_it_is_read(tmp_path):
+    with pytest.raises(FileError, match="at most"):
+        load_recipe(write(tmp_path, "name: a\ndescription: " + "x" * (1 << 20)))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="did you mean mri_3d_unet"):
+        load_recipe("mri3d_unet")
+
+
+def test_relative_paths_count_from_the_recipe(tmp_path):
+    text = "name: a\ndata: set/cases.csv\nout: run\npredict: {inputs: [new, /abs/x.tif]}\nevaluate: {truth: truth}"
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.data == str(tmp_path / "set/cases.csv")
+    assert recipe.out == "run"
+    assert recipe.predict.inputs == (str(tmp_path / "new"), str(Path("/abs/x.tif")))
+    assert recipe.evaluate.truth == str(tmp_path / "truth")
+    globs = load_recipe(write(tmp_path, 'name: a\ndata: "i/*.tif::l/*.tif"'))
+    assert globs.data == f"{tmp_path / 'i/*.tif'}::{tmp_path / 'l/*.tif'}"
+
+
+def test_the_command_line_wins_and_is_checked():
+    recipe = Recipe.from_data({"name": "a", "data": "x", "plan": {"budget": "5m", "seed": 3}})
+    changed = recipe.changed(data="y", budget="9m")
+    assert (changed.data, changed.plan.budget, changed.plan.seed) == ("y", "9m", 3)
+    assert (recipe.data, recipe.plan.budget) == ("x", "5m")
+    with pytest.raises(OptionError, match="15m"):
+        recipe.changed(budget="soon")
+
+
+def test_without_data_nothing_is_done():
+    with pytest.raises(OptionError, match="--data"):
+        run_recipe(Recipe(name="a"))
+
+
+def test_rows_of_a_table_are_chosen_and_split_channels_refused(tmp_path):
+    for name in ("a", "b", "a2"):
+        (tmp_path / f"{name}.tif").touch()
+    table = tmp_path / "cases.csv"
+    table.write_text("image,split\na.tif,train\nb.tif,test\n")
+    assert chosen_images(str(table), {"split": "test"}) == (str(tmp_path / "b.tif"),)
+    table.write_text("image,split\na.tif;a2.tif,test\n")
+    with pytest.raises(OptionError, match="one file per image"):
+        chosen_images(str(table), {"split": "test"})
+
+
+def test_only_the_safe_loader_is_named():
+    """The source uses no other entry into yaml than the safe ones."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    assert "yaml.load(" not in source
+    assert "Loader=yaml.SafeLoader" in source
