@@ -221,6 +221,7 @@ def test_description_regions_and_options_override():
                                    "regions_class_order": [1, 2], "spacing": "2, 0.5,0.5", "map": {"255": 1}})
     assert about.regions == (("whole", (1, 2)), ("core", (2,)))
     assert about.known_values == {0, 1, 2}
+    assert Description(labels={"a": 1}).classes == (("background", 0), ("a", 1))
     assert about.spacing == (2, 0.5, 0.5)
     changed = about.merged(Description(unit="um"))
     assert (changed.unit, changed.mapping, changed.spacing) == ("um", {255: 1}, (2, 0.5, 0.5))
@@ -256,6 +257,11 @@ def test_folds_partition_the_cases_and_never_cut_a_group(sizes, folds, seed):
     loads = [len(v) for _, v in found]
     assert max(loads) - min(loads) <= max(sizes)
     assert found == split_folds(cases[::-1], folds, seed)
+
+
+def test_large_groups_do_not_unbalance_the_folds():
+    assert [len(v) for _, v in split_folds(cases_of([4, 1, 1, 1, 1]), 2, 0)] == [4, 4]
+    assert sorted(len(v) for _, v in split_folds(cases_of([5, 3, 2, 2, 1, 1, 1]), 3, 0)) == [5, 5, 5]
 
 
 def test_folds_of_single_cases_are_as_even_as_can_be():

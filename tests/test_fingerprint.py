@@ -234,6 +234,25 @@ def test_a_ring_fills_less_than_a_disc():
         assert found.fill[0] == pytest.approx(expected, abs=0.02)
 
 
+def test_a_ball_fills_its_ellipsoid_whatever_the_spacing():
+    zz, yy, xx = np.mgrid[:21, :41, :41]
+    array = (((zz - 10) * 2.0) ** 2 + (yy - 20) ** 2 + (xx - 20) ** 2 <= 18**2).astype(np.uint8)
+    labels = Labels.from_values(array, Grid.regular(array.shape, (1.0, 0.5, 0.5)), "instance")
+    found = sample_objects(labels, np.bincount(array.ravel()), np.random.default_rng(0), sizes=9, shapes=9)
+    assert found.fill[0] == pytest.approx(1, abs=0.02)
+    assert found.elongation[0] == pytest.approx(1, abs=0.03)
+    assert found.diameter[0] == pytest.approx(18, rel=0.02)
+
+
+def test_large_objects_are_measured_on_fewer_voxels_in_the_same_units():
+    array = np.zeros((640, 640), np.uint8)
+    array[20:620, 20:620] = 1
+    labels = Labels.from_values(array, Grid.regular(array.shape), "instance")
+    found = sample_objects(labels, np.bincount(array.ravel()), np.random.default_rng(0), sizes=9, shapes=9)
+    assert found.radius[0] == pytest.approx(300, abs=4)
+    assert found.fill[0] == pytest.approx(12 / (4 * np.pi), rel=0.01)
+
+
 def test_one_voxel_objects_and_flat_stacks_have_finite_shapes():
     for shape in ((5, 6), (1, 5, 6), (1, 1, 6)):
         array = np.zeros(shape, np.uint8)
@@ -286,6 +305,9 @@ def presence(*sets: set[int]) -> list[int]:
     (ids(40), [1] * 40, "instance"),  # one case, many ids
     (ids(3), [1] * 3, "semantic"),  # one case, few ids
     (ids(0, 0), [], "semantic"),
+    (ids(10, 30, 20, broken=1), [2] * 30, "instance"),  # 3 of 60 ids cut: slips
+    (ids(10, 30, 20, broken=4), [2] * 30, "semantic"),  # 12 of 60
+    ([IdCounts(n, 2 * n + n // 3, 0, 0, 0) for n in (9, 12, 15)], [3] * 9 + [1] * 9, "semantic"),  # sparse, recurring
 ])
 def test_task_choice(counts, per_value, task):
     found, reason = choose_task(counts, per_value)
