@@ -30,8 +30,8 @@ from .tiling import Forward, Slab, blend, is_out_of_memory
 
 __all__ = ["Rung", "Segmenter", "ladder", "method_of"]
 
-#: Voxels decoded together; changes memory only.
-_BLOCK = 2**22
+#: Voxels decoded together per task; changes memory only. Objects have tables per block, classes nothing.
+_BLOCK = {"semantic": 2**20, "instance": 2**22}
 
 
 def method_of(plan: Plan) -> Method:
@@ -194,7 +194,7 @@ class Segmenter:
     def _run(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish) -> Prediction:
         """One attempt on one rung of the ladder."""
         shape = tuple(w.stop - w.start for w in prepared.window)
-        planes = max(1, _BLOCK // math.prod(shape[1:]))
+        planes = max(1, _BLOCK[self.plan.labels.task] // math.prod(shape[1:]))
         slabs = self._slabs(image, prepared, rung, wish.tta, planes)
         found: dict[str, npt.NDArray[np.float32]] = {}
         parts = blocks(slabs, shape, planes)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from stub_models import Bands, Context, Discs, fresh_weights, segmenter, stub_plan
 
+import biosegkit.segmenter
 from biosegkit.bundle import load, write_bundle
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid, Turn
@@ -196,7 +197,7 @@ def test_X3_blocks_of_decoding_change_no_object(monkeypatch, block):
         values = np.maximum(values, np.clip(1 - np.hypot(yy - y, xx - x) / 5, 0, 1))
     im, model = Image(values[None], Grid.regular((40, 30))), segmenter(Discs(), stub_plan(2, instance=True))
     whole = model.predict(im)
-    monkeypatch.setattr("biosegkit.segmenter._BLOCK", block)
+    monkeypatch.setitem(biosegkit.segmenter._BLOCK, "instance", block)
     cut = model.predict(im)
     assert whole.labels.count > 5
     np.testing.assert_array_equal(cut.labels.array, whole.labels.array)
