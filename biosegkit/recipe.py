@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .description import Description
 from .errors import DataError, FileError, OptionError, PlanError
+from .image import Task
 from .plan.units import parse_duration, parse_memory
 
 __all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names",
@@ -286,7 +287,7 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: 
         device=device, started=started, progress=progress, fingerprint=measured, problems=problems)
     if todo.predict:
         tell({"stage": "predicting"})
-        _predict(todo, todo.predict, out, device)
+        _predict(todo, todo.predict, out, (device, plan.labels.task))
     return out
 
 
@@ -308,13 +309,14 @@ def chosen_images(source: str, where: Mapping[str, str | list[str]],
     return tuple(str(case.images[0]) for case in cases)
 
 
-def _predict(recipe: Recipe, todo: Predicting, run: Path, device: str) -> None:
-    """Segment the inputs with the new model and score them where truth is at hand."""
+def _predict(recipe: Recipe, todo: Predicting, run: Path, how: tuple[str, Task]) -> None:
+    """Segment the inputs with the new model and score them where truth is at hand; ``how`` is device and task."""
     from ._atomic import write_json
     from .bundle import load
     from .evaluate import ScoreOptions, evaluate_folder
     from .predict import predict_files
 
+    device, task = how
     out = Path(todo.out) if todo.out else run / "predictions"
     inputs = todo.inputs or chosen_images(recipe.data or "", todo.where, recipe.describe)
     outcomes = predict_files(load(run, device=device), inputs, out, tta=todo.tta, thresholds=todo.thresholds or None,
@@ -326,6 +328,6 @@ def _predict(recipe: Recipe, todo: Predicting, run: Path, device: str) -> None:
     if recipe.evaluate:
         where = recipe.evaluate.where or todo.where
         scores = evaluate_folder(out, recipe.evaluate.truth or recipe.data or "", where=where or None,
-                                 describe=recipe.describe,
+                                 describe=recipe.describe, task=task,
                                  options=ScoreOptions(include_background=recipe.evaluate.include_background))
         write_json(out / "scores.json", scores)
