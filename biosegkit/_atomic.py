@@ -72,13 +72,13 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        if old.exists() and not target.exists():
-            old.replace(target)
         raise FileError(
             f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
             remedy="free space or choose another output folder; an older one, if any, is unchanged",
         ) from error
     finally:
+        if old.exists() and not target.exists():  # also after Ctrl-C between the two renames
+            old.replace(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -145,7 +145,7 @@ def read_json(path: str | Path, limit: int = 256 << 20) -> Any:
 
 
 def write_npy(target: str | Path, array: npt.NDArray[Any]) -> str:
-    """Write an array as .npy atomically and return its CRC-32 as eight hexadecimal digits."""
+    """Write an array as .npy atomically and return the CRC-32 of its type, shape and values in hexadecimal."""
     array = np.ascontiguousarray(array)
     with atomic_path(target) as temporary, temporary.open("wb") as handle:
         np.save(handle, array, allow_pickle=False)
@@ -170,7 +170,9 @@ def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) ->
 
 
 def _crc(array: npt.NDArray[Any]) -> str:
-    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data):08x}"
+    # the type and shape count too: one flipped bit in the header turns '<f4' into '>f4'
+    head = zlib.crc32(f"{array.dtype.str} {array.shape}".encode())
+    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, head):08x}"
 
 
 def sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:

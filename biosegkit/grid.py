@@ -101,6 +101,9 @@ class Grid:
         if min(self.shape) < 1:
             raise DataError(f"shape {self.shape} with an empty axis", expected="at least one voxel along every axis",
                             remedy="export the image again")
+        if not np.array_equal(matrix[-1], [0.0] * n + [1.0]):
+            raise DataError(f"affine {matrix.tolist()}", expected=f"a last row of {'0, ' * n}1",
+                            remedy="repair the header")
         if not np.isfinite(matrix).all() or min(self.spacing) <= 0 or abs(np.linalg.det(self.direction)) < 1e-6:
             raise DataError(f"affine {matrix.tolist()}", expected="finite numbers and three independent directions",
                             remedy="set the spacing with --spacing or repair the header")

@@ -158,9 +158,10 @@ class Labels:
         return len(self.values) - 1
 
     def restored(self) -> Array:
-        """The user's values again, in the smallest unsigned dtype that holds them."""
-        top = max(int(self.values.max(initial=0)), self.ignore_value or 0)
-        lookup = self.values.astype(smallest_unsigned(top))
+        """The user's values again, in the smallest dtype that holds them; signed if the ignored one is negative."""
+        top, low = max(int(self.values.max(initial=0)), self.ignore_value or 0), min(0, self.ignore_value or 0)
+        signed = np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-1 - top))
+        lookup = self.values.astype(smallest_unsigned(top) if low == 0 else signed)
         out = lookup[self.array]
         if self.ignore is not None and self.ignore_value is not None:
             out[self.ignore] = self.ignore_value
@@ -195,11 +196,14 @@ def _background_first(values: Array, flat: Array, ignore: Array | None) -> tuple
     if values.size and values[0] == 0:
         return values, flat
     shifted = flat + 1 if ignore is None else np.where(ignore.reshape(flat.shape), 0, flat + 1)
-    return np.concatenate([np.zeros(1, np.int64), values]), shifted
+    return np.concatenate([np.zeros(1, values.dtype), values]), shifted
 
 
 def _integers(array: Array, source: str) -> Array:
     """Integer values of a label array; floats only if they are whole (fault L3)."""
+    if array.dtype.kind in "uf" and array.size and float(np.max(array)) >= 2.0**63:
+        raise DataError(f"a label value of {np.max(array)}", file=source or None, expected="values below 2**63",
+                        remedy="renumber the labels")
     if array.dtype.kind in "bui":
         return array.astype(np.uint8) if array.dtype.kind == "b" else array
     if array.dtype.kind != "f":

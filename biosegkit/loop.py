@@ -32,7 +32,9 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 
 class Stopped(BiosegError):
-    """Training was asked to stop; its state is saved and --resume goes on from it."""
+    """Training was asked to stop; its state is saved and --resume goes on from it. ``signal`` asked for it."""
+
+    signal: int = 2
 
 
 @dataclass
@@ -99,10 +101,11 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         adopt(network, start_weights)
     optimizer = make_optimizer(network, t)
     state = _State(network, _copy(network), optimizer, Pace(((0, t.steps),)))
-    restore(state, folder)
+    notes = restore(state, folder)
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
     clock, overhead = Clock(deadline), 0.05
     log = _Log(folder / "metrics.jsonl", state.step, progress)
+    log.notes(state, notes)
     saved = time.monotonic()
     network.train()
     for batch in batches(samples, plan, method, state.step):
@@ -139,8 +142,9 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
             if stop():
                 raise Stopped(f"stopped after step {state.step} of {state.pace.total}", file=folder,
                               remedy="continue with --resume")
-    if state.pace.total > 0:
-        save(state, folder)
+    if state.skipped and state.skipped >= state.step:
+        raise _not_finite(state.skipped, batch)
+    save(state, folder)
     return state.average if t.average else _copy(network)
 
 
@@ -262,10 +266,14 @@ def _is_finite(state: _State, loss: Tensor, norm: Tensor, batch: Batch) -> bool:
     state.bad += 1
     state.skipped += 1
     if state.bad >= MAX_BAD_STEPS:
-        raise DataError(f"a loss that is not finite in {state.bad} steps in a row, last with cases "
-                        f"{', '.join(sorted(set(batch.cases)))}", expected="finite numbers",
-                        remedy="run doctor on these cases or lower the learning rate; the last checkpoint is good")
+        raise _not_finite(state.bad, batch)
     return False
+
+
+def _not_finite(steps: int, batch: Batch) -> DataError:
+    return DataError(f"a loss that is not finite in {steps} steps in a row, last with cases "
+                     f"{', '.join(sorted(set(batch.cases)))}", expected="finite numbers",
+                     remedy="run doctor on these cases or lower the learning rate; the last checkpoint is good")
 
 
 def _is_review(state: _State) -> bool:
@@ -292,17 +300,18 @@ def save(state: _State, folder: Path) -> None:
                      "skipped": state.skipped, "elapsed": elapsed})
 
 
-def restore(state: _State, folder: Path) -> None:
-    """Continue from the newest whole checkpoint, if there is one."""
+def restore(state: _State, folder: Path) -> tuple[str, ...]:
+    """Continue from the newest whole checkpoint, if there is one; the notes name damaged ones (fault P1)."""
     if not any((folder / "checkpoints").glob("*.json")):
-        return
-    tensors, saved, _ = checkpoint.load_latest(folder / "checkpoints")
+        return ()
+    tensors, saved, notes = checkpoint.load_latest(folder / "checkpoints")
     state.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
     state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
     state.optimizer.load_state_dict(checkpoint.unflatten(saved["optimizer"], tensors))
     torch.set_rng_state(tensors["random"])
     state.pace = Pace(tuple((int(a), int(b)) for a, b in saved["revisions"]))
     state.step, state.skipped, state.elapsed = int(saved["step"]), int(saved["skipped"]), float(saved["elapsed"])
+    return notes
 
 
 class _Log:
@@ -311,7 +320,7 @@ class _Log:
     def __init__(self, path: Path, step: int, progress: Progress | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step_of(line) <= step]
         path.write_text("".join(f"{line}\n" for line in kept))
         self.path, self.progress, self.dice = path, progress, float("nan")
 
@@ -324,12 +333,31 @@ class _Log:
                      "seconds": clock.step_seconds, "left": left, "skipped": state.skipped,
                      "terms": {k: float(v.detach()) for k, v in terms.items()}})
 
+    def notes(self, state: _State, notes: Sequence[str]) -> None:
+        for note in notes:
+            self._write({"step": state.step, "total": state.pace.total, "note": note})
+
     def validation(self, state: _State, scores: Mapping[str, float]) -> None:
         self.dice = scores["dice"]
         self._write({"step": state.step, "total": state.pace.total, "validation": dict(scores)})
 
     def _write(self, row: Mapping[str, Any]) -> None:
         with self.path.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+            handle.write(json.dumps(_plain(row), allow_nan=False) + "\n")
         if self.progress:
             self.progress({**row, "dice": self.dice})
+
+
+def _step_of(line: str) -> float:
+    """Step of a logged line; infinite for one that a crash has cut."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity as null, so that every line is JSON."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -127,7 +127,8 @@ def _patch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, ind
         crop = tuple(slice((w - p) // 2, (w - p) // 2 + p) for w, p in zip(window, c.patch, strict=True))
         cut = (lambda a: np.ascontiguousarray(a[(..., *crop)])) if t.margin else (lambda a: a)
         return cut(image), {k: cut(v) for k, v in targets.items()}, {k: cut(v) for k, v in weights.items()}, sample.case
-    except (ValueError, IndexError, BiosegError) as error:
+    except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
+            BiosegError) as error:
         raise DataError(f"case {sample.case}: no patch could be made ({error})", file=sample.case,
                         remedy="run doctor on the data set") from error
 

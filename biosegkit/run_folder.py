@@ -40,9 +40,7 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     """
     present = out.exists() and any(p.name != "lock" for p in out.iterdir())
     if present and overwrite and not resume:
-        for path in out.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _clear(out)
         present = False
     if present and not resume:
         raise FileError("an existing run", file=out, expected="a new folder",
@@ -62,6 +60,16 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     })
 
 
+def _clear(out: Path) -> None:
+    """Empty a run folder; a folder that never was one is left alone."""
+    if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
+        raise FileError(f"a folder with {len(list(out.iterdir()))} entries that is no run", file=out,
+                        expected="a new folder, or a run to replace", remedy="choose another folder")
+    for path in out.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def update_run(out: Path, **facts: Any) -> None:
     """Add facts to ``run.json``."""
     write_json(out / "run.json", {**read_json(out / "run.json"), **facts})
@@ -71,9 +79,10 @@ def _same_run(out: Path, plan: Plan, data: str) -> None:
     """Refuse to continue with another plan, other data or another version."""
     stored = Plan.read(out / "plan.json")
     if stored.hash != plan.hash:
-        old, new = stored.model_dump(), plan.model_dump()
-        changed = [k for k in old if old[k] != new[k] and k not in ("decisions", "budget")]
-        raise ResumeError(f"a plan that differs in {', '.join(changed)}", file=out, expected="the run's own plan.json",
+        changed = [d for d in _differences(stored.model_dump(), plan.model_dump())
+                   if not d.startswith(("decisions", "budget"))]
+        raise ResumeError(f"a plan that differs in {', '.join(changed[:5])}", file=out,
+                          expected="the run's own plan.json",
                           remedy="start anew in another folder, with --from this run to keep its weights")
     before = (out / "cases.csv").read_text(encoding="utf-8")
     if before != data:
@@ -86,6 +95,15 @@ def _same_run(out: Path, plan: Plan, data: str) -> None:
     if version != metadata.version("biosegkit"):
         raise ResumeError(f"biosegkit {metadata.version('biosegkit')}", file=out, expected=f"biosegkit {version}",
                           remedy="install that version, or start anew with --from this run")
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Entries that differ, each with its path and both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+    elif old != new:
+        yield f"{where} ({old!r} then, {new!r} now)"
 
 
 def _table(dataset: Dataset) -> str:
@@ -119,23 +137,44 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "lock"
-    mine = f"{socket.gethostname()} {os.getpid()}"
-    for _ in range(2):
+    mine = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
+    for _ in range(3):
         try:
             handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
-            host, _, number = lock.read_text().partition(" ")
-            if host != socket.gethostname() or (number.isdigit() and psutil.pid_exists(int(number))
-                                                and int(number) != os.getpid()):
-                raise FileError(f"a folder in use by process {number} on {host}", file=folder,
-                                expected="one process per folder",
-                                remedy=f"wait for it, or remove {lock} if it is not running") from None
+            if (holder := _holder(lock)) is not None:
+                raise _in_use(folder, holder) from None
             lock.unlink(missing_ok=True)
         else:
             os.write(handle, mine.encode())
             os.close(handle)
             break
+    else:
+        raise _in_use(folder, "another process")
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _holder(lock: Path) -> str | None:
+    """Who holds a lock, or None if that process is gone; its start tells it from another one with its number."""
+    try:
+        host, number, born = [*lock.read_text().split(" "), "", "", ""][:3]
+    except FileNotFoundError:
+        return None
+    if host == socket.gethostname() and number.isdigit() and born.isdigit():
+        try:
+            alive = abs(psutil.Process(int(number)).create_time() - int(born)) < 60
+        except psutil.NoSuchProcess:
+            alive = False
+        except psutil.AccessDenied:
+            alive = True
+        if not alive:
+            return None
+    return f"process {number or '?'} on {host or '?'}"
+
+
+def _in_use(folder: Path, holder: str) -> FileError:
+    return FileError(f"a folder in use by {holder}", file=folder, expected="one process per folder",
+                     remedy=f"wait for it, or remove {folder / 'lock'} if it is not running")

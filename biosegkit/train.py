@@ -24,7 +24,7 @@ from .configure import CLOSING
 from .device import describe, pick
 from .errors import OptionError, Problem
 from .fingerprint import Fingerprint
-from .loop import Progress, make_network, train
+from .loop import Progress, Stopped, make_network, train
 from .methods.protocol import Block, Method
 from .overlay import Overlay, overlay_of
 from .plan.schema import Plan
@@ -151,6 +151,7 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     store = job.out / "store"
     samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
     start = None if init is None else _weights_of(init, fold)
+    _check_stop(job)
     _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back")
     weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
                     start_weights=start, progress=job.progress, stop=job.stop)
@@ -221,6 +222,7 @@ def _validated(job: _Job, weights: Mapping[str, Mapping[str, Tensor]],
         network.load_state_dict(dict(weights[fold]))
         segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
         for case in job.dataset.select(ids):
+            _check_stop(job)
             image, truth = job.dataset.load(case, job.plan.labels.task)
             if job.plan.labels.task == "semantic":
                 truth = truth.as_classes(job.plan.labels.values)
@@ -228,6 +230,12 @@ def _validated(job: _Job, weights: Mapping[str, Mapping[str, Tensor]],
             yield _Seen(case.id, state, truth, np.asarray(image.array))
             if job.progress:
                 job.progress({"stage": f"validation: {case.id}"})
+
+
+def _check_stop(job: _Job) -> None:
+    """Stop between cases as training stops between steps: weights are stored, the rest is made again."""
+    if job.stop():
+        raise Stopped("stopped between two cases", file=job.out, remedy="continue with --resume")
 
 
 def _valid(truth: Any) -> Any:
@@ -260,8 +268,12 @@ def _say(job: _Job, stage: str) -> None:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question the loop asks between steps; a second Ctrl-C stops at once."""
+    """Turn Ctrl-C and SIGTERM into a question the loop asks between steps; a second Ctrl-C stops at once.
+
+    The error that answers it carries the signal's number, which decides the exit code.
+    """
     asked = threading.Event()
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
@@ -269,11 +281,15 @@ def _signals() -> Iterator[Callable[[], bool]]:
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
+        came.append(number)
         asked.set()
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
+    except Stopped as error:
+        error.signal = came[0] if came else error.signal
+        raise
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -73,7 +73,7 @@ class UNet(nn.Module):
             stack(ConvBlock, a.decoder_blocks[s], ndim, 2 * a.features[s], a.features[s], a.kernels[s], 1, kind)
             for s in levels
         )
-        supervised = levels if a.deep_supervision else [0]
+        supervised = levels if a.deep_supervision and levels else [0]  # a tiny patch leaves a single stage
         self.heads = nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
 
     def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
@@ -83,7 +83,7 @@ class UNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
-        outputs: list[dict[str, Tensor]] = []
+        outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x)]
         for level, up, stage in zip(range(len(skips) - 2, -1, -1), self.up, self.decoder, strict=True):
             x = stage(torch.cat((same_size(up(x), skips[level]), skips[level]), dim=1))
             if level == 0 or (self.training and self.deep_supervision):
