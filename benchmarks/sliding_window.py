@@ -144,6 +144,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", default="", help="only cases whose name has this in it")
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -158,7 +159,7 @@ def main():
     ]
     rows = []
     print("| case | backend | tiles | s | over bare | max abs error |\n|---|---|---|---|---|---|")
-    for name, network, shape, patch, classes in cases:
+    for name, network, shape, patch, classes in (c for c in cases if options.case in c[0]):
         image = rng.standard_normal(shape, dtype=np.float32)
         lattice = Lattice(shape, patch, tuple(p // 2 for p in patch))
         for row in one_case(name, network.eval(), image, lattice, classes, options.repeats):

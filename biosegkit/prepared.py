@@ -168,7 +168,11 @@ def _nonzero_window(array: Any) -> tuple[slice, ...]:
 
 
 def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
-    """Warn where most voxels lie outside the training set's range (fault V11)."""
+    """Warn where an image cannot be in the training set's unit (fault V11).
+
+    ``low`` to ``high`` is the range of the foreground, outside which most voxels of an ordinary image may lie. So the
+    sign is that hardly any voxel is inside, or that the image's whole contrast is a fiftieth of it (0 to 1 for HU).
+    """
     notes = []
     strides = _sparse(array.shape[1:])
     for index, channel in enumerate(channels):
@@ -176,10 +180,12 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
             continue
         values = np.asarray(array[(index, *strides)]).reshape(-1)
         values = values[values != 0] if (values != 0).any() else values
-        share = float(((values < channel.low) | (values > channel.high)).mean())
-        if share > 0.5:
-            notes.append(f"channel {channel.name}: {share:.0%} of the voxels looked at are outside {channel.low:g} to "
-                         f"{channel.high:g}, where the training set's were; is the image in another unit?")
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        inside = float(((values >= channel.low) & (values <= channel.high)).mean()) if values.size else 1.0
+        low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
+        if inside < 0.01 or 0 < high - low < 0.02 * (channel.high - channel.low):
+            notes.append(f"channel {channel.name}: values {low:g} to {high:g}, but {channel.low:g} to {channel.high:g} "
+                         "in the objects of the training set; is the image in another unit?")
     return notes
 
 

@@ -91,6 +91,14 @@ def test_V11_intensities_in_another_unit_get_a_note():
     usual = segmenter(Bands(), plan).predict(picture(top=400.0))
     assert any("100 to 300" in note for note in other.notes)
     assert usual.notes == ()
+    hounsfield = segmenter(Bands(), stub_plan(2, low=-100.0, high=250.0)).predict(picture(top=1.0))
+    assert any("another unit" in note for note in hounsfield.notes)
+
+
+def test_V11_a_dark_background_is_no_reason_for_a_note():
+    im = picture((40, 40), top=20.0)
+    im.array[0, 5:9, 5:15] += 150
+    assert segmenter(Bands(), stub_plan(2, low=100.0, high=300.0)).predict(im).notes == ()
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, False), (3.9, False), (4.2, True), (0.2, True), (1000.0, True)])
