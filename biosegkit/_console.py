@@ -100,6 +100,8 @@ class TrainingProgress:
     def __call__(self, row: Mapping[str, Any]) -> None:
         """Show one row of ``metrics.jsonl``, or a message ``{"stage": …}`` of a longer step."""
         if "step" not in row:
+            if self._live:
+                self._live.update("")
             self._console.print(escape(str(row.get("stage") or row.get("message") or "")), style="dim")
             return
         step, total = int(row["step"]), int(row.get("total") or 0)

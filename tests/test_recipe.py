@@ -50,29 +50,6 @@ def test_wrong_recipes_are_refused_with_the_remedy(tmp_path, text, hint):
     assert "recipe.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [
-    "name: !!python/object/apply:os.system ['touch owned']",
-    "!!python/object/new:subprocess.Popen [[touch, owned]]",
-    "name: !!python/name:os.system",
-])
-def test_S7_yaml_makes_no_objects(tmp_path, monkeypatch, text):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(PlanError):
-        load_recipe(write(tmp_path, text))
-    assert not (tmp_path / "owned").exists()
-
-
-def test_S7_a_bomb_of_aliases_is_refused(tmp_path):
-    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
-    with pytest.raises(PlanError, match="alias"):
-        load_recipe(write(tmp_path, "\n".join(lines)))
-
-
-def test_S7_a_huge_recipe_is_refused_before_it_is_read(tmp_path):
-    with pytest.raises(FileError, match="at most"):
-        load_recipe(write(tmp_path, "name: a\ndescription: " + "x" * (1 << 20)))
-
-
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileError, match="did you mean mri_3d_unet"):
