@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -145,15 +146,16 @@ def read_json(path: str | Path, limit: int = 256 << 20) -> Any:
 
 
 def write_npy(target: str | Path, array: npt.NDArray[Any]) -> str:
-    """Write an array as .npy atomically and return the CRC-32 of its type, shape and values in hexadecimal."""
-    array = np.ascontiguousarray(array)
-    with atomic_path(target) as temporary, temporary.open("wb") as handle:
-        np.save(handle, array, allow_pickle=False)
-    return _crc(array)
+    """Write an array as .npy atomically and return the CRC-32 of the file as eight hexadecimal digits."""
+    array = np.ascontiguousarray(array).reshape(np.shape(array))
+    with atomic_path(target) as temporary:
+        with temporary.open("wb") as handle:
+            np.save(handle, array, allow_pickle=False)
+        return _crc(temporary)
 
 
 def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) -> npt.NDArray[Any]:
-    """Read an .npy file, never unpickling; with ``crc`` a damaged file is refused.
+    """Read an .npy file, never unpickling; with ``crc`` a damaged file is refused before it is parsed.
 
     Raises
     ------
@@ -161,18 +163,21 @@ def load_npy(path: str | Path, *, crc: str | None = None, mmap: bool = False) ->
         If the file is missing, cut, holds objects, or its checksum differs.
     """
     try:
+        if crc is not None and (found := _crc(path)) != crc:
+            raise FileError(f"checksum {found}", file=path, expected=crc, remedy="delete it; it is made again")
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)  # noqa: TID251 - the wrapper itself
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError) as error:
         raise FileError(f"no readable array ({error})", file=path, remedy="delete it; it is made again") from error
-    if crc is not None and _crc(array) != crc:
-        raise FileError("a checksum that differs", file=path, expected=crc, remedy="delete it; it is made again")
     return array
 
 
-def _crc(array: npt.NDArray[Any]) -> str:
-    # the type and shape count too: one flipped bit in the header turns '<f4' into '>f4'
-    head = zlib.crc32(f"{array.dtype.str} {array.shape}".encode())
-    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, head):08x}"
+def _crc(path: str | Path) -> str:
+    """CRC-32 of a file: its header counts too, where one bit makes ``<f4`` into ``>f4``."""
+    value = 0
+    with Path(path).open("rb") as handle:
+        while piece := handle.read(4 << 20):
+            value = zlib.crc32(piece, value)
+    return f"{value:08x}"
 
 
 def sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:

@@ -201,8 +201,8 @@ def _background_first(values: Array, flat: Array, ignore: Array | None) -> tuple
 
 def _integers(array: Array, source: str) -> Array:
     """Integer values of a label array; floats only if they are whole (fault L3)."""
-    if array.dtype.kind in "uf" and array.size and float(np.max(array)) >= 2.0**63:
-        raise DataError(f"a label value of {np.max(array)}", file=source or None, expected="values below 2**63",
+    if array.dtype.kind in "uf" and array.size and np.isfinite(top := np.max(array)) and int(top) >= 2**63:
+        raise DataError(f"a label value of {top}", file=source or None, expected="values below 2**63",
                         remedy="renumber the labels")
     if array.dtype.kind in "bui":
         return array.astype(np.uint8) if array.dtype.kind == "b" else array
