@@ -25,6 +25,7 @@ from .image import Image
 from .inputs import Job, find_jobs
 from .io import ReadOptions, read, write
 from .predictor import MapPredictor, Prediction, Predictor
+from .run_folder import locked
 from .segmenter import Segmenter
 from .signals import finish_first
 
@@ -135,24 +136,27 @@ def predict_files(
     Raises
     ------
     FileError
-        If the output folder holds something already, without ``resume`` or ``overwrite``.
+        If the output folder holds something already, without ``resume`` or ``overwrite``, or another process works
+        in it (fault F8).
     DataError
         If there is no input, or two would write the same output; before anything runs.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (resume or overwrite):
+    if out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())) and not (
+            resume or overwrite):
         raise FileError("an output that exists", file=out, expected="a new or empty folder",
                         remedy="choose another, or use --resume or --overwrite")
     channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle) else 1
     jobs = find_jobs(inputs, out, channels)
     wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
     outcomes: list[Outcome] = []
-    for job in jobs:
-        outcome = _one(model, job, wish, resume=resume and not overwrite)
-        outcomes.append(outcome)
-        _write_failures(out, outcomes)
-        if progress:
-            progress(outcome, len(outcomes), len(jobs))
+    with locked(out):
+        for job in jobs:
+            outcome = _one(model, job, wish, resume=resume and not overwrite)
+            outcomes.append(outcome)
+            _write_failures(out, outcomes)
+            if progress:
+                progress(outcome, len(outcomes), len(jobs))
     return outcomes
 
 

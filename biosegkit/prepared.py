@@ -77,10 +77,15 @@ class Prepared:
 
 
 def turn_of(grid: Grid, plan: Plan) -> Turn:
-    """From an image's axes to the plan's: first canonical (fault G5), then the plan's order."""
+    """From an image's axes to the plan's: first canonical (fault G5), then the plan's order.
+
+    A stack for a plan of planes keeps its first axis first; a plane for a plan of stacks has the axes of their planes.
+    """
     order = plan.preprocessing.transpose
     if grid.ndim > len(order):
         order = (0, *(1 + axis for axis in order))
+    elif grid.ndim < len(order):
+        order = tuple(int(rank) for rank in np.argsort(np.argsort(order[1:])))
     return grid.canonical_turn().then(Turn(tuple(order)))
 
 
@@ -133,8 +138,8 @@ def _check(image: Image, plan: Plan) -> None:
         raise DataError(f"{image.array.shape[0]} channels ({', '.join(image.channels)})", file=source,
                         expected=f"{len(p.channels)} ({', '.join(c.name for c in p.channels)})",
                         remedy="choose the channels the model was trained on, in this order")
-    if image.grid.ndim < plan.configuration.ndim or image.grid.ndim < len(p.transpose):
-        raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{len(p.transpose)}",
+    if image.grid.ndim < plan.configuration.ndim:
+        raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{plan.configuration.ndim}",
                         remedy="use a 2D model, or name the axes with --axes")
     if p.resample and (image.grid.unit == "px") != (p.unit == "px"):
         raise DataError(f"no physical spacing that fits (unit {image.grid.unit!r})", file=source,

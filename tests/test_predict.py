@@ -176,6 +176,13 @@ def test_a_2d_model_takes_a_stack_plane_by_plane():
         np.testing.assert_array_equal(whole.labels.array[z], single.labels.array)
 
 
+def test_a_2d_model_of_stacks_takes_a_single_plane():
+    plan, im = stub_plan(2, transpose=(0, 2, 1)), image((5, 20, 13))
+    stack = segmenter(Context(2), plan).predict(im)
+    plane = segmenter(Context(2), plan).predict(Image(im.array[:, 3], Grid.regular((20, 13), 1.0, "mm")))
+    np.testing.assert_array_equal(plane.labels.array, stack.labels.array[3])
+
+
 def test_objects_of_a_stack_get_ids_that_go_on_from_plane_to_plane():
     values = np.zeros((1, 3, 16, 16), np.float32)
     yy, xx = np.mgrid[:16, :16]

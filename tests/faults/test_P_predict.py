@@ -224,6 +224,18 @@ def test_P2_a_killed_run_is_finished_by_resume(files):
     assert [o.state for o in predict_files(model, files / "in", out, resume=True)] == ["kept", "done", "done"]
 
 
+def test_F8_a_second_process_in_the_same_output_folder_is_refused(files):
+    def second(*_):
+        with pytest.raises(FileError, match="process"):
+            predict_files(load(files / "model", "cpu"), files / "in", files / "out", resume=True)
+        seen.append("refused")
+
+    seen = []
+    predict_files(load(files / "model", "cpu"), files / "in/a.tif", files / "out", progress=second)
+    assert seen == ["refused"]
+    assert {p.name for p in (files / "out").iterdir()} == {"a.tif", "a.tif.json"}
+
+
 def test_P9_devices_are_checked_and_named():
     assert device.pick("auto").type in ("cpu", "cuda", "mps")
     for name in ("cuda:99", "tpu", "cuda:x"):
