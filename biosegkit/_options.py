@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from .errors import OptionError
+from .errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from .description import Description
@@ -61,7 +61,14 @@ class Geometry:
         from .description import Description
 
         given = {f.name: getattr(self, f.name) for f in fields(self)} | more
-        return Description.from_data({k: v for k, v in given.items() if v}, "command line")
+        chosen = {k: v for k, v in given.items() if v is not None and v is not False and v != {}}
+        try:
+            about = Description.from_data(chosen)
+            about.read_options()
+        except DataError as error:
+            raise OptionError(error.found, expected="options as --help describes them",
+                              remedy="correct the option") from error
+        return about
 
 
 @dataclass(frozen=True)

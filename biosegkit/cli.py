@@ -49,8 +49,7 @@ _OWN_PROCESS = "biosegkit"
 
 Source = Annotated[str, typer.Argument(
     metavar="DATASET", help="A folder with images/ and labels/, an nnU-Net folder, a CSV, or 'IMAGES::LABELS' globs.")]
-Model = Annotated[str, typer.Argument(
-    metavar="MODEL", help="A run, a bundle folder or zip, or cellpose:PATH, stardist:PATH.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, or a bundle: folder or zip.")]
 
 
 def _version(wanted: bool) -> None:

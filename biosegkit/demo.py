@@ -19,11 +19,12 @@ from .errors import FileError
 from .fingerprint import survey
 from .overlay import Overlay, compose, overlay_of, write_png
 from .plan.schema import Plan
+from .summaries import number_text
 
 __all__ = ["NUCLEI_BUDGET", "PHANTOM_BUDGET", "Part", "run_demo"]
 
 #: Seconds for each training; both parts with everything around them stay below five minutes on two cores.
-NUCLEI_BUDGET, PHANTOM_BUDGET = 100.0, 90.0
+NUCLEI_BUDGET, PHANTOM_BUDGET = 120.0, 120.0
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -152,7 +153,7 @@ def _tested(home: Path, title: str, table: Path, plan: Plan, device: str, starte
                              options=ScoreOptions())
     write_json(home / "test-scores.json", scores)
     headline = {name: float(value) for name, value in scores["headline"].items()}
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
+    shown = ", ".join(f"{name} {number_text(value)}" for name, value in headline.items())
     write_png(home / "picture.png", _beside([compose(_drawn(home, plan, index)) for index in range(min(2, len(test)))]))
     return Part(title, f"{shown} on {len(test)} test images", headline, home / "run" / "report.html", home / "labels",
                 home / "picture.png", time.monotonic() - started)

@@ -90,6 +90,12 @@ def test_usage_errors_are_exit_code_2(words):
 @pytest.mark.parametrize(("words", "message"), [
     (["doctor", PHANTOM, "--where", "split"], "column=value"),
     (["doctor", PHANTOM, "--map", "a=b"], "whole numbers"),
+    (["doctor", PHANTOM, "--spacing", "wide"], "spacing"),
+    (["doctor", PHANTOM, "--pixel-size", "0"], "positive"),
+    (["doctor", PHANTOM, "--unit", "furlong"], "furlong"),
+    (["doctor", PHANTOM, "--axes", "zzz"], "axes"),
+    (["doctor", PHANTOM, "--task", "panoptic"], "semantic"),
+    (["doctor", PHANTOM, "--group", "("], "regular expression"),
     (["plan", PHANTOM, "--budget", "soon"], "15m"),
     (["train", PHANTOM, "-o", "new", "--folds", "x"], "0,1"),
     (["run", "mri_3d_unet", "--budget", "soon", "--data", PHANTOM], "15m"),
