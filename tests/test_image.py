@@ -131,7 +131,8 @@ def test_bool_masks_are_labels():
 
 @pytest.mark.parametrize(("array", "told"), [
     (np.zeros((1, 3, 2)), r"shape \(1, 3, 2\)"), (np.zeros((2, 3)), "shape"),
-    (np.zeros((1, 2, 3), complex), "complex128"), (np.zeros((1, 2, 3), "U1"), "type <U1"), (np.zeros((1, 2, 3), "V4"), "type"),
+    (np.zeros((1, 2, 3), complex), "complex128"), (np.zeros((1, 2, 3), "U1"), "type <U1"),
+    (np.zeros((1, 2, 3), "V4"), "type"),
 ])
 def test_V8_an_image_that_is_none_is_refused(array, told):
     with pytest.raises(DataError, match=told):
