@@ -7,6 +7,7 @@ cases failed; 2 usage; 130 and 143 stopped by a signal.
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import time
@@ -363,6 +364,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """The command ``biosegkit``; its budget counts from the start of the process, imports included."""
+    # Threads that wait sleep instead of spinning: beside other programs training is up to four times faster, and alone
+    # as fast. It must be said before torch loads its OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows may not know µ or ×
             stream.reconfigure(errors="replace")

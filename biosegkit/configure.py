@@ -19,7 +19,7 @@ from .loop import autocast, forward_loss, make_network, make_optimizer, to_devic
 from .methods.protocol import Method
 from .patches import Batch
 from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
-from .plan.draft import Wishes, draft, with_width
+from .plan.draft import Wishes, draft, with_strength, with_width
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .segmenter import method_of
@@ -133,6 +133,9 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     decisions.append(Decision(name="steps", value=str(steps), reason=reason))
     epochs = max(1, steps // 20) if plan.preset == "default" else training.steps_per_epoch
     training = training.model_copy(update={"steps": steps, "steps_per_epoch": epochs})
+    if plan.preset == "default":
+        training, decision = with_strength(training, steps * configuration.batch / len(fingerprint.cases))
+        decisions.append(decision)
     measured = Budget(seconds=limits.seconds, memory=limits.memory, step_seconds=best.step_seconds,
                       validation_seconds=validation, device=device.type)
     return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,

@@ -28,7 +28,7 @@ from biosegkit.plan.topology import topology
 if TYPE_CHECKING:
     from biosegkit.fingerprint import Fingerprint
 
-__all__ = ["PRESET_NAMES", "Wishes", "draft", "with_width"]
+__all__ = ["PRESET_NAMES", "Wishes", "draft", "with_strength", "with_width"]
 
 PRESET_NAMES = ("default", *PRESETS)
 
@@ -132,7 +132,7 @@ def _of_rules(rule: Rules, wishes: Wishes) -> Configuration:
     architecture = Architecture(
         name=network, features=rule.features, kernels=rule.kernels, strides=rule.strides,
         encoder_blocks=rule.encoder, decoder_blocks=rule.decoder,
-        norm="instance" if wishes.preset != "default" else "group",
+        norm="instance",
     )
     return Configuration(
         name=rule.name, ndim=len(rule.patch), spacing=rule.spacing,  # type: ignore[arg-type]
@@ -163,8 +163,7 @@ def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
         "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(16, stages),
     })
     decisions.append(Decision(name="network", value=f"{architecture.name}, {stages} stages", reason=(
-        "one convolution instead of two at full resolution, which holds half of all arithmetic; group norm, "
-        "which works on channels-last tensors without copies")))
+        "one convolution instead of two at full resolution, which holds half of all arithmetic")))
     return configuration.model_copy(update={
         "patch": patch, "batch": batch, "architecture": architecture,
         "tile_step": tuple(max(1, p // 2) for p in patch), "batch_dice": True}), decisions
@@ -304,6 +303,27 @@ def _augmentation(fingerprint: Fingerprint, configuration: Configuration,
                                           if free else "a body has a left and a right: no mirroring, small rotations"))
     return Augmentation(rotation=0.3, scaling=0.3, rotation_degrees=angles, dummy_2d=dummy, mirror_axes=axes,
                         transpose_axes=swap), reason
+
+
+def with_strength(training: Training, visits: float) -> tuple[Training, Decision]:
+    """Augmentation in proportion to how often a case is visited.
+
+    Measured on hippocampus (training cases only): at 10 visits per case the full set costs 0.017 Dice, as the network
+    has not yet learnt the images as they are; nnU-Net's own curves begin to overfit near 300.
+
+    Examples
+    --------
+    >>> round(with_strength(Training(steps=1), 75)[0].augmentation.rotation, 3)
+    0.1
+    """
+    strength = min(1.0, max(0.15, visits / 150))
+    a = training.augmentation
+    names = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted",
+             "gamma")
+    scaled = a.model_copy(update={name: round(getattr(a, name) * strength, 4) for name in names})
+    reason = f"about {visits:.0f} visits per case: the shorter the training, the closer to the images as they are"
+    return (training.model_copy(update={"augmentation": scaled}),
+            Decision(name="augmentation strength", value=f"{strength:.2f}", reason=reason))
 
 
 def _augmentation_text(a: Augmentation) -> str:
