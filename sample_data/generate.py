@@ -84,11 +84,11 @@ def _anatomy(rng: np.random.Generator, points: Array, shape: tuple[int, ...]) ->
     centre = np.array([rng.uniform(-2, 2), rng.uniform(-3.5, -0.5), rng.uniform(-3, 3)])
     turn = _rotation(rng, 25.0)
     local = np.einsum("ij,jzyx->izyx", turn, points - centre[:, None, None, None])
-    nucleus = _ellipsoid(local, np.zeros(3), np.array([6.0, 4.4, 4.2]) * rng.uniform(0.85, 1.2, 3))
-    bent = np.stack([local[0], local[1] - 6.6 + rng.uniform(0.03, 0.07) * local[0] ** 2, local[2] - rng.uniform(-1, 1)])
-    arch = _ellipsoid(bent, np.zeros(3), np.array([9.5, 2.8, 3.8]) * rng.uniform(0.85, 1.2, 3))
-    ventricle = _ellipsoid(local, np.array([0.0, -6.8, rng.uniform(-2, 2)]), np.array([5.0, 1.5, 2.0]))
-    decoy = _ellipsoid(points, centre + turn.T @ np.array([0, 0, rng.choice([-8.0, 8.0])]), np.array([2.0, 2.5, 1.8]))
+    nucleus = _ellipsoid(local, np.zeros(3), np.array([7.6, 5.7, 5.4]) * rng.uniform(0.85, 1.2, 3))
+    bent = np.stack([local[0], local[1] - 8.4 + rng.uniform(0.02, 0.05) * local[0] ** 2, local[2] - rng.uniform(-1, 1)])
+    arch = _ellipsoid(bent, np.zeros(3), np.array([11.0, 3.7, 5.0]) * rng.uniform(0.85, 1.2, 3))
+    ventricle = _ellipsoid(local, np.array([0.0, -8.0, rng.uniform(-2, 2)]), np.array([5.0, 1.5, 2.0]))
+    decoy = _ellipsoid(points, centre + turn.T @ np.array([0, 0, rng.choice([-9.5, 9.5])]), np.array([2.0, 2.5, 1.8]))
     tissue = np.select([nucleus < 1, arch < 1, ventricle < 1, decoy < 1], [_NUCLEUS, _ARCH, _CSF, _ARCH], tissue)
     return np.select([nucleus < 1, arch < 1], [1, 2], 0).astype(np.uint8), tissue
 
