@@ -1,0 +1,119 @@
+"""Learning rates by their formulas; revisions by the clock that lose nothing."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biosegkit import schedule
+from biosegkit.plan.schema import Training
+from biosegkit.schedule import Clock, Pace, learning_rate
+
+SHARES = st.floats(0, 1)
+
+
+@given(SHARES)
+def test_poly_is_nnunets(progress):
+    plan = Training(steps=1, schedule="poly", learning_rate=0.01)
+    assert learning_rate(plan, progress) == pytest.approx(0.01 * (1 - progress) ** 0.9)
+
+
+@given(SHARES, st.floats(0, 0.9), st.floats(0, 1))
+def test_one_cycle_by_its_formula(progress, warmup, final):
+    plan = Training(steps=1, learning_rate=2.0, warmup=warmup, final_fraction=final)
+    if progress < warmup:
+        expected = 2 * progress / warmup
+    else:
+        share = (progress - warmup) / (1 - warmup)
+        expected = 2 * final + (2 - 2 * final) * (1 + math.cos(math.pi * share)) / 2
+    assert learning_rate(plan, progress) == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_cycle_by_hand():
+    plan = Training(steps=1, learning_rate=1.0, warmup=0.2, final_fraction=0.1)
+    found = [learning_rate(plan, p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert found == pytest.approx([0.0, 0.5, 1.0, 0.55, 0.1])
+
+
+@st.composite
+def paces(draw):
+    pace = Pace(((0, draw(st.integers(1, 200))),))
+    step = 0
+    for _ in range(draw(st.integers(0, 4))):
+        step = draw(st.integers(step, pace.total))
+        pace = pace.revised(step, draw(st.integers(1, 400)))
+    return pace
+
+
+@given(paces())
+def test_progress_runs_from_0_to_1_and_never_back(pace):
+    found = [pace.progress(s) for s in range(pace.total + 1)]
+    assert found[0] == 0
+    assert found[-1] == pytest.approx(1)
+    assert all(b >= a for a, b in itertools.pairwise(found))
+
+
+@given(paces(), st.data())
+def test_X2_a_revision_changes_nothing_that_was(pace, data):
+    step = data.draw(st.integers(pace.revisions[-1][0], pace.total))
+    revised = pace.revised(step, data.draw(st.integers(1, 500)))
+    assert all(revised.progress(s) == pace.progress(s) for s in range(step + 1))
+    assert revised.total > step
+
+
+def test_progress_by_hand():
+    # half of 100, then the other half stretched over 150 more steps
+    pace = Pace(((0, 100),)).revised(50, 200)
+    assert [pace.progress(s) for s in (25, 50, 125, 200)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    # revised twice before a step is taken
+    again = pace.revised(50, 60)
+    assert again.progress(55) == pytest.approx(0.75)
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that is set by hand."""
+    time = [0.0]
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: time[0])
+    return time
+
+
+def run(clock, now, steps, seconds):
+    clock.resume()
+    for _ in range(steps):
+        now[0] += seconds
+        clock.tick()
+
+
+def test_the_clock_measures_steps_without_what_lies_between(now):
+    clock = Clock(None)
+    run(clock, now, 10, 0.5)
+    clock.pause()
+    now[0] += 100
+    run(clock, now, 10, 0.5)
+    assert clock.step_seconds == pytest.approx(0.5)
+    assert clock.revise(Pace(((0, 10),)), 5, 0.0) is None
+
+
+def test_slow_steps_shorten_the_run_and_fast_ones_lengthen_it(now):
+    pace = Pace(((0, 100),))
+    slow, fast, right = Clock(100.0), Clock(100.0), Clock(100.0)
+    for clock, seconds in ((slow, 2.0), (fast, 0.5), (right, 1.0)):
+        now[0] = 0.0
+        run(clock, now, 20, seconds)
+        clock.now = now[0]
+    now[0] = slow.now
+    assert slow.revise(pace, 20, 0.0).total == 20 + 30  # 60 s left at 2 s
+    now[0] = fast.now
+    assert fast.revise(pace, 20, 0.0).total == 20 + 180
+    now[0] = right.now
+    assert right.revise(pace, 20, 0.0) is None
+    assert right.revise(pace, 20, 0.25).total == 20 + 64
+
+
+def test_after_the_deadline_one_step_is_left(now):
+    clock = Clock(5.0)
+    run(clock, now, 20, 1.0)
+    assert clock.revise(Pace(((0, 100),)), 20, 0.0).total == 21
