@@ -75,8 +75,9 @@ def ladder(plan: Plan, device: torch.device, batch: int | None = None) -> list[R
     Sums to the CPU, one tile per call, tiles of a half and a quarter, the CPU.
     """
     c, cpu = plan.configuration, torch.device("cpu")
-    voxels = math.prod(c.patch)
-    usual = max(1, min(2 * c.batch, 32)) if device.type == "cuda" else max(1, min(2**14 // voxels, 16))
+    # A convolution rounds differently for another batch size (by 1e-6), so it follows from the plan alone; on a CPU
+    # several tiles at once gain nothing.
+    usual = max(1, min(2 * c.batch, 32)) if device.type == "cuda" else 1
     first = Rung(device, device, batch or usual, c.patch, c.tile_step)
     rungs = [first]
     if device.type != "cpu":
@@ -106,7 +107,7 @@ class Segmenter:
     thresholds : dict of str to float
         Tuned after training; the method's defaults otherwise.
     batch : int, optional
-        Tiles per call; changes speed only.
+        Tiles per call; changes speed, and maps by no more than a network's rounding (1e-6).
     """
 
     plan: Plan
@@ -220,7 +221,8 @@ class Segmenter:
         forward = Forward(networks, self.method, rung.device, axes, plan.training.memory_format == "channels_last",
                           plane=lead > 0)
         lattice = Lattice(prepared.shape, patch, step)
-        slabs = blend(partial(prepared.read, size=patch), lattice, forward, batch=rung.batch, device=rung.sums,
+        batch = math.ceil(len(lattice) / math.ceil(len(lattice) / rung.batch))
+        slabs = blend(partial(prepared.read, size=patch), lattice, forward, batch=batch, device=rung.sums,
                       planes=planes)
         target = tuple(w.stop - w.start for w in prepared.window)
         if target == prepared.shape:

@@ -3,7 +3,7 @@
 Maps (activated outputs: probabilities, distances) are blended, not logits: what leaves here is a convex combination of
 what the network said, and folds and mirrored copies are averaged in the same unit. Tiles are added in lattice order
 into a ring of ``patch[0]`` planes; planes no later tile can touch are handed out and their place is used again. Neither
-the number of tiles per call nor who asks for the slabs changes a bit of them.
+how tiles are grouped into calls nor who asks for the slabs changes a bit of the sums.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def blend(
     forward : callable
         Tiles (B, channels, *patch) to maps (B, C, *patch).
     batch : int
-        Tiles per call; changes speed only.
+        Tiles per call, always this many; changes speed only, but for a network's own rounding.
     device : torch.device, optional
         Where sums are kept; by default where ``forward`` returns them.
     planes : int, optional
@@ -157,8 +157,10 @@ def blend(
     sums: _Ring | None = None
     done = 0
     for starts in _batched(lattice, batch):
-        tiles = torch.from_numpy(np.stack([read(s) for s in starts]))
-        maps = forward(tiles)
+        tiles = [read(s) for s in starts]
+        # The last call is filled up: a network may round differently for another batch size.
+        tiles += [np.zeros_like(tiles[0])] * (batch - len(tiles))
+        maps = forward(torch.from_numpy(np.stack(tiles)))
         if sums is None:
             sums = _Ring(lattice, {name: value.shape[1] for name, value in maps.items()},
                          device or next(iter(maps.values())).device)
