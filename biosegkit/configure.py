@@ -20,15 +20,18 @@ from .methods.protocol import Method
 from .patches import Batch
 from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
 from .plan.draft import Wishes, draft, with_strength, with_width
-from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan
+from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .segmenter import method_of
+from .tune import TRIALS
 
 __all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "peak_memory", "probe"]
 
 DEFAULT_BUDGET = "15m"
 #: Seconds kept for loading, the report and writing the bundle, beside the validation.
 CLOSING = 8.0
+#: Seconds per voxel of one decoding with other thresholds (resolve, paint, count), measured on nuclei.
+DECODE_SECONDS = 2.5e-7
 
 
 def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
@@ -121,7 +124,9 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
         decisions.append(Decision(name="width", value=str(best.width), reason=(
             f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
             f"{wanted_steps(0.85 * limits.per_fold)} steps within {memory_text(limits.memory)}")))
-    validation = _validation_seconds(fingerprint, configuration, best, training.validation_fraction)
+    tuned, tuning = _tuning(fingerprint, limits.per_fold, training.validation_fraction)
+    training = training.model_copy(update={"tune_cases": tuned})
+    validation = tuning + _validation_seconds(fingerprint, configuration, best, training)
     steps, reason = training.steps, "nnU-Net's 1000 epochs of 250 steps (rule 1.13)"
     if limits.steps is not None:
         steps, reason = limits.steps, "asked for; no clock"
@@ -142,8 +147,19 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
                                    "decisions": tuple(decisions)})
 
 
-def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe, share: float) -> float:
-    """Time for predicting, tuning and scoring the held-back cases."""
+def _tuning(fingerprint: Fingerprint, per_fold: float | None, share: float) -> tuple[int, float]:
+    """How many held-back cases choose the thresholds, and how long that takes: at most a twentieth of the budget."""
+    if fingerprint.task != "instance":
+        return 16, 0.0
+    voxels = float(np.median([math.prod(c.shape) for c in fingerprint.cases]))
+    per_case = TRIALS * DECODE_SECONDS * voxels
+    most = 16 if per_fold is None else min(16, int(0.05 * per_fold / per_case))
+    count = max(1, min(most, round(share * len(fingerprint.cases))))
+    return count, count * per_case
+
+
+def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe, training: Training) -> float:
+    """Time for predicting and scoring the held-back cases, those that choose thresholds twice."""
     tiles = []
     for case in fingerprint.cases:
         shape = case.shape[-c.ndim:]
@@ -151,9 +167,10 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
         scale = [s / t for s, t in zip(case.spacing[-c.ndim:], c.spacing, strict=True)]
         tiles.append(lead * math.prod(max(1, math.ceil((n * f - p) / s) + 1)
                                       for n, f, p, s in zip(shape, scale, c.patch, c.tile_step, strict=True)))
-    count = max(1, round(share * len(tiles)))
-    per_case = float(np.mean(tiles)) * best.patch_seconds * 1.3 + 0.15
-    return count * per_case * (1.5 if fingerprint.task == "instance" else 1.0)
+    count = max(1, round(training.validation_fraction * len(tiles)))
+    if fingerprint.task == "instance":
+        count += training.tune_cases
+    return count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)
 
 
 def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:

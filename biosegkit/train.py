@@ -12,29 +12,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import checkpoint
-from ._atomic import write_json
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .configure import CLOSING
 from .device import describe, pick
 from .errors import OptionError, Problem
 from .fingerprint import Fingerprint
-from .loop import Progress, Stopped, make_network, train
-from .methods.protocol import Block, Method
-from .overlay import Overlay, overlay_of
+from .loop import Progress, Stopped, train
+from .methods.protocol import Method
 from .plan.schema import Plan
 from .preprocess import load_or_make
 from .report import write_report
 from .run_folder import locked, open_run, update_run
-from .scores import ScoreOptions, score_pair, summarise
-from .segmenter import Segmenter, method_of
+from .segmenter import method_of
 from .splits import holdout, split_folds
-from .tune import Held, tune
+from .validate import validate
 
 __all__ = ["fit"]
 
@@ -169,96 +165,23 @@ def _weights_of(model: str | Path, fold: str) -> Mapping[str, Tensor]:
 
 def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapping[str, Sequence[str]],
               started: float) -> Bundle:
-    """Predict the held-back cases, tune, score, bundle, report."""
-    _say(job, "validation")
-    thresholds: dict[str, float] = {}
-    seen = list(_validated(job, weights, held))
-    if job.plan.labels.task == "instance":
-        tuned = tune(job.method, [Held(s.case, s.state, s.truth.array, _valid(s.truth)) for s in seen])
-        thresholds = tuned.thresholds
-        write_json(job.out / "tuning.json", {
-            "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "thresholds": tuned.thresholds,
-            "score": tuned.score, "default_score": tuned.default_score, "trials": [list(t) for t in tuned.trials]})
-    options = _score_options(job.plan)
-    scores, overlays = {}, []
-    for s in seen:
-        labels, _ = job.method.paint(s.state, job.method.resolve([s.state], thresholds))
-        found = s.labels(labels, job.plan)
-        scores[s.case] = score_pair(found, s.truth, options)
-        overlays.append(overlay_of(s.case, s.picture, s.truth.array, found.array, _headline(scores[s.case]),
-                                   s.truth.grid.spacing))
-    record = summarise(scores, job.plan.labels.task, unit=seen[0].truth.grid.unit, options=options,
-                       notes=[f"{len(seen)} held-back cases of fold {', '.join(held)}"])
-    write_json(job.out / "scores.json", record)
-    write_bundle(job.out / "bundle", job.plan, weights, thresholds=thresholds, scores=record["headline"])
+    """Tune and score on the held-back cases, then bundle and report."""
+    def between(text: str) -> None:
+        _check_stop(job)
+        _say(job, text)
+
+    found = validate(job.plan, job.dataset, job.out, weights, held, job.device, between)
+    write_bundle(job.out / "bundle", job.plan, weights, thresholds=found.thresholds, scores=found.scores["headline"])
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-    write_report(job.out, overlays=_ends(overlays))
+    write_report(job.out, overlays=found.overlays)
     _say(job, "done")
     return load(job.out, job.device)
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """A held-back case after the network: its decoded state, truth and picture."""
-
-    case: str
-    state: Any
-    truth: Any
-    picture: Any
-
-    def labels(self, array: Any, plan: Plan) -> Any:
-        """Decoded labels beside the truth."""
-        from .image import Labels
-
-        values = np.array(plan.labels.values if plan.labels.task == "semantic" else range(int(array.max()) + 1))
-        return Labels(array, self.truth.grid, values.astype(np.int64), plan.labels.task)
-
-
-def _validated(job: _Job, weights: Mapping[str, Mapping[str, Tensor]],
-               held: Mapping[str, Sequence[str]]) -> Iterator[_Seen]:
-    """Maps of every held-back case by the network that has not seen it, reduced to a state."""
-    for fold, ids in held.items():
-        network = make_network(job.plan, job.method, job.device)
-        network.load_state_dict(dict(weights[fold]))
-        segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
-        for case in job.dataset.select(ids):
-            _check_stop(job)
-            image, truth = job.dataset.load(case, job.plan.labels.task)
-            if job.plan.labels.task == "semantic":
-                truth = truth.as_classes(job.plan.labels.values)
-            state = job.method.local(segmenter.maps(image), Block.whole(image.grid.shape))
-            yield _Seen(case.id, state, truth, np.asarray(image.array))
-            if job.progress:
-                job.progress({"stage": f"validation: {case.id}"})
 
 
 def _check_stop(job: _Job) -> None:
     """Stop between cases as training stops between steps: weights are stored, the rest is made again."""
     if job.stop():
         raise Stopped("stopped between two cases", file=job.out, remedy="continue with --resume")
-
-
-def _valid(truth: Any) -> Any:
-    return None if truth.ignore is None else ~truth.ignore
-
-
-def _score_options(plan: Plan) -> ScoreOptions:
-    """Score the classes of the plan, by name; without surfaces beyond what a budget allows."""
-    if plan.labels.task == "instance":
-        return ScoreOptions()
-    classes = tuple(zip(plan.labels.names, plan.labels.values, strict=True))
-    return ScoreOptions(classes=classes)
-
-
-def _headline(scores: Mapping[str, Any]) -> float | None:
-    value = scores.get("dice", scores.get("ap@0.50"))
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _ends(overlays: Sequence[Overlay]) -> list[Overlay]:
-    """The worst and the best cases."""
-    ranked = sorted(overlays, key=lambda o: -1.0 if o.score is None else o.score)
-    return ranked if len(ranked) <= SHOWN else ranked[: SHOWN // 2] + ranked[-SHOWN // 2:]
 
 
 def _say(job: _Job, stage: str) -> None:

@@ -17,8 +17,8 @@ __all__ = ["Held", "Tuned", "search_values", "tune"]
 
 #: IoU thresholds whose mean pooled AP is maximised.
 GOALS = (0.5, 0.6, 0.7)
-#: Cases looked at; more change the choice little and cost time in proportion.
-MOST_CASES = 24
+#: About how many combinations a search tries, for planning its time.
+TRIALS = 130
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def tune(method: Method, held: Sequence[Held], passes: int = 2) -> Tuned:
     method : Method
         Whose ``resolve`` and ``paint`` are run.
     held : sequence of Held
-        Cases the network was not trained on; the first 24 are used.
+        Cases the network was not trained on.
     passes : int
         Rounds over all pairs; ends early when a round changes nothing.
 
@@ -61,7 +61,7 @@ def tune(method: Method, held: Sequence[Held], passes: int = 2) -> Tuned:
     Tuned
         A change is kept only when it scores higher, so the defaults survive ties.
     """
-    cases = list(held)[:MOST_CASES]
+    cases = list(held)
     best = {name: t.default for name, t in method.tunables.items()}
     seen: dict[tuple[tuple[str, float], ...], float] = {}
 
@@ -93,14 +93,14 @@ def _pairs(tunables: Mapping[str, Tunable]) -> list[dict[str, list[float]]]:
 
 
 def search_values(tunable: Tunable) -> list[float]:
-    """Values tried for a tunable: evenly spaced over its range, nine at most.
+    """Values tried for a tunable: evenly spaced over its range, seven at most.
 
     Examples
     --------
     >>> search_values(Tunable(0.5, 0.1, 0.9, 5, ""))
     [0.1, 0.3, 0.5, 0.7, 0.9]
     """
-    return [round(float(v), 6) for v in np.linspace(tunable.low, tunable.high, min(tunable.steps, 9))]
+    return [round(float(v), 6) for v in np.linspace(tunable.low, tunable.high, min(tunable.steps, 7))]
 
 
 def _score(method: Method, held: Sequence[Held], values: Mapping[str, float]) -> float:

@@ -145,7 +145,7 @@ class Augmentation(_Frozen):
 class Training(_Frozen):
     """How the weights are found. ``steps`` is an integer: the clock is not in the plan.
 
-    ``margin`` is read around each patch so that objects cut by its edge are encoded whole.
+    ``tune_cases`` held-back cases choose the thresholds; ``margin`` is read around each patch so that objects cut by its edge are encoded whole.
     """
 
     steps: int
@@ -168,6 +168,7 @@ class Training(_Frozen):
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     validation_fraction: float = 0.1
     folds: int = 1
+    tune_cases: int = 16
     steps_per_epoch: int = 250
     checkpoint_seconds: float = 60.0
 

@@ -1,0 +1,147 @@
+"""What a run is worth: every held-back case segmented by the network that has not seen it, tuned, scored, pictured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._atomic import write_json
+from .cases import Case, Dataset
+from .image import Image, Labels
+from .io import write
+from .loop import make_network
+from .methods.protocol import Block, State
+from .overlay import Overlay, overlay_of
+from .plan.schema import Plan
+from .scores import ScoreOptions, score_pair, summarise
+from .segmenter import Segmenter, method_of
+from .tune import Held, tune
+
+__all__ = ["Outcome", "validate"]
+
+#: Cases shown in the report, half worst and half best.
+SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Scores record, tuned thresholds and the pictures of the worst and best cases."""
+
+    scores: dict[str, Any]
+    thresholds: dict[str, float]
+    overlays: list[Overlay]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    plan: Plan
+    dataset: Dataset
+    out: Path
+    device: torch.device
+    weights: Mapping[str, Mapping[str, Tensor]]
+    held: Mapping[str, Sequence[str]]
+    between: Callable[[str], None]
+
+
+def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapping[str, Tensor]],
+             held: Mapping[str, Sequence[str]], device: torch.device, between: Callable[[str], None]) -> Outcome:
+    """Score a run on its held-back cases.
+
+    Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case (and,
+    while thresholds are tuned, the reduced states of the plan's ``tune_cases``).
+
+    Parameters
+    ----------
+    plan, dataset : Plan, Dataset
+        Of the run.
+    out : Path
+        The RUN folder.
+    weights, held : mappings of fold name
+        State of each network, and the ids it has not seen.
+    device : torch.device
+        Where to compute.
+    between : callable
+        Called with a text between cases; may raise to stop.
+    """
+    job = _Job(plan, dataset, out, device, weights, held, between)
+    thresholds = _tuned(job) if plan.labels.task == "instance" else {}
+    options = _score_options(plan)
+    scores: dict[str, dict[str, Any]] = {}
+    overlays, unit = [], "px"
+    for fold, segmenter, case in _cases(job):
+        image, truth = _load(job, case)
+        found = segmenter.predict(image, thresholds=thresholds).labels
+        write(found, out / f"fold-{fold}" / "validation" / f"{case.id}{'.nii.gz' if truth.grid.ndim == 3 else '.tif'}")
+        scores[case.id] = score_pair(found, truth, options)
+        overlays.append(_picture(case, image, truth, found, scores[case.id]))
+        unit = truth.grid.unit
+    record = summarise(scores, plan.labels.task, unit=unit, options=options,
+                       notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}"])
+    write_json(out / "scores.json", record)
+    return Outcome(record, thresholds, _ends(overlays))
+
+
+def _cases(job: _Job) -> Iterator[tuple[str, Segmenter, Case]]:
+    """Every held-back case with the segmenter of its fold."""
+    for fold, ids in job.held.items():
+        network = make_network(job.plan, method_of(job.plan), job.device)
+        network.load_state_dict(dict(job.weights[fold]))
+        segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
+        for case in job.dataset.select(ids):
+            job.between(f"validation: {case.id}")
+            yield fold, segmenter, case
+
+
+def _load(job: _Job, case: Case) -> tuple[Image, Labels]:
+    return job.dataset.load(case, job.plan.labels.task)
+
+
+def _tuned(job: _Job) -> dict[str, float]:
+    """Thresholds from the states of the first cases of every fold."""
+    method, states = method_of(job.plan), []
+    share = max(1, job.plan.training.tune_cases // len(job.held))
+    taken: dict[str, int] = {}
+    for fold, segmenter, case in _cases(job):
+        taken[fold] = taken.get(fold, 0) + 1
+        if taken[fold] > share:
+            continue
+        image, truth = _load(job, case)
+        state: State = method.local(segmenter.maps(image), Block.whole(image.grid.shape))
+        states.append(Held(case.id, state, truth.array, None if truth.ignore is None else ~truth.ignore))
+    tuned = tune(method, states)
+    write_json(job.out / "tuning.json", {
+        "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": [s.case for s in states],
+        "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
+        "trials": [list(t) for t in tuned.trials]})
+    return tuned.thresholds
+
+
+def _score_options(plan: Plan) -> ScoreOptions:
+    """Classes or regions of the plan by name."""
+    if plan.labels.task == "instance":
+        return ScoreOptions()
+    table = plan.labels
+    regions = tuple((name, tuple(table.values[i] for i in members)) for name, members in table.regions)
+    return ScoreOptions(classes=tuple(zip(table.names, table.values, strict=True)), regions=regions)
+
+
+def _picture(case: Case, image: Image, truth: Labels, found: Labels, scores: Mapping[str, Any]) -> Overlay:
+    """One slice of a case; copied, so that the volume can be let go."""
+    value = scores.get("dice", scores.get("ap@0.50"))
+    score = None if value is None or not np.isfinite(value) else float(value)
+    picture = overlay_of(case.id, np.asarray(image.array), truth.restored(), found.restored(), score,
+                         truth.grid.spacing)
+    return picture._replace(**{name: np.array(part) for name, part in picture._asdict().items()
+                               if isinstance(part, np.ndarray)})
+
+
+def _ends(overlays: Sequence[Overlay]) -> list[Overlay]:
+    """The worst and the best cases."""
+    ranked = sorted(overlays, key=lambda o: -1.0 if o.score is None else o.score)
+    return ranked if len(ranked) <= SHOWN else ranked[: SHOWN // 2] + ranked[-SHOWN // 2:]
