@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ._atomic import atomic_folder, load_npy, read_json, sha256, write_json, write_npy
 from .cases import Case, Dataset
+from .description import Description
 from .errors import DataError, FileError
 from .image import Image, Labels
 from .patches import Sample, foreground_voxels
@@ -49,7 +50,7 @@ def load_or_make(dataset: Dataset, cases: Sequence[Case], plan: Plan, store: Pat
     """
     found = []
     for i, case in enumerate(cases):
-        folder = store / sample_key(case, plan)
+        folder = store / sample_key(case, plan, dataset.about)
         try:
             sample = _load(folder, case)
         except FileError:
@@ -62,9 +63,10 @@ def load_or_make(dataset: Dataset, cases: Sequence[Case], plan: Plan, store: Pat
     return found
 
 
-def sample_key(case: Case, plan: Plan) -> str:
-    """Name of a sample's folder: hash of file contents, preprocessing plan and format."""
-    digest = hashlib.sha256(f"{FORMAT} {case.id} {plan.preprocessing_hash} {plan.seed}".encode())
+def sample_key(case: Case, plan: Plan, about: Description) -> str:
+    """Name of a sample's folder: hash of file contents, how they are read, preprocessing plan and format."""
+    read_as = f"{about.model_dump_json()} {sorted(case.attributes.items())}"
+    digest = hashlib.sha256(f"{FORMAT} {case.id} {plan.preprocessing_hash} {plan.seed} {read_as}".encode())
     for path in (*case.images, *((case.labels,) if case.labels else ())):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:

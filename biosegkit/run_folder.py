@@ -45,15 +45,15 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     if present and not resume:
         raise FileError("an existing run", file=out, expected="a new folder",
                         remedy="continue it with --resume or replace it with --overwrite")
-    data = _table(dataset)
+    data, about = _table(dataset), dataset.about.model_dump(mode="json")
     if present and (out / "run.json").exists():
-        _same_run(out, plan, data)
+        _same_run(out, plan, data, about)
         return
     out.mkdir(parents=True, exist_ok=True)
     plan.write(out / "plan.json")
     write_bytes(out / "cases.csv", data.encode())
     write_json(out / "run.json", {
-        "schema_version": 1, "plan": plan.hash, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "schema_version": 1, "plan": plan.hash, "description": about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
         "problems": [vars(p) for p in problems], **(facts or {}),
@@ -75,7 +75,7 @@ def update_run(out: Path, **facts: Any) -> None:
     write_json(out / "run.json", {**read_json(out / "run.json"), **facts})
 
 
-def _same_run(out: Path, plan: Plan, data: str) -> None:
+def _same_run(out: Path, plan: Plan, data: str, about: dict[str, Any]) -> None:
     """Refuse to continue with another plan, other data or another version."""
     stored = Plan.read(out / "plan.json")
     if stored.hash != plan.hash:
@@ -91,7 +91,12 @@ def _same_run(out: Path, plan: Plan, data: str) -> None:
         raise ResumeError(f"other data, first difference: {first}", file=out,
                           expected=f"the {len(old_rows) - 1} cases of cases.csv, unchanged",
                           remedy="start anew in another folder, with --from this run to keep its weights")
-    version = read_json(out / "run.json").get("versions", {}).get("biosegkit")
+    run = read_json(out / "run.json")
+    if changed := list(_differences(run.get("description", about), about)):
+        raise ResumeError(f"data described otherwise: {', '.join(changed[:5])}", file=out,
+                          expected="the options and dataset.json the run began with",
+                          remedy="give the same options, or start anew with --from this run")
+    version = run.get("versions", {}).get("biosegkit")
     if version != metadata.version("biosegkit"):
         raise ResumeError(f"biosegkit {metadata.version('biosegkit')}", file=out, expected=f"biosegkit {version}",
                           remedy="install that version, or start anew with --from this run")
