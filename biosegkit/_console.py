@@ -86,7 +86,8 @@ class TrainingProgress:
         self._console = out(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) \
             if self._console.is_terminal else None
-        self._last, self._loss = 0.0, float("nan")
+        self._last = 0.0
+        self._known: dict[str, Any] = {"loss": float("nan")}
 
     def __enter__(self) -> TrainingProgress:
         if self._live:
@@ -105,8 +106,9 @@ class TrainingProgress:
             self._console.print(escape(str(row.get("stage") or row.get("message") or "")), style="dim")
             return
         step, total = int(row["step"]), int(row.get("total") or 0)
-        self._loss = float(row["loss"]) if row.get("loss") is not None else self._loss
-        text = _training_line(row, step, total, self._loss)
+        # rows of a validation have no loss and no time left: the last ones known still hold
+        self._known |= {key: row[key] for key in ("loss", "left", "skipped") if row.get(key) is not None}
+        text = _training_line({**row, **self._known}, step, total)
         if self._live:
             from rich.text import Text
 
@@ -116,13 +118,13 @@ class TrainingProgress:
             self._console.print(escape(text))
 
 
-def _training_line(row: Mapping[str, Any], step: int, total: int, loss: float) -> str:
+def _training_line(row: Mapping[str, Any], step: int, total: int) -> str:
     """``fold 0  step 120/600 [####....]  loss 0.412  Dice 0.81  1m20s left``."""
     from .plan.units import duration_text
 
     parts = [f"fold {row['fold']}"] if row.get("fold") is not None else []
     filled = 20 * step // total if total else 0
-    parts.append(f"step {step}/{total or '?'} [{'#' * filled}{'.' * (20 - filled)}]  loss {loss:.3f}")
+    parts.append(f"step {step}/{total or '?'} [{'#' * filled}{'.' * (20 - filled)}]  loss {float(row['loss']):.3f}")
     dice, left = row.get("dice"), row.get("left")
     if dice is not None and dice == dice:
         parts.append(f"Dice {dice:.3f}")
