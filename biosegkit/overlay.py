@@ -119,7 +119,7 @@ def compose(overlay: Overlay, width: int = WIDTH) -> RGB:
     plane = to_rgb(overlay.image)
     factor = max(1, round(width / max(plane.shape[:2])))
     picture = _enlarged(plane, factor)
-    thickness = max(1, round(max(picture.shape[:2]) / 240))
+    thickness = max(1, round(max(picture.shape[:2]) / 200))
     truth, predicted = (None if labels is None else _outline(_enlarged(labels, factor), thickness)
                         for labels in (overlay.truth, overlay.predicted))
     if truth is not None:

@@ -153,7 +153,9 @@ def _score_blocks(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The table of the scores, and the scores of every case, worst first."""
     if not scores:
         return []
-    head, *rows = table(scores)
+    columns = [column for column in zip(*table(scores), strict=True)
+               if not (column[0].endswith(" empty") and set(column[1:]) <= {"0", ""})]
+    head, *rows = ([*row] for row in zip(*columns, strict=True))
     blocks = [{"title": "", "head": head, "rows": rows}]
     names = [name for name, _ in headline(scores)] or ["dice"]
     cases = sorted(scores.get("cases", ()), key=lambda row: _rank(row.get(names[0])))
