@@ -296,7 +296,7 @@ def save(state: _State, folder: Path) -> None:
     tensors["random"] = torch.get_rng_state()
     elapsed = state.elapsed + time.monotonic() - state.started
     checkpoint.save(folder / "checkpoints", state.step, tensors,
-                    {"optimizer": skeleton, "revisions": [list(r) for r in state.pace.revisions],
+                    {"step": state.step, "optimizer": skeleton, "revisions": [list(r) for r in state.pace.revisions],
                      "skipped": state.skipped, "elapsed": elapsed})
 
 
