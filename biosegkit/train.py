@@ -29,7 +29,7 @@ from .preprocess import load_or_make
 from .report import write_report
 from .run_folder import locked, open_run, update_run
 from .segmenter import method_of
-from .splits import holdout, split_folds
+from .splits import holdout, split_folds, split_notes
 from .validate import validate
 
 __all__ = ["fit"]
@@ -102,8 +102,8 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     chosen = _folds(plan, dataset, folds)
     with locked(out), _signals() as stop:
         open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
-                 facts={"device": describe(here), "folds": {k: {"train": len(t), "validation": len(v)}
-                                                            for k, (t, v) in chosen.items()}})
+                 facts={"device": describe(here), "notes": split_notes(list(dataset), 5 if folds is not None else 2),
+                        "folds": {k: {"train": len(t), "validation": len(v)} for k, (t, v) in chosen.items()}})
         if fingerprint is not None:
             fingerprint.write(out / "fingerprint.json")
         job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)

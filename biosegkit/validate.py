@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -112,14 +113,26 @@ def _tuned(job: _Job) -> dict[str, float]:
         if taken[fold] > share:
             continue
         image, truth = _load(job, case)
-        state: State = method.local(segmenter.maps(image), Block.whole(image.grid.shape))
-        states.append(Held(case.id, state, truth.array, None if truth.ignore is None else ~truth.ignore))
+        valid = np.ones(truth.array.shape, bool) if truth.ignore is None else ~truth.ignore
+        for maps, array, known in _planes(segmenter.maps(image), truth.array, valid, ndim=job.plan.configuration.ndim):
+            state: State = method.local(maps, Block.whole(array.shape))
+            states.append(Held(case.id, state, array, known))
     tuned = tune(method, states)
     write_json(job.out / "tuning.json", {
         "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": [s.case for s in states],
         "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
         "trials": [list(t) for t in tuned.trials]})
     return tuned.thresholds
+
+
+def _planes(maps: dict[str, npt.NDArray[np.float32]], truth: npt.NDArray[Any], valid: npt.NDArray[np.bool_],
+            ndim: int) -> Iterator[tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """The case itself, or each plane of a stack for a 2D model: what the method decodes at once."""
+    if truth.ndim == ndim:
+        yield maps, truth, valid
+        return
+    for z in range(len(truth)):
+        yield {name: m[:, z] for name, m in maps.items()}, truth[z], valid[z]
 
 
 def _score_options(plan: Plan) -> ScoreOptions:
@@ -137,8 +150,11 @@ def _picture(case: Case, image: Image, truth: Labels, found: Labels, scores: Map
     score = None if value is None or not np.isfinite(value) else float(value)
     picture = overlay_of(case.id, np.asarray(image.array), truth.restored(), found.restored(), score,
                          truth.grid.spacing)
-    return picture._replace(**{name: np.array(part) for name, part in picture._asdict().items()
-                               if isinstance(part, np.ndarray)})
+    return Overlay(picture.title, np.array(picture.image), _own(picture.truth), _own(picture.predicted), score)
+
+
+def _own(array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    return None if array is None else np.array(array)
 
 
 def _ends(overlays: Sequence[Overlay]) -> list[Overlay]:

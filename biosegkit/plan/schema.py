@@ -145,7 +145,8 @@ class Augmentation(_Frozen):
 class Training(_Frozen):
     """How the weights are found. ``steps`` is an integer: the clock is not in the plan.
 
-    ``tune_cases`` held-back cases choose the thresholds; ``margin`` is read around each patch so that objects cut by its edge are encoded whole.
+    ``tune_cases`` held-back cases choose the thresholds. ``margin`` is read around each patch so that objects cut by
+    its edge are encoded whole.
     """
 
     steps: int
