@@ -114,16 +114,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         rate = learning_rate(t, state.pace.progress(state.step))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        terms = forward_loss(network, method, batch, plan, device)
-        loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), t.clip_norm)
-        if _is_finite(state, loss, norm, batch):
-            scaler.step(optimizer)
-            update_average(state.average, network, t, state.step, state.pace.total)
-        scaler.update()
+        loss, terms = _step(state, scaler, batch, plan, method, device)
         state.step += 1
         clock.tick()
         if log.is_due(state.step, state.pace.total):
@@ -131,7 +122,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         clock_says = clock.revise(state.pace, state.step, overhead) if _is_review(state) else None
         if _is_validation(state, t) and held_back:
             clock.pause()
-            log.validation(state, validation_dice(state.average, plan, method, held_back, device))
+            log.validation(state, validation_dice(_weights(state, t), plan, method, held_back, device))
             clock.resume()
         if clock_says or stop() or time.monotonic() - saved > t.checkpoint_seconds:
             clock.pause()
@@ -145,7 +136,28 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     if state.skipped and state.skipped >= state.step:
         raise _not_finite(state.skipped, batch)
     save(state, folder)
-    return state.average if t.average else _copy(network)
+    return _weights(state, t)
+
+
+def _step(state: _State, scaler: torch.amp.GradScaler, batch: Batch, plan: Plan, method: Method,
+          device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+    """Forward, backward, clip, and (if everything is finite) one step of optimiser and average."""
+    terms = forward_loss(state.network, method, batch, plan, device)
+    loss = torch.stack(list(terms.values())).sum()
+    state.optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), plan.training.clip_norm)
+    if _is_finite(state, loss, norm, batch):
+        scaler.step(state.optimizer)
+        update_average(state.average, state.network, plan.training, state.step, state.pace.total)
+    scaler.update()
+    return loss, terms
+
+
+def _weights(state: _State, t: Training) -> dict[str, Tensor]:
+    """The averaged weights, or a copy of the network's where the plan has no average."""
+    return state.average if t.average else _copy(state.network)
 
 
 def make_optimizer(network: nn.Module, t: Training) -> torch.optim.Optimizer:
