@@ -48,6 +48,7 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     data, about = _table(dataset), dataset.about.model_dump(mode="json")
     if present and (out / "run.json").exists():
         _same_run(out, plan, data, about)
+        _same_start(out, (facts or {}).get("from"))
         return
     out.mkdir(parents=True, exist_ok=True)
     plan.write(out / "plan.json")
@@ -58,6 +59,15 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
         "problems": [vars(p) for p in problems], **(facts or {}),
     })
+
+
+def _same_start(out: Path, model: str | None) -> None:
+    """Refuse to continue with the weights of another model than the run began with; none given is no matter here."""
+    began = read_json(out / "run.json").get("from")
+    if model is not None and model != began:
+        raise ResumeError(f"model {model[:12]} to begin with", file=out,
+                          expected=f"model {began[:12]}" if began else "none, as when the run began",
+                          remedy="leave --from out, or start anew in another folder")
 
 
 def _clear(out: Path) -> None:

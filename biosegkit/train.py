@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from ._atomic import read_json
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .configure import CLOSING
 from .device import describe, pick
-from .errors import OptionError, Problem
+from .errors import OptionError, Problem, ResumeError
 from .fingerprint import Fingerprint
 from .loop import Progress, Stopped, train
 from .methods.protocol import Method
@@ -102,7 +103,8 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     chosen = _folds(plan, dataset, folds)
     with locked(out), _signals() as stop:
         open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
-                 facts={"device": describe(here), "notes": split_notes(list(dataset), 5 if folds is not None else 2),
+                 facts={"device": describe(here), "from": None if init is None else load(init, "cpu").digest,
+                        "notes": split_notes(list(dataset), 5 if folds is not None else 2),
                         "folds": {k: {"train": len(t), "validation": len(v)} for k, (t, v) in chosen.items()}})
         if fingerprint is not None:
             fingerprint.write(out / "fingerprint.json")
@@ -147,6 +149,10 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     store = job.out / "store"
     samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
     start = None if init is None else _weights_of(init, fold)
+    began = read_json(job.out / "run.json").get("from")
+    if start is None and began and not any((folder / "checkpoints").glob("*.json")):
+        raise ResumeError(f"fold {fold} without a saved state in a run that began with model {began[:12]}",
+                          file=job.out, expected="the weights of that model", remedy="give --from again")
     _check_stop(job)
     _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back")
     weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,

@@ -18,7 +18,7 @@ def killed(kind, point, plan, data, run, timeout=120):
     was moved into place). ``point`` is n.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["biosegkit.train", "killed_child"])
+    context.set_forkserver_preload(["biosegkit.train", "torch._dynamo", "killed_child"])
     child = context.Process(target=_train, args=(kind, point, str(plan), str(data), str(run)))
     child.start()
     child.join(timeout)
