@@ -112,7 +112,8 @@ def mirror_and_swap(rng: np.random.Generator, plan: Augmentation, arrays: Sequen
         if swap:
             a, b = (lead + i for i in plan.transpose_axes[:2])
             turned = np.swapaxes(turned, a, b)
-        out.append(np.ascontiguousarray(turned))
+        # a copy: axes of one voxel keep a negative stride otherwise, which torch refuses
+        out.append(turned.copy() if flips or swap else np.ascontiguousarray(array))
     return out
 
 

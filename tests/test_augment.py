@@ -206,3 +206,11 @@ def test_low_resolution_spares_the_slices_of_slice_wise_plans():
 def test_X1_the_same_numbers_give_the_same_image(seed):
     plan = Augmentation(**dict.fromkeys(NAMES, 0.5))
     assert np.array_equal(intensity(rng(seed), plan, picture()), intensity(rng(seed), plan, picture()))
+
+
+def test_V12_an_axis_of_one_voxel_is_mirrored_into_something_torch_takes():
+    import torch
+
+    image = np.ones((1, 1, 9), np.float32)
+    for seed in range(8):
+        torch.from_numpy(mirror_and_swap(rng(seed), only(mirror_axes=(0, 1)), [image])[0])
