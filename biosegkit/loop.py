@@ -103,7 +103,8 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     state = _State(network, _copy(network), optimizer, Pace(((0, t.steps),)))
     notes = restore(state, folder)
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
-    clock, overhead = Clock(deadline), 0.05
+    # What was spent before an interruption counts.
+    clock, overhead = Clock(None if deadline is None else deadline - state.elapsed), 0.05
     log = _Log(folder / "metrics.jsonl", state.step, progress)
     log.notes(state, notes)
     saved = time.monotonic()
