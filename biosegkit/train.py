@@ -98,8 +98,9 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     started = time.monotonic() if started is None else started
     out, here = Path(out), pick(device)
     if steps is not None:
-        plan = plan.model_copy(update={"training": plan.training.model_copy(
-            update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})})
+        counted = plan.training.model_copy(update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})
+        plan = plan.model_copy(update={
+            "training": counted, "budget": plan.budget.model_copy(update={"seconds": None})})
     chosen = _folds(plan, dataset, folds)
     with locked(out), _signals() as stop:
         open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
@@ -109,11 +110,13 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
         if fingerprint is not None:
             fingerprint.write(out / "fingerprint.json")
         job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
-        end = None if steps is not None or plan.budget.seconds is None else started + 0.98 * plan.budget.seconds
+        spent = float(read_json(out / "run.json").get("spent", 0.0))
+        end = None if plan.budget.seconds is None else started - spent + 0.98 * plan.budget.seconds
         weights = {}
         for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):
             deadline = _deadline(plan, end, len(chosen) - done)
             weights[fold] = _fold(job, fold, (train_ids, held_ids), deadline, init)
+            update_run(out, spent=spent + time.monotonic() - started)
         return _conclude(job, weights, {k: v for k, (_, v) in chosen.items()}, started)
 
 
