@@ -1,0 +1,80 @@
+"""The benchmark scripts: what they measure is what happened, and the README's table is made of the records."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def record() -> dict:
+    return {"name": "nuclei", "what": "2D nuclei", "budget": "15m", "cases": 3, "scores": {"f1": 0.91249},
+            "classes": {"a": 0.5, "b": 0.25}, "train": {"seconds": 871.6, "peak_bytes": 3 * 2**30},
+            "predict": {"seconds": 3.0, "peak_bytes": 2**29}, "machine": "2 cores", "device": "cpu",
+            "date": "2026-01-01"}
+
+
+def test_a_record_becomes_a_row(record):
+    assert script("table").row(record) == (
+        "| 2D nuclei (`nuclei`, 3 images) | 15m | f1 0.912 (a 0.500, b 0.250) | 14 min 32 s | 3.0 GB / 0.5 GB |")
+
+
+def test_the_table_replaces_what_stands_between_the_marks(record, tmp_path, monkeypatch):
+    table = script("table")
+    (tmp_path / "nuclei-15m.json").write_text(json.dumps(record))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n")
+    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(sys, "argv", ["table.py", "--results", str(tmp_path), "--write"])
+    table.main()
+    table.main()
+    text = readme.read_text()
+    assert text.startswith(f"before\n{table.START}\n| data")
+    assert text.endswith(f"{table.END}\nafter\n")
+    assert text.count("14 min 32 s") == 1
+    assert "old" not in text
+
+
+def test_the_readme_has_the_marks_of_the_table():
+    table, readme = script("table"), (BENCHMARKS.parent / "README.md").read_text("utf-8")
+    assert readme.count(table.START) == readme.count(table.END) == 1
+    assert readme.index(table.START) < readme.index(table.END)
+
+
+def test_memory_of_children_counts():
+    accuracy = script("accuracy")
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'b = bytearray(200_000_000); input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+        watched, seen, deadline = psutil.Process(child.pid), 0, time.monotonic() + 60
+        while seen < 200_000_000 and time.monotonic() < deadline:
+            seen = accuracy.resident(watched)
+            time.sleep(0.02)
+        child.communicate(os.linesep.encode())
+    assert seen >= 200_000_000
+    assert accuracy.resident(watched) == 0
+
+
+def test_the_final_rate_is_a_share_of_the_highest(tmp_path):
+    for fold, rates in enumerate(([1.0, 4.0, 0.0], [1.0, 4.0, 1.0])):
+        (tmp_path / f"fold-{fold}").mkdir()
+        rows = [{"step": i, "lr": rate} for i, rate in enumerate(rates)] + [{"step": 3, "dice": 0.5}]
+        (tmp_path / f"fold-{fold}/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert script("accuracy").final_rate(tmp_path) == 0.25
