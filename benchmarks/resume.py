@@ -23,6 +23,7 @@ from biosegkit.cases import scan
 from biosegkit.configure import make_plan
 from biosegkit.fingerprint import measure
 from biosegkit.plan.draft import with_width
+from biosegkit.plan.schema import Plan
 
 CHILD = """
 import sys, torch
@@ -74,7 +75,7 @@ def _phantom(folder: Path) -> Path:
     return folder
 
 
-def _make_plan(data: Path, steps: int, task: str | None):
+def _make_plan(data: Path, steps: int, task: str | None) -> Plan:
     dataset = scan(data)
     plan = make_plan(measure(dataset, task=task), dataset, steps=steps, device="cpu")
     training = plan.training.model_copy(update={"checkpoint_seconds": 2.0})

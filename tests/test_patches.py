@@ -65,11 +65,6 @@ def test_the_seed_and_the_place_in_the_batch_count():
 # --- what a patch holds ----------------------------------------------------------------------------------------------
 
 
-def found_at(image, patch):
-    """Where a patch lies in an image of distinct values."""
-    return np.argwhere(image == patch.flat[patch.size // 2])[0]
-
-
 def test_image_and_targets_are_of_the_same_place():
     """The image is the label map itself: whatever is turned, class and value must agree."""
     labels = discs((40, 36), count=5)[1].astype(np.uint8)
@@ -121,19 +116,24 @@ def test_L9_ignored_voxels_have_no_weight():
 
 
 def test_objects_cut_by_the_patch_are_encoded_with_their_margin():
-    """With a margin the distance inside a cut object is that of the whole object."""
+    """With a margin the targets of a patch are those of the whole image, cut; without one they are not."""
     labels = np.zeros((64, 64), np.uint16)
-    labels[8:56, 8:56] = 1
-    one = Sample("a", np.ones((1, 64, 64), np.float32), labels, None, foreground_voxels(labels, "instance", 0))
-    spare = {"augmentation": STILL, "foreground": 1.0, "batch": 1}
-    peaks = []
-    for margin in ((), (16, 16)):
-        plan = tiny_plan(margin=margin, **spare)
-        batch = make_batch([one], plan, method_of(plan), 1)
-        assert batch.image.shape == (1, 1, 16, 16)
-        assert all(v.shape[-2:] == (16, 16) for v in (*batch.targets.values(), *batch.weights.values()))
-        peaks.append(batch.targets["distance"].numpy())
-    assert not np.array_equal(*peaks)
+    labels[22:42, 24:44] = 1
+    image = np.arange(1, 64 * 64 + 1, dtype=np.float32).reshape(1, 64, 64)
+    one = Sample("a", image, labels, None, foreground_voxels(labels, "instance", 0))
+    agree = {}
+    for margin in ((), (20, 20)):
+        plan = tiny_plan(margin=margin, augmentation=STILL, foreground=1.0)
+        method, agree[margin] = method_of(plan), []
+        truth, _ = method.encode(labels, (1.0, 1.0), np.ones(labels.shape, bool))
+        for step in range(4):
+            batch = make_batch([one], plan, method, step)
+            for patch, target in zip(batch.image[:, 0].numpy(), batch.targets["distance"].numpy(), strict=True):
+                y, x = np.argwhere(image[0] == patch[0, 0])[0]
+                assert np.array_equal(image[0, y:y + 16, x:x + 16], patch)
+                agree[margin].append(np.allclose(target, truth["distance"][..., y:y + 16, x:x + 16]))
+    assert all(agree[20, 20])
+    assert not any(agree[()])
 
 
 def test_slices_of_a_stack_are_2d_patches():
