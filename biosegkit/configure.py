@@ -106,7 +106,7 @@ def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: in
     if plan.preset != "default" or device.type == "cuda" or per_fold is None:
         return [probe(plan, device)]
     found: list[Probe] = []
-    while (wanted := next_width(found, 0.85 * per_fold, memory)) is not None:
+    while (wanted := next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim)) is not None:
         found.append(probe(plan.model_copy(update={"configuration": with_width(plan.configuration, wanted)}), device))
         if len(found) == 4:
             break
@@ -119,11 +119,11 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     best, decisions = probes[-1], list(plan.decisions)
     configuration, training = plan.configuration, plan.training
     if limits.per_fold is not None and len(probes) > 0 and plan.preset == "default" and device.type != "cuda":
-        best = chosen(probes, 0.85 * limits.per_fold, limits.memory)
+        best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim)
         configuration = with_width(configuration, best.width)
         decisions.append(Decision(name="width", value=str(best.width), reason=(
             f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
-            f"{wanted_steps(0.85 * limits.per_fold)} steps within {memory_text(limits.memory)}")))
+            f"{wanted_steps(0.85 * limits.per_fold, configuration.ndim)} steps within {memory_text(limits.memory)}")))
     tuned, tuning = _tuning(fingerprint, limits.per_fold, training.validation_fraction)
     training = training.model_copy(update={"tune_cases": tuned})
     validation = tuning + _validation_seconds(fingerprint, configuration, best, training)
@@ -232,6 +232,7 @@ def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:
     names = ("background", *(c.name for c in fingerprint.classes))
     values = (0, *(c.value for c in fingerprint.classes))
     return LabelTable(task="semantic", names=names, values=values, regions=_regions(dataset, values),
+                      region_classes=tuple(values.index(v) for v in about.regions_class_order if v in values),
                       ignore_value=fingerprint.ignore_value, mapping=mapping)
 
 

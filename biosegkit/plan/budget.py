@@ -13,8 +13,8 @@ from dataclasses import dataclass
 __all__ = ["Allowance", "Probe", "next_width", "steps_for", "wanted_steps"]
 
 WIDTHS = (8, 12, 16, 20, 24, 32)
-#: Steps wanted in four minutes of training.
-STEPS_IN_FOUR_MINUTES = 1100
+#: Steps wanted in four minutes of training, by number of axes (a 2D batch holds about half the voxels of a 3D one).
+STEPS_IN_FOUR_MINUTES = {2: 2400, 3: 1100}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Allowance:
         return max(1.0, 0.98 * self.total - self.before - self.validation - self.closing)
 
 
-def wanted_steps(seconds: float) -> int:
+def wanted_steps(seconds: float, ndim: int = 3) -> int:
     """Steps to aim at in a training of this length.
 
     Examples
@@ -50,10 +50,10 @@ def wanted_steps(seconds: float) -> int:
     >>> wanted_steps(240), wanted_steps(960)
     (1100, 2200)
     """
-    return max(100, round(STEPS_IN_FOUR_MINUTES * math.sqrt(seconds / 240)))
+    return max(100, round(STEPS_IN_FOUR_MINUTES[ndim] * math.sqrt(seconds / 240)))
 
 
-def next_width(probes: Sequence[Probe], seconds: float, memory: int) -> int | None:
+def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3) -> int | None:
     """The width to probe next, or None when the widest that fits time and memory is among the probes.
 
     Time is taken to grow with width to the power 1.3 (measured: below 2, as narrow layers are bound by memory
@@ -63,7 +63,7 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int) -> int | No
     if not known:
         return 16
     last = probes[-1]
-    goal = seconds / wanted_steps(seconds)
+    goal = seconds / wanted_steps(seconds, ndim)
 
     def expected(width: int) -> float:
         return known[width].step_seconds if width in known else last.step_seconds * (width / last.width) ** 1.3
@@ -73,9 +73,9 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int) -> int | No
     return None if best in known else best
 
 
-def chosen(probes: Sequence[Probe], seconds: float, memory: int) -> Probe:
+def chosen(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3) -> Probe:
     """The widest probe that allows the wanted steps within memory; the narrowest if none does."""
-    goal = seconds / wanted_steps(seconds)
+    goal = seconds / wanted_steps(seconds, ndim)
     fitting = [p for p in probes if p.step_seconds <= goal and p.peak <= memory]
     return max(fitting, key=lambda p: p.width) if fitting else min(probes, key=lambda p: p.width)
 

