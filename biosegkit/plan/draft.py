@@ -23,6 +23,7 @@ from biosegkit.plan.schema import (
     Preprocessing,
     Training,
 )
+from biosegkit.plan.spacing import ANISOTROPY
 from biosegkit.plan.topology import topology
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
         raise PlanError(f"preset {wishes.preset!r}", expected=f"one of {', '.join(PRESET_NAMES)}",
                         remedy="correct --preset")
     rules = _rules(fingerprint, labels, wishes)
-    chosen = _chosen(rules, wishes.config)
     nnunet = wishes.preset != "default"
+    chosen, reason = _chosen(rules, wishes.config, slice_wise=not nnunet and not wishes.gpu)
     found = {key: _of_rules(rule, wishes) for key, rule in rules.items()}
-    decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason)]
+    decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason),
+                 Decision(name="configuration", value=chosen, reason=reason)]
     decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=r)
                   for n, v, r in rules[chosen].reasons]
     configuration = found[chosen]
@@ -117,14 +119,21 @@ def _rules(fingerprint: Fingerprint, labels: LabelTable, wishes: Wishes) -> dict
     return {"2d": found["2d"]} if flat else found
 
 
-def _chosen(rules: dict[str, Rules], wish: str | None) -> str:
-    """The configuration asked for, else 3D at full resolution where there is one."""
-    if wish is None:
-        return "3d_fullres" if "3d_fullres" in rules else "2d"
-    if wish not in rules:
+def _chosen(rules: dict[str, Rules], wish: str | None, slice_wise: bool) -> tuple[str, str]:
+    """The configuration asked for, else 3D at full resolution; on a CPU 2D where slices are far apart."""
+    if wish is not None and wish not in rules:
         raise PlanError(f"configuration {wish!r}", expected=f"one of {', '.join(rules)} for these data",
                         remedy="correct --config")
-    return wish
+    if wish is not None:
+        return wish, "asked for"
+    if "3d_fullres" not in rules:
+        return "2d", "images are planes"
+    spacing = rules["3d_fullres"].spacing
+    thickness = max(spacing) / min(spacing)
+    if slice_wise and thickness > ANISOTROPY and rules["2d"].spacing == spacing[1:]:
+        return "2d", (f"slices are {thickness:.1f} times as thick as pixels are wide: planes in full hold more context "
+                      "than the small 3D patch a CPU can afford; --config 3d_fullres overrides")
+    return "3d_fullres", "volumes: 3D at full resolution, nnU-Net's first choice"
 
 
 def _of_rules(rule: Rules, wishes: Wishes) -> Configuration:
