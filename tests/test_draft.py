@@ -153,7 +153,7 @@ def test_a_patch_is_bounded_and_within_the_image(axes, voxels):
 
 
 def test_anisotropic_data_have_flat_patches_with_slices_first():
-    plan = plan_of(fingerprint((20, 320, 319), (3.6, 0.625, 0.625)))
+    plan = plan_of(fingerprint((20, 320, 319), (3.6, 0.625, 0.625)), config="3d_fullres")
     c = plan.configuration
     assert c.ndim == 3
     assert c.patch[0] < c.patch[1]
@@ -164,6 +164,14 @@ def test_anisotropic_data_have_flat_patches_with_slices_first():
     assert turned.preprocessing.transpose[0] == 2
     assert turned.configuration.patch == plan_of(fingerprint((20, 320, 319), (3.6, 0.625, 0.625)),
                                                  preset="nnunet").configuration.patch
+
+
+def test_far_apart_slices_are_planned_in_2d_on_a_cpu_only():
+    thick = fingerprint((20, 320, 319), (3.6, 0.625, 0.625))
+    assert plan_of(thick).configuration.name == "2d"
+    assert plan_of(thick, gpu=True).configuration.name == "3d_fullres"
+    assert plan_of(thick, preset="nnunet").configuration.name == "3d_fullres"
+    assert plan_of(fingerprint((20, 320, 319), (1.8, 0.625, 0.625))).configuration.name == "3d_fullres"
 
 
 def test_2d_data_have_2d_plans():
