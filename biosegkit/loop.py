@@ -112,7 +112,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     for batch in batches(samples, plan, method, state.step):
         if state.step >= state.pace.total:
             break
-        rate = learning_rate(t, state.pace.progress(state.step))
+        rate = learning_rate(t, state.pace.progress(state.step + 0.5))
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, terms = _step(state, scaler, batch, plan, method, device)
@@ -142,7 +142,11 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
 
 def _step(state: _State, scaler: torch.amp.GradScaler, batch: Batch, plan: Plan, method: Method,
           device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """Forward, backward, clip, and (if everything is finite) one step of optimiser and average."""
+    """Forward, backward, clip, and (if everything is finite) one step of optimiser and average.
+
+    Otherwise the network is as before: running statistics that the forward pass has spoilt are taken back (fault V2).
+    """
+    before = [buffer.clone() for buffer in state.network.buffers()]
     terms = forward_loss(state.network, method, batch, plan, device)
     loss = torch.stack(list(terms.values())).sum()
     state.optimizer.zero_grad(set_to_none=True)
@@ -152,6 +156,9 @@ def _step(state: _State, scaler: torch.amp.GradScaler, batch: Batch, plan: Plan,
     if _is_finite(state, loss, norm, batch):
         scaler.step(state.optimizer)
         update_average(state.average, state.network, plan.training, state.step, state.pace.total)
+    else:
+        for buffer, kept in zip(state.network.buffers(), before, strict=True):
+            buffer.copy_(kept)
     scaler.update()
     return loss, terms
 

@@ -38,8 +38,11 @@ class Pace:
         """Steps in all, as things stand."""
         return self.revisions[-1][1]
 
-    def progress(self, step: int) -> float:
-        """Share of the schedule behind us before ``step``, 0 to 1; continuous over revisions."""
+    def progress(self, step: float) -> float:
+        """Share of the schedule behind us before ``step``, 0 to 1; continuous over revisions.
+
+        The middle of a step, ``step + 0.5``, decides its rate: so neither the first nor the last step has rate 0.
+        """
         done = 0.0
         for i, (start, total) in enumerate(self.revisions):
             end = self.revisions[i + 1][0] if i + 1 < len(self.revisions) else step
@@ -58,7 +61,7 @@ def learning_rate(plan: Training, progress: float) -> float:
     """Learning rate at a share of the schedule.
 
     ``one_cycle`` rises linearly over ``warmup`` and falls as a cosine to ``final_fraction`` of the peak (Smith and
-    Topin 2019); ``poly`` is nnU-Net's ``(1 - progress) ** 0.9``.
+    Topin 2019); a ``warmup`` of 1 only rises. ``poly`` is nnU-Net's ``(1 - progress) ** 0.9``.
 
     Examples
     --------
@@ -69,7 +72,7 @@ def learning_rate(plan: Training, progress: float) -> float:
     peak = plan.learning_rate
     if plan.schedule == "poly":
         return float(peak * (1 - progress) ** 0.9)
-    if progress < plan.warmup:
+    if plan.warmup and progress <= plan.warmup:
         return peak * progress / plan.warmup
     fall = (progress - plan.warmup) / (1 - plan.warmup)
     return peak * (plan.final_fraction + (1 - plan.final_fraction) * 0.5 * (1 + math.cos(math.pi * fall)))

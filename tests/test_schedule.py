@@ -20,10 +20,10 @@ def test_poly_is_nnunets(progress):
     assert learning_rate(plan, progress) == pytest.approx(0.01 * (1 - progress) ** 0.9)
 
 
-@given(SHARES, st.floats(0, 0.9), st.floats(0, 1))
+@given(SHARES, st.floats(0, 1), st.floats(0, 1))
 def test_one_cycle_by_its_formula(progress, warmup, final):
     plan = Training(steps=1, learning_rate=2.0, warmup=warmup, final_fraction=final)
-    if progress < warmup:
+    if warmup == 1 or progress < warmup:
         expected = 2 * progress / warmup
     else:
         share = (progress - warmup) / (1 - warmup)
@@ -35,6 +35,19 @@ def test_one_cycle_by_hand():
     plan = Training(steps=1, learning_rate=1.0, warmup=0.2, final_fraction=0.1)
     found = [learning_rate(plan, p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
     assert found == pytest.approx([0.0, 0.5, 1.0, 0.55, 0.1])
+
+
+@given(st.integers(20, 5000), st.sampled_from(["one_cycle", "poly"]), st.floats(0, 0.5))
+def test_every_step_learns_and_the_last_is_annealed(steps, schedule, warmup):
+    plan, pace = Training(steps=steps, learning_rate=1.0, schedule=schedule, warmup=warmup), Pace(((0, steps),))
+    rates = [learning_rate(plan, pace.progress(s + 0.5)) for s in (0, steps - 1)]
+    assert rates[0] > 0
+    assert 0 < rates[1] < (0.01 if schedule == "one_cycle" or steps > 100 else 0.05)
+
+
+def test_a_warmup_of_the_whole_run_only_rises():
+    plan = Training(steps=1, learning_rate=3.0, warmup=1.0)
+    assert [learning_rate(plan, p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.0, 1.5, 3.0])
 
 
 @st.composite
@@ -60,6 +73,7 @@ def test_X2_a_revision_changes_nothing_that_was(pace, data):
     step = data.draw(st.integers(pace.revisions[-1][0], pace.total))
     revised = pace.revised(step, data.draw(st.integers(1, 500)))
     assert all(revised.progress(s) == pace.progress(s) for s in range(step + 1))
+    assert all(revised.progress(s + 0.5) == pace.progress(s + 0.5) for s in range(step))
     assert revised.total > step
 
 

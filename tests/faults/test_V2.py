@@ -1,6 +1,7 @@
 """A loss or gradient that is not finite: the step is skipped and counted, never saved, and refused after ten (V2)."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,12 +55,35 @@ def test_V2_a_bad_step_is_skipped_counted_and_leaves_the_weights(tmp_path, monke
 
 def test_V2_weights_after_bad_steps_are_those_of_the_good_ones(tmp_path, monkeypatch):
     """The first of two steps alone gives the weights: the bad second one changed nothing."""
-    plan = tiny_plan(steps=2, schedule="poly", average=0.0)
+    constant = {"warmup": 0.0, "final_fraction": 1.0, "average": 0.0}
+    plan = tiny_plan(steps=2, **constant)
     poisoned(monkeypatch, {2})
     after = train(plan, method_of(plan), samples("a"), [], tmp_path / "two", device=CPU)
-    one = tiny_plan(steps=1, schedule="poly", average=0.0)
+    one = tiny_plan(steps=1, **constant)
     alone = train(one, method_of(one), samples("a"), [], tmp_path / "one", device=CPU)
     assert checkpoint.weights_hash(after) == checkpoint.weights_hash(alone)
+
+
+def test_V2_running_statistics_spoilt_by_a_bad_step_are_taken_back(tmp_path, monkeypatch):
+    plan = tiny_plan(steps=2, warmup=0.0, final_fraction=1.0, average=0.0)
+    c = plan.configuration
+    batch_norm = c.architecture.model_copy(update={"norm": "batch"})
+    plan = plan.model_copy(update={"configuration": c.model_copy(update={"architecture": batch_norm})})
+    real, count = loop.forward_loss, [0]
+
+    def blind(network, method, batch, *args):
+        count[0] += 1
+        image = torch.full_like(batch.image, float("nan")) if count[0] == 2 else batch.image
+        return real(network, method, replace(batch, image=image), *args)
+
+    monkeypatch.setattr(loop, "forward_loss", blind)
+    found = train(plan, method_of(plan), samples("a"), [], tmp_path / "two", device=CPU)
+    running = {k: v for k, v in found.items() if "running" in k}
+    assert running
+    assert all(torch.isfinite(v).all() for v in found.values())
+    one = plan.model_copy(update={"training": plan.training.model_copy(update={"steps": 1})})
+    alone = train(one, method_of(one), samples("a"), [], tmp_path / "one", device=CPU)
+    assert checkpoint.weights_hash(found) == checkpoint.weights_hash(alone)
 
 
 def test_V2_ten_in_a_row_are_refused_with_the_cases(tmp_path, monkeypatch):
