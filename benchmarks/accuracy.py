@@ -107,9 +107,14 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict:
         "headline": record["headline"], "classes": class_scores(record),
         "train": asdict(trained), "predict": asdict(predicted), "final_rate_share": final_rate(run),
         "plan": {"network": plan["configuration"], "training": plan["training"], "method": plan["method"]},
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}", "device": options.device,
+        "machine": f"{usable_cores()} cores, {platform.machine()}", "device": options.device,
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def usable_cores() -> int:
+    """Cores this process may use: fewer than the machine has when it is pinned."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def class_scores(record: dict) -> dict:

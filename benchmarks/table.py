@@ -14,8 +14,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
-HEAD = ["| data, images not trained on | budget | scores | training took | peak memory, train / predict |",
-        "|---|---|---|---|---|"]
+HEAD = ["| data, images not trained on | budget | scores | training took | cores | peak memory, train / predict |",
+        "|---|---|---|---|---|---|"]
 
 
 def duration(seconds: float) -> str:
@@ -31,13 +31,13 @@ def row(record: dict) -> str:
         scores += " (" + ", ".join(f"{name} {value:.3f}" for name, value in record["classes"].items()) + ")"
     memory = " / ".join(f"{record[step]['peak_bytes'] / 2**30:.1f} GB" for step in ("train", "predict"))
     cells = (f"{record['what']} (`{record['name']}`, {record['cases']} images)", record["budget"], scores,
-             duration(record["train"]["seconds"]), memory)
+             duration(record["train"]["seconds"]), record["machine"].split()[0], memory)
     return "| " + " | ".join(cells) + " |"
 
 
 def table(records: list[dict]) -> str:
     """The table, and on what it was measured."""
-    machines = sorted({f"{r['machine']}, {r['device']}, {r['date']}" for r in records})
+    machines = sorted({f"{r['machine'].split(', ', 1)[1]}, {r['device']}, {r['date']}" for r in records})
     lines = [*HEAD, *(row(r) for r in sorted(records, key=lambda r: (r["name"], r["train"]["seconds"])))]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}."])
 
