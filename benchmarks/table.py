@@ -37,7 +37,7 @@ def row(record: dict) -> str:
 
 def table(records: list[dict]) -> str:
     """The table, and on what it was measured."""
-    machines = sorted({f"{r['machine'].split(', ', 1)[1]}, {r['device']}, {r['date']}" for r in records})
+    machines = sorted({f"{r['machine'].partition(', ')[2]}, {r['device']}, {r['date']}" for r in records})
     lines = [*HEAD, *(row(r) for r in sorted(records, key=lambda r: (r["name"], r["train"]["seconds"])))]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}."])
 

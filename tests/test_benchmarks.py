@@ -28,13 +28,13 @@ def script(name: str):
 def record() -> dict:
     return {"name": "nuclei", "what": "2D nuclei", "budget": "15m", "cases": 3, "scores": {"f1": 0.91249},
             "classes": {"a": 0.5, "b": 0.25}, "train": {"seconds": 871.6, "peak_bytes": 3 * 2**30},
-            "predict": {"seconds": 3.0, "peak_bytes": 2**29}, "machine": "2 cores", "device": "cpu",
+            "predict": {"seconds": 3.0, "peak_bytes": 2**29}, "machine": "2 cores, x86_64", "device": "cpu",
             "date": "2026-01-01"}
 
 
 def test_a_record_becomes_a_row(record):
     assert script("table").row(record) == (
-        "| 2D nuclei (`nuclei`, 3 images) | 15m | f1 0.912 (a 0.500, b 0.250) | 14 min 32 s | 3.0 GB / 0.5 GB |")
+        "| 2D nuclei (`nuclei`, 3 images) | 15m | f1 0.912 (a 0.500, b 0.250) | 14 min 32 s | 2 | 3.0 GB / 0.5 GB |")
 
 
 def test_the_table_replaces_what_stands_between_the_marks(record, tmp_path, monkeypatch):
