@@ -117,15 +117,22 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 def task_of(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> tuple[Task, str]:
     """Objects or classes, and why: what is asked for, else what is described, else what the labels look like."""
+    if stated := stated_task(dataset, task):
+        return stated
+    inside = {c.id for c in trainable(dataset)}
+    used = [f for f in facts if f.id in inside]
+    return choose_task([f.ids for f in used], list(Counter(v for f in used for v in f.values).values()))
+
+
+def stated_task(dataset: Dataset, task: Task | None = None) -> tuple[Task, str] | None:
+    """Objects or classes, and why, where the user or the form of the data says it; None if labels must be looked at."""
     if task or dataset.about.task:
         return task or dataset.about.task or "semantic", "as asked for" if task else "as described"
     if any(c.labels is not None and c.labels.is_dir() and not ending(c.labels) for c in dataset):
         return "instance", "one mask file per object"
     if dataset.about.labels:
         return "semantic", "classes are named in the description"
-    inside = {c.id for c in trainable(dataset)}
-    used = [f for f in facts if f.id in inside]
-    return choose_task([f.ids for f in used], list(Counter(v for f in used for v in f.values).values()))
+    return None
 
 
 def ordered(problems: Iterable[Problem]) -> list[Problem]:

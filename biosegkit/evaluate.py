@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ._atomic import read_json
 from .cases import Case, Dataset, Description, scan
+from .checks import stated_task
 from .errors import BiosegError, DataError, FileError, OptionError
 from .image import Labels, Task
 from .io.sniff import ENDINGS, ending
@@ -121,7 +123,7 @@ def evaluate_folder(
     dataset = _truths(truth, where, describe)
     paths, notes = _paired(Path(predictions), dataset)
     dataset = replace(dataset, cases=tuple(c for c in dataset if c.id in paths))
-    task, reason = _task(dataset, task)
+    task, reason = _task(dataset, paths, task)
     options = _named(options or ScoreOptions(), dataset.about)
     cases, units, foreign = _scored(dataset, paths, task, options, progress)
     if len(units) > 1:
@@ -259,10 +261,15 @@ def _refuse_unpaired(source: Path, missing: list[str], several: list[str], share
                         remedy="add, rename or remove the files listed, or choose cases with --where")
 
 
-def _task(dataset: Dataset, task: Task | None) -> tuple[Task, str]:
-    """What the labels mean, and the reason if it had to be found."""
-    if task or dataset.about.task:
-        return task or dataset.about.task or "semantic", ""
+def _task(dataset: Dataset, paths: Mapping[str, Path], task: Task | None) -> tuple[Task, str]:
+    """What the labels mean, and the reason unless the user said it.
+
+    Stated by the data set, else by the records beside the predictions, else found from the true labels.
+    """
+    if stated := stated_task(dataset, task):
+        return stated[0], f"scored as {stated[0]}: {stated[1]}" if not stated[1].startswith("as ") else ""
+    if recorded := _recorded_task(paths.values()):
+        return recorded, f"scored as {recorded}: the predictions' records say so"
     counts, recurring = [], Counter[int]()
     for case in dataset:
         labels = dataset.load_labels(case, "semantic")
@@ -271,6 +278,20 @@ def _task(dataset: Dataset, task: Task | None) -> tuple[Task, str]:
         recurring.update(int(v) for v, n in zip(labels.values[1:], voxels[1:], strict=True) if n)
     chosen, reason = choose_task(counts, list(recurring.values()))
     return chosen, f"scored as {chosen}: {reason}"
+
+
+def _recorded_task(paths: Iterable[Path]) -> Task | None:
+    """What the model that made the predictions finds, if all have a record and all say the same."""
+    said = set()
+    for path in paths:
+        try:
+            record = read_json(path.with_name(path.name + ".json"))
+        except FileError:
+            return None
+        said.add(record.get("task") if isinstance(record, dict) else None)
+    if said == {"instance"}:
+        return "instance"
+    return "semantic" if said == {"semantic"} else None
 
 
 def _named(options: ScoreOptions, about: Description) -> ScoreOptions:
@@ -294,6 +315,13 @@ def _foreign_values(found: set[int], true: set[int], *, refuse: bool) -> list[st
     if not alone or not true:
         return []
     if refuse and not found & true:
-        raise DataError(f"predicted values {alone}", expected=f"values of the truth, {sorted(true)}",
-                        remedy=f"--map {alone[0]}={min(true)}, or name the classes in dataset.json")
-    return [f"values {alone} are predicted but nowhere in the truth"]
+        raise DataError(f"predicted values {_few(alone)}", expected=f"values of the truth, {_few(sorted(true))}",
+                        remedy=f"--task instance if values number objects; else --map {alone[0]}={min(true)}, or name "
+                        "the classes in dataset.json")
+    return [f"values {_few(alone)} are predicted but nowhere in the truth (--task instance if values number objects)"]
+
+
+def _few(values: Sequence[int], limit: int = 12) -> str:
+    """At most ``limit`` values, then how many more."""
+    more = len(values) - limit
+    return f"{list(values[:limit])}" + (f" and {more} more" if more > 0 else "")

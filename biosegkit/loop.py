@@ -97,11 +97,12 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     """
     t = plan.training
     network = make_network(plan, method, device)
-    if start_weights is not None:
-        adopt(network, start_weights)
+    anew = () if start_weights is None else adopt(network, start_weights)
     optimizer = make_optimizer(network, t)
     state = _State(network, _copy(network), optimizer, Pace(((0, t.steps),)))
     notes = restore(state, folder)
+    if anew and state.step == 0:
+        notes = (*notes, f"weights that do not fit and start anew: {', '.join(anew)}")
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
     # What was spent before an interruption counts.
     clock, overhead = Clock(None if deadline is None else deadline - state.elapsed), 0.05
@@ -263,13 +264,14 @@ def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
     Raises
     ------
     DataError
-        If nothing fits.
+        If less than half of the network's numbers fit: by accident some vectors do in any two networks.
     """
     own = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise DataError("weights of another network", expected="a model with the same topology",
-                        remedy="train with the plan of that model (--plan) or without --from")
+    share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
+    if share < 0.5:
+        raise DataError(f"weights of another network ({share:.0%} fit)", expected="a model with the same topology",
+                        remedy="train with the plan.json of that model (--plan), or without --from")
     network.load_state_dict(fitting, strict=False)
     return tuple(k for k in own if k not in fitting)
 

@@ -272,6 +272,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
         write(Image(values, image.grid), job.output.with_name(f"{Path(job.name).name}_{name}{tail}"))
     record: dict[str, Any] = {
         "file": job.output.name,
+        "task": found.labels.task,
         "output": _file_hash(job.output),
         "made_from": dict(origin.made_from),
         "options": origin.wish.data,

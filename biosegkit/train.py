@@ -21,9 +21,9 @@ from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .configure import CLOSING
 from .device import describe, pick
-from .errors import OptionError, Problem, ResumeError
+from .errors import DataError, OptionError, Problem, ResumeError
 from .fingerprint import Fingerprint
-from .loop import Progress, Stopped, train
+from .loop import Progress, Stopped, adopt, make_network, train
 from .methods.protocol import Method
 from .plan.schema import Plan
 from .preprocess import load_or_make
@@ -102,9 +102,10 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
         plan = plan.model_copy(update={
             "training": counted, "budget": plan.budget.model_copy(update={"seconds": None})})
     chosen = _folds(plan, dataset, folds)
+    origin = None if init is None else _origin(plan, init)
     with locked(out), _signals() as stop:
         open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
-                 facts={"device": describe(here), "from": None if init is None else load(init, "cpu").digest,
+                 facts={"device": describe(here), "from": None if origin is None else origin.digest,
                         "notes": split_notes(list(dataset), 5 if folds is not None else 2),
                         "folds": {k: {"train": len(t), "validation": len(v)} for k, (t, v) in chosen.items()}})
         if fingerprint is not None:
@@ -115,7 +116,7 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
         weights = {}
         for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):
             deadline = _deadline(plan, end, len(chosen) - done)
-            weights[fold] = _fold(job, fold, (train_ids, held_ids), deadline, init)
+            weights[fold] = _fold(job, fold, (train_ids, held_ids), deadline, origin)
             update_run(out, spent=spent + time.monotonic() - started)
         return _conclude(job, weights, {k: v for k, (_, v) in chosen.items()}, started)
 
@@ -142,7 +143,7 @@ def _deadline(plan: Plan, end: float | None, left: int) -> float | None:
 
 
 def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
-          init: str | Path | None) -> dict[str, Tensor]:
+          origin: Bundle | None) -> dict[str, Tensor]:
     """Train one fold, or take its finished weights."""
     folder = job.out / f"fold-{fold}"
     finished = folder / "weights.safetensors"
@@ -151,7 +152,7 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     _say(job, f"fold {fold}: preprocessing")
     store = job.out / "store"
     samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
-    start = None if init is None else _weights_of(init, fold)
+    start = None if origin is None else _weights_of(origin, fold)
     began = read_json(job.out / "run.json").get("from")
     if start is None and began and not any((folder / "checkpoints").glob("*.json")):
         raise ResumeError(f"fold {fold} without a saved state in a run that began with model {began[:12]}",
@@ -165,9 +166,19 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     return weights
 
 
-def _weights_of(model: str | Path, fold: str) -> Mapping[str, Tensor]:
+def _origin(plan: Plan, init: str | Path) -> Bundle:
+    """The model to begin with; refused before anything is written if its weights do not fit."""
+    origin = load(init, "cpu")
+    try:
+        adopt(make_network(plan, method_of(plan), torch.device("cpu")), _weights_of(origin, "0"))
+    except DataError as error:
+        raise DataError(error.found, file=init, expected=error.expected, remedy=error.remedy) from error
+    return origin
+
+
+def _weights_of(origin: Bundle, fold: str) -> Mapping[str, Tensor]:
     """Weights of another model: of the same fold where it has that, else of its first."""
-    networks = load(model, "cpu").segmenter.networks
+    networks = origin.segmenter.networks
     index = int(fold) if fold.isdigit() and int(fold) < len(networks) else 0
     return networks[index].state_dict()
 

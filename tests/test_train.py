@@ -212,3 +212,20 @@ def test_weights_that_fit_are_adopted_and_others_named():
     assert all(torch.equal(a.state_dict()[k], b.state_dict()[k]) for k in kept)
     with pytest.raises(DataError, match="another network"):
         adopt(b, {"x": torch.zeros(1)})
+
+
+def test_a_model_whose_weights_do_not_fit_is_refused_before_anything_is_written(instances, tmp_path):
+    run, dataset, _, _, plan = instances
+    wide = plan.configuration.architecture.model_copy(update={"features": (5, 7, 9)})
+    other = plan.model_copy(update={"configuration": plan.configuration.model_copy(update={"architecture": wide})})
+    with pytest.raises(DataError, match=r"weights of another network \(\d+% fit\)") as caught:
+        fit(other, dataset, tmp_path / "new", init=run, device="cpu")
+    assert caught.value.file == str(run)
+    assert "--plan" in caught.value.remedy
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_a_2d_model_are_none_of_a_3d_one(instances):
+    network = make_network(tiny_plan(3), method_of(tiny_plan(3)), torch.device("cpu"))
+    with pytest.raises(DataError, match="another network"):
+        adopt(network, instances[2].segmenter.networks[0].state_dict())
