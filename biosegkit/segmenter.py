@@ -19,13 +19,13 @@ from .grid import Grid
 from .image import Image, Labels
 from .lattice import Lattice
 from .methods import METHODS, Block, Decisions, Method
-from .methods.decoding import decode
 from .methods.protocol import ArrayDict, checked_thresholds, empty_table
 from .plan.schema import Plan
+from .planes import JOINED_NOTE, slice_by_slice
 from .predictor import Prediction
 from .prepared import Prepared, prepare, turn_of
 from .slabs import blocks, paste, regrid
-from .tables import stacked_rows, turned_table
+from .tables import turned_table
 from .tiling import Forward, Slab, blend, is_out_of_memory
 
 __all__ = ["Rung", "Segmenter", "ladder", "method_of"]
@@ -154,7 +154,7 @@ class Segmenter:
         """Go down the ladder until memory suffices."""
         prepared = prepare(image, self.plan)
         rungs = ladder(self.plan, self.device, self.batch)
-        notes: tuple[str, ...] = prepared.notes
+        notes: tuple[str, ...] = (*prepared.notes, *self._remarks(image, wish))
         for rung in rungs:
             if rung.note:
                 notes = (*notes, f"out of memory: {rung.note}")
@@ -166,6 +166,20 @@ class Segmenter:
             _release(self.device)
         raise DataError(f"not enough memory on {self.device}, even for one tile of {rungs[-1].patch}",
                         file=image.source or None, remedy="close other programs, or plan again with less --memory")
+
+    def _remarks(self, image: Image, wish: _Wish) -> list[str]:
+        """What the user should know about how the result came about."""
+        said = []
+        if wish.tta and not self._mirrored:
+            said.append("test-time augmentation changes nothing: this model was trained without mirroring")
+        if self.plan.labels.task == "instance" and image.grid.ndim > self.plan.configuration.ndim and wish.labels:
+            said.append(JOINED_NOTE)
+        return said
+
+    @property
+    def _mirrored(self) -> tuple[int, ...]:
+        """The axes that training mirrors."""
+        return tuple(a for a in self.plan.training.augmentation.mirror_axes if a < self.plan.configuration.ndim)
 
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
                grid: Grid | None = None) -> Prediction:
@@ -214,7 +228,7 @@ class Segmenter:
         """Blended maps on the turned and cropped image's grid."""
         plan, lead = self.plan, len(prepared.shape) - self.plan.configuration.ndim
         patch, step = (1,) * lead + rung.patch, (1,) * lead + rung.step
-        axes = tuple(a for a in plan.training.augmentation.mirror_axes if a < plan.configuration.ndim) if tta else ()
+        axes = self._mirrored if tta else ()
         networks = self.networks
         if rung.device != self.device:
             networks = tuple(network.to(rung.device) for network in networks)
@@ -241,7 +255,7 @@ class Segmenter:
                 paste(view, window, block, method.paint(method.local(maps, block), decisions)[0])
             return {}
         if ndim > self.plan.configuration.ndim:
-            return _slice_by_slice(method, parts, (view, window), thresholds)
+            return slice_by_slice(method, parts, (view, window), thresholds)
         states = [method.local(maps, block) for maps, block in parts]
         decisions = method.resolve(states, dict(thresholds))
         for state in states:
@@ -282,24 +296,6 @@ def _kept(parts: Iterator[tuple[ArrayDict, Block]], found: dict[str, npt.NDArray
                 found[name] = np.zeros((value.shape[0], *shape), np.float32)
             paste(prepared.turn.apply(found[name]), prepared.window, block, value[(slice(None), *block.core)])
         yield maps, block
-
-
-def _slice_by_slice(method: Method, parts: Iterator[tuple[ArrayDict, Block]], place: tuple[Any, tuple[slice, ...]],
-                    thresholds: Mapping[str, float]) -> ArrayDict:
-    """Objects of a stack that a 2D model sees plane by plane; ids go on from plane to plane."""
-    view, window = place
-    tables, last = [], 0
-    for maps, block in parts:
-        for k in range(block.shape[0]):
-            plane = {name: np.ascontiguousarray(a[:, block.before[0] + k]) for name, a in maps.items()}
-            labels, table = decode(method, plane, thresholds)
-            labels = np.where(labels > 0, labels.astype(np.uint32) + np.uint32(last), np.uint32(0))
-            z = block.start[0] + k
-            core = Block((z, *block.start[1:]), (1, *block.shape[1:]), block.full_shape, (0,) * 3, (0,) * 3)
-            paste(view, window, core, labels[None])
-            tables.append(stacked_rows(table, z, last))
-            last = max(last, int(labels.max(initial=0)))
-    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
 def _release(device: torch.device) -> None:

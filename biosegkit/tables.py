@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .grid import Turn
 
-__all__ = ["stacked_rows", "turned_table"]
+__all__ = ["merged_rows", "stacked_rows", "turned_table"]
 
 Table = dict[str, npt.NDArray[Any]]
 _NAMES = ("z", "y", "x")
@@ -54,10 +54,10 @@ def turned_table(table: Mapping[str, npt.NDArray[Any]], window: Sequence[slice],
     return {k: result[k] for k in table if k in result}
 
 
-def stacked_rows(table: Mapping[str, npt.NDArray[Any]], plane: int, offset: int) -> Table:
-    """The table of one plane as rows of a stack, with ids that go on from ``offset``."""
+def stacked_rows(table: Mapping[str, npt.NDArray[Any]], plane: int, ids: npt.NDArray[np.uint32]) -> Table:
+    """The table of one plane as rows of a stack; ``ids`` holds the id in the stack of each of the plane's."""
     count = len(table["id"])
-    rows: Table = {"id": (table["id"] + offset).astype(np.uint32)}
+    rows: Table = {"id": ids[table["id"]]}
     for name, column in table.items():
         if name == "centroid_y":
             rows["centroid_z"] = np.full(count, float(plane))
@@ -68,3 +68,30 @@ def stacked_rows(table: Mapping[str, npt.NDArray[Any]], plane: int, offset: int)
         if name not in ("id", "first"):
             rows[name] = column
     return rows
+
+
+def merged_rows(table: Mapping[str, npt.NDArray[Any]]) -> Table:
+    """One row per id: areas add up, boxes grow, centroids and scores are means weighted by area.
+
+    Examples
+    --------
+    >>> rows = {"id": np.array([1, 2, 1]), "area": np.array([3, 5, 1]), "centroid_z": np.array([0.0, 0.0, 4.0]),
+    ...         "bbox_stop_z": np.array([1, 1, 5])}
+    >>> {name: column.tolist() for name, column in merged_rows(rows).items()}
+    {'id': [1, 2], 'area': [4, 5], 'centroid_z': [1.0, 0.0], 'bbox_stop_z': [5, 1]}
+    """
+    ids, first, row = np.unique(table["id"], return_index=True, return_inverse=True)
+    area = np.bincount(row, weights=table["area"], minlength=len(ids))
+    merged: Table = {}
+    for name, column in table.items():
+        merged[name] = column[first]
+        if name.startswith("bbox_start"):
+            np.minimum.at(merged[name], row, column)
+        elif name.startswith("bbox_stop"):
+            np.maximum.at(merged[name], row, column)
+        elif name == "area":
+            merged[name] = np.rint(area).astype(column.dtype)
+        elif name != "id":
+            mean = np.bincount(row, weights=column * table["area"], minlength=len(ids)) / area
+            merged[name] = mean.astype(column.dtype)
+    return merged
