@@ -12,7 +12,7 @@ import numpy as np
 from .description import Description
 from .errors import DataError, FileError
 from .image import Image, Labels, Task
-from .io import read, read_labels
+from .io import ReadOptions, read, read_labels
 from .layouts import Case, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
 from .splits import holdout, split_folds, split_notes, trainable
 
@@ -74,9 +74,14 @@ class Dataset(Sequence[Case]):
 
         A table's columns ``spacing`` (``z;y;x``), ``pixel_size`` and ``unit`` speak for their row.
         """
-        options = self.about.read_options(**{"channel_names": (), **_row_geometry(case)})
+        options = ReadOptions(**self.reading(case))
         image = read(case.images[0] if len(case.images) == 1 else list(case.images), options)
         return _named(image, self.about.channel_names)
+
+    def reading(self, case: Case) -> dict[str, Any]:
+        """What the description and the case's row say about reading its image: fields of ``ReadOptions``."""
+        said = {name: getattr(self.about, name) for name in ("axes", "spacing", "unit", "pixel_size")}
+        return {name: value for name, value in {**said, **_row_geometry(case)}.items() if value is not None}
 
     def load_labels(self, case: Case, task: Task) -> Labels:
         """The labels of a case, values renamed and ignored voxels marked as described.

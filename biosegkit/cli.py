@@ -167,13 +167,13 @@ def predict(model: Model,
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
     from ._console import FileProgress, out
     from .bundle import load
+    from .cases import scan
     from .predict import predict_files
-    from .recipe import chosen_images
 
     if not predicting.resume:
         _refuse_existing(output, writing.overwrite)
     where = choosing.conditions()
-    wanted = [p for source in inputs for p in chosen_images(source, where)] if where else inputs
+    wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
     outcomes = predict_files(load(model, device=computing.device), wanted, output, tta=predicting.tta,
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
                              resume=predicting.resume, overwrite=writing.overwrite,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any
 
+from .cases import Dataset, scan
 from .errors import DataError, FileError, OptionError
 from .io.sniff import ENDINGS, ending
-from .layouts import csv_cases, stem, walk
+from .layouts import stem, walk
 
-__all__ = ["Job", "find_jobs", "output_ending"]
+__all__ = ["Input", "Job", "find_jobs", "output_ending"]
+
+#: What can be predicted.
+Input = str | Path | Dataset
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,14 @@ class Job:
     name : str
         Relative path without ending, with ``/``.
     output : Path
+    reading : dict
+        Fields of :class:`biosegkit.io.ReadOptions` that a table or ``dataset.json`` sets.
     """
 
     images: tuple[Path, ...]
     name: str
     output: Path
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def output_ending(image: Path) -> str:
@@ -45,18 +53,18 @@ def output_ending(image: Path) -> str:
     return {"nifti": ".nii.gz", "nifti.gz": ".nii.gz", "zarr": ".ome.zarr"}.get(kind, ".tif")
 
 
-def find_jobs(inputs: str | Path | Sequence[str | Path], out: Path, channels: int = 1) -> list[Job]:
+def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1) -> list[Job]:
     """All images of the inputs with their outputs.
 
     Parameters
     ----------
-    inputs : path, or sequence of paths
-        Files, folders (searched through; of a data set only its ``images``), globs, or CSV tables with a column
-        ``image``.
+    inputs : path, Dataset, or sequence of these
+        Files, folders (searched through; of a data set only its images), globs, CSV tables with a column ``image``,
+        or the cases of :func:`biosegkit.scan`. Cases are named and read as their table and ``dataset.json`` say.
     out : Path
         Folder of the outputs.
     channels : int
-        Of the model: files ``<case>_0000``, ``<case>_0001`` … are joined if there is one per channel.
+        Of the model: files ``<case>_0000``, ``<case>_0001`` … of one folder are joined if there is one per channel.
 
     Raises
     ------
@@ -65,19 +73,32 @@ def find_jobs(inputs: str | Path | Sequence[str | Path], out: Path, channels: in
     DataError
         If there is no image, or two would write the same output (listed).
     """
-    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    given: list[Input] = [inputs] if isinstance(inputs, str | Path | Dataset) else list(inputs)
     if not given:
         raise OptionError("no input", expected="images, folders or tables", remedy="name at least one")
-    found: list[tuple[str, tuple[Path, ...]]] = []
+    found: list[_Found] = []
     for item in given:
+        if isinstance(item, Dataset):
+            found += _of_dataset(item)
+            continue
         for path in _matches(item):
-            found += _cases_of(path, channels)
+            found += _of_path(path, channels)
     if not found:
         raise DataError(f"no image in {', '.join(map(str, given))}", expected=f"files ending in {', '.join(ENDINGS)}",
                         remedy="check the paths")
-    jobs = [Job(images, name, out / (name + output_ending(images[0]))) for name, images in found]
+    jobs = [Job(f.images, f.name, out / (f.name + output_ending(f.images[0])), f.reading or {})
+            for f in _joined(found, channels)]
     _refuse_equal_outputs(jobs)
     return jobs
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One image; ``reading`` is None for plain files, which may be channels."""
+
+    name: str
+    images: tuple[Path, ...]
+    reading: dict[str, Any] | None = None
 
 
 def _matches(item: str | Path) -> list[Path]:
@@ -87,18 +108,26 @@ def _matches(item: str | Path) -> list[Path]:
     return [Path(match) for match in sorted(glob(str(item), recursive=True))]  # noqa: PTH207 - patterns may be absolute
 
 
-def _cases_of(path: Path, channels: int) -> list[tuple[str, tuple[Path, ...]]]:
-    """Names and images of one input."""
+def _of_dataset(dataset: Dataset) -> list[_Found]:
+    """The cases of a data set, each with what is said about reading it."""
+    return [_Found(case.id, case.images, dataset.reading(case)) for case in dataset]
+
+
+def _of_path(path: Path, channels: int) -> list[_Found]:
+    """The images of one input."""
     if not path.exists():
         raise FileError("nothing there", file=path, expected="an image, a folder or a table", remedy="check the path")
     if path.suffix.lower() == ".csv":
-        return [(case.id, case.images) for case in csv_cases(path)]
+        return _of_dataset(scan(path))
     if not path.is_dir() or ENDINGS.get(ending(path)) == "zarr":
-        return [(stem(path), (path,))]
-    root = path / "images" if (path / "images").is_dir() else path
-    files = list(walk(root))
-    names = [_relative(file, root) for file in files]
-    return _numbered(names, files, channels) or [(n, (f,)) for n, f in zip(names, files, strict=True)]
+        return [_Found(stem(path), (path,), None if channels > 1 else {})]  # a file named by the user keeps its name
+    root = next((path / name for name in ("images", "imagesTr") if (path / name).is_dir()), path)
+    return [_Found(_relative(file, root), (file,)) for file in walk(root) if not _is_mask(file)]
+
+
+def _is_mask(file: Path) -> bool:
+    """Whether a file is one of the masks of a case folder, ``<case>/masks/`` beside ``<case>/images/``."""
+    return file.parent.name == "masks" and (file.parent.parent / "images").is_dir()
 
 
 def _relative(file: Path, root: Path) -> str:
@@ -106,17 +135,22 @@ def _relative(file: Path, root: Path) -> str:
     return stem(file) if parent == "." else f"{parent}/{stem(file)}"
 
 
-def _numbered(names: Sequence[str], files: Sequence[Path], channels: int) -> list[tuple[str, tuple[Path, ...]]]:
-    """Channels in files of their own, as nnU-Net names them; nothing unless every case has all of them."""
-    groups: dict[str, dict[int, Path]] = {}
-    for name, file in zip(names, files, strict=True):
-        match = re.fullmatch(r"(.+)_(\d{4})", name)
-        if match is None:
-            return []
-        groups.setdefault(match[1], {})[int(match[2])] = file
-    if any(sorted(group) != list(range(channels)) for group in groups.values()):
-        return []
-    return [(name, tuple(group[i] for i in range(channels))) for name, group in groups.items()]
+def _joined(found: Sequence[_Found], channels: int) -> list[_Found]:
+    """Channels in files of their own joined, as nnU-Net names them, where a case has all that the model wants."""
+    places: dict[tuple[Path, str], dict[int, int]] = {}
+    for place, one in enumerate(found):
+        match = re.fullmatch(r"(.+)_(\d{4})", one.name)
+        if match is not None and one.reading is None:
+            places.setdefault((one.images[0].parent, match[1]), {})[int(match[2])] = place
+    if channels == 1 and len(places) < len(found):  # some have another name: numbers name images and not channels
+        return list(found)
+    first: dict[int, _Found] = {}
+    later: set[int] = set()
+    for (_, name), parts in places.items():
+        if sorted(parts) == list(range(channels)):
+            first[parts[0]] = _Found(name, tuple(found[parts[i]].images[0] for i in range(channels)))
+            later.update(parts.values())
+    return [first.get(place, one) for place, one in enumerate(found) if place in first or place not in later]
 
 
 def _refuse_equal_outputs(jobs: Sequence[Job]) -> None:

@@ -22,7 +22,7 @@ from .bundle import Bundle
 from .device import describe
 from .errors import BiosegError, FileError, OptionError
 from .image import Image
-from .inputs import Job, find_jobs
+from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
 from .predictor import MapPredictor, Prediction, Predictor
 from .run_folder import locked
@@ -99,7 +99,7 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
 
 def predict_files(
     model: Predictor,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Input | Sequence[Input],
     out: str | Path,
     *,
     tta: bool = False,
@@ -115,8 +115,8 @@ def predict_files(
     Parameters
     ----------
     model : Predictor
-    inputs : path, or sequence of paths
-        See :func:`biosegkit.inputs.find_jobs`.
+    inputs : path, Dataset, or sequence of these
+        Files, folders, globs, tables, or what :func:`biosegkit.scan` found; see :func:`biosegkit.inputs.find_jobs`.
     out : path
         Gets ``<relative path>/<stem>.<ext>`` per input, with a record ``.json`` of what it was made from, and for
         objects a table ``.csv``.
@@ -129,7 +129,7 @@ def predict_files(
     overwrite : bool
         Make all of them anew.
     options : ReadOptions, optional
-        What the files do not say.
+        What the files do not say; stands above what a table or ``dataset.json`` says.
     progress : callable, optional
         Called with (outcome, done, all).
 
@@ -169,6 +169,11 @@ class _Wish:
     save_maps: bool
     reading: ReadOptions
 
+    def for_case(self, said: Mapping[str, Any]) -> _Wish:
+        """With what a data set says about reading a case, where the caller says nothing."""
+        unset = {k: v for k, v in said.items() if getattr(self.reading, k) in (None, ())}
+        return replace(self, reading=replace(self.reading, **unset))
+
     @property
     def data(self) -> dict[str, Any]:
         """As plain data (memory limits change no result)."""
@@ -178,7 +183,7 @@ class _Wish:
 
 def _one(model: Predictor, job: Job, wish: _Wish, *, resume: bool) -> Outcome:
     """One file; whatever goes wrong is its own outcome (law 2: isolate)."""
-    started = time.monotonic()
+    started, wish = time.monotonic(), wish.for_case(job.reading)
     shown = str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
     try:
         made_from = _made_from(model, job, wish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,7 @@ def prepare(image: Image, plan: Plan) -> Prepared:
     DataError
         If channels, axes or unit do not fit the plan.
     """
+    image = _in_colours(image, plan)
     _check(image, plan)
     turn = turn_of(image.grid, plan)
     array, grid = turn.apply(image.array), image.grid.turned(turn)
@@ -132,12 +133,23 @@ def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | N
     return resample_image(apply(np.asarray(array), measured, mask), grid.spacing, working, shape)
 
 
+def _in_colours(image: Image, plan: Plan) -> Image:
+    """Grey that was stored as three equal colours is three channels again for a model of three channels."""
+    if len(plan.preprocessing.channels) != 3 or image.array.shape[0] != 1:
+        return image
+    if not any(note.startswith("RGB with three") for note in image.notes):
+        return image
+    names = tuple(c.name for c in plan.preprocessing.channels)
+    return replace(image, array=np.repeat(np.asarray(image.array), 3, axis=0), channels=names)
+
+
 def _check(image: Image, plan: Plan) -> None:
     p, source = plan.preprocessing, image.source or None
     if image.array.shape[0] != len(p.channels):
         raise DataError(f"{image.array.shape[0]} channels ({', '.join(image.channels)})", file=source,
                         expected=f"{len(p.channels)} ({', '.join(c.name for c in p.channels)})",
-                        remedy="choose the channels the model was trained on, in this order")
+                        remedy="choose the channels the model was trained on, in this order (files of one channel "
+                        "each are joined if named CASE_0000, CASE_0001, … and all are given)")
     if image.grid.ndim < plan.configuration.ndim:
         raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{plan.configuration.ndim}",
                         remedy="use a 2D model, or name the axes with --axes")

@@ -17,8 +17,7 @@ from .errors import DataError, FileError, OptionError, PlanError
 from .image import Task
 from .plan.units import parse_duration, parse_memory
 
-__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "chosen_images", "load_recipe", "recipe_names",
-           "run_recipe"]
+__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "load_recipe", "recipe_names", "run_recipe"]
 
 #: No recipe is larger (fault S7).
 _LARGEST = 1 << 20
@@ -291,34 +290,17 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: 
     return out
 
 
-def chosen_images(source: str, where: Mapping[str, str | list[str]],
-                  describe: Description | None = None) -> tuple[str, ...]:
-    """The images of the rows of a data set that meet all conditions.
-
-    Raises
-    ------
-    OptionError
-        If images are stored one channel per file: rows of such a table cannot be chosen here.
-    """
-    from .cases import scan
-
-    cases = scan(source, where=where, describe=describe)
-    if any(len(case.images) > 1 for case in cases):
-        raise OptionError("several files per image together with conditions on rows", file=source,
-                          expected="one file per image", remedy="write a table of these rows and predict all of it")
-    return tuple(str(case.images[0]) for case in cases)
-
-
 def _predict(recipe: Recipe, todo: Predicting, run: Path, how: tuple[str, Task]) -> None:
     """Segment the inputs with the new model and score them where truth is at hand; ``how`` is device and task."""
     from ._atomic import write_json
     from .bundle import load
+    from .cases import scan
     from .evaluate import ScoreOptions, evaluate_folder
     from .predict import predict_files
 
     device, task = how
     out = Path(todo.out) if todo.out else run / "predictions"
-    inputs = todo.inputs or chosen_images(recipe.data or "", todo.where, recipe.describe)
+    inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
     outcomes = predict_files(load(run, device=device), inputs, out, tta=todo.tta, thresholds=todo.thresholds or None,
                              save_maps=todo.save_maps, options=recipe.describe.read_options())
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]

@@ -8,7 +8,7 @@ import pytest
 
 import biosegkit.recipe as module
 from biosegkit.errors import FileError, OptionError, PlanError
-from biosegkit.recipe import Recipe, chosen_images, load_recipe, recipe_names, run_recipe
+from biosegkit.recipe import Recipe, load_recipe, recipe_names, run_recipe
 
 
 def write(folder, text):
@@ -79,17 +79,6 @@ def test_the_command_line_wins_and_is_checked():
 def test_without_data_nothing_is_done():
     with pytest.raises(OptionError, match="--data"):
         run_recipe(Recipe(name="a"))
-
-
-def test_rows_of_a_table_are_chosen_and_split_channels_refused(tmp_path):
-    for name in ("a", "b", "a2"):
-        (tmp_path / f"{name}.tif").touch()
-    table = tmp_path / "cases.csv"
-    table.write_text("image,split\na.tif,train\nb.tif,test\n")
-    assert chosen_images(str(table), {"split": "test"}) == (str(tmp_path / "b.tif"),)
-    table.write_text("image,split\na.tif;a2.tif,test\n")
-    with pytest.raises(OptionError, match="one file per image"):
-        chosen_images(str(table), {"split": "test"})
 
 
 def test_only_the_safe_loader_is_named():

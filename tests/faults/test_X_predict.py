@@ -13,7 +13,6 @@ from biosegkit.bundle import load, write_bundle
 from biosegkit.errors import DataError, PlanError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
-from biosegkit.inputs import find_jobs
 from biosegkit.io import write
 from biosegkit.predict import predict_files
 
@@ -139,16 +138,6 @@ def test_two_inputs_with_one_output_are_refused_before_anything_runs(tmp_path):
         with pytest.raises(DataError, match="two inputs would write"):
             predict_files(segmenter(Bands(), stub_plan(2)), inputs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_numbered_channels_are_joined_only_when_each_case_has_all(tmp_path):
-    for name in ("x_0000.tif", "x_0001.tif", "y_0000.tif", "y_0001.tif"):
-        (tmp_path / name).write_bytes(b"")
-    both = find_jobs(tmp_path, tmp_path / "out", channels=2)
-    assert [(job.name, len(job.images)) for job in both] == [("x", 2), ("y", 2)]
-    (tmp_path / "y_0001.tif").unlink()
-    apart = find_jobs(tmp_path, tmp_path / "out", channels=2)
-    assert [job.name for job in apart] == ["x_0000", "x_0001", "y_0000"]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
