@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ import torch
 
 from .cases import Dataset
 from .device import describe, pick
+from .errors import OptionError
 from .fingerprint import Fingerprint
 from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
 from .methods.protocol import Method
 from .patches import Batch
 from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
-from .plan.draft import Wishes, draft, with_strength, with_width
+from .plan.draft import Wishes, draft, smaller, with_strength, with_width
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .segmenter import method_of
@@ -87,7 +89,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     if seconds is None and steps is None and preset == "default":
         seconds = parse_duration(DEFAULT_BUDGET)
     per_fold = None if seconds is None else seconds / folds
-    probes = _probes(plan, here, per_fold, limit)
+    plan, probes = _probes(plan, here, per_fold, limit)
     spent = elapsed + time.monotonic() - started
     return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / folds), fingerprint)
 
@@ -100,17 +102,39 @@ class _Limits:
         self.seconds, self.per_fold, self.memory, self.steps, self.spent = seconds, per_fold, memory, steps, spent
 
 
-def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: int) -> list[Probe]:
-    """Measure the given network, or for the default preset widths until the best one is among them."""
-    width = plan.configuration.architecture.features[0]
-    if plan.preset != "default" or device.type == "cuda" or per_fold is None:
-        return [probe(plan, device)]
+def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: int) -> tuple[Plan, list[Probe]]:
+    """Measure the given network, or for the default preset widths until the best one is among them.
+
+    Where even the narrowest needs more memory than allowed, batch and patch shrink until it does not.
+    """
+    if plan.preset != "default" or device.type == "cuda":
+        return plan, [probe(plan, device)]
     found: list[Probe] = []
-    while (wanted := next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim)) is not None:
-        found.append(probe(plan.model_copy(update={"configuration": with_width(plan.configuration, wanted)}), device))
-        if len(found) == 4:
+    while per_fold is not None and len(found) < 4:
+        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim)
+        if wanted is None:
             break
-    return found or [Probe(width, 1.0, 1.0, 0)]
+        found.append(probe(_at(plan, with_width(plan.configuration, wanted)), device))
+    found = found or [probe(plan, device)]
+    for _ in range(3):
+        peak, own = min(p.peak for p in found), psutil.Process().memory_info().rss
+        if peak <= memory:
+            break
+        less = smaller(plan.configuration, 0.9 * max(0.0, memory - own) / max(1, peak - own))
+        if less is None:
+            raise OptionError(f"--memory {memory_text(memory)}", expected=f"more than {memory_text(own)}, which the "
+                              "program takes before it trains", remedy="allow more memory")
+        narrow = with_width(less, min(p.width for p in found))
+        found = [probe(_at(plan, narrow), device)]
+        shrunk = Decision(name="patch and batch", value=f"{' × '.join(map(str, less.patch))}, {less.batch}", reason=(
+            f"made smaller to train within {memory_text(memory)}; measured {memory_text(found[0].peak)}"))
+        kept = tuple(d for d in plan.decisions if d.name != shrunk.name)
+        plan = _at(plan, less).model_copy(update={"decisions": (*kept, shrunk)})
+    return plan, found
+
+
+def _at(plan: Plan, configuration: Configuration) -> Plan:
+    return plan.model_copy(update={"configuration": configuration})
 
 
 def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: _Limits,
@@ -179,6 +203,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:
     The first step warms up and is not counted; the median of the others is.
     """
     method = method_of(plan)
+    reset_peak(device)
     network = make_network(plan, method, device)
     optimizer = make_optimizer(network, plan.training)
     batch = _noise(plan, method)
@@ -253,14 +278,23 @@ def default_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak so far: of the GPU, or of this process."""
+    """Bytes at the peak since :func:`reset_peak`: of the GPU, or of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
+    if platform.system() == "Linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
 
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring the peak anew, where the system can (CUDA and Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif platform.system() == "Linux":
+        # A container may forbid it; then the peak is that of the whole process so far, an upper bound.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _name(dataset: Dataset) -> str:

@@ -29,7 +29,7 @@ from biosegkit.plan.topology import topology
 if TYPE_CHECKING:
     from biosegkit.fingerprint import Fingerprint
 
-__all__ = ["PRESET_NAMES", "Wishes", "draft", "with_strength", "with_width"]
+__all__ = ["PRESET_NAMES", "Wishes", "draft", "smaller", "with_strength", "with_width"]
 
 PRESET_NAMES = ("default", *PRESETS)
 
@@ -163,20 +163,48 @@ def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
         wide = 3 * fingerprint.objects.diameter_px.median
         decisions.append(Decision(name="objects per patch", value=f"{min(patch[-2:]) / wide * 3:.1f} across", reason=(
             f"median object {fingerprint.objects.diameter_px.median:.1f} voxels wide")))
-    net = topology(rule.spacing, patch)
     batch = int(min(12, max(2, round(CPU_BATCH[ndim] / math.prod(patch)))))
     decisions.append(Decision(name="batch", value=str(batch), reason=(
         f"about {CPU_BATCH[ndim]} voxels per step: in minutes many steps matter more than large batches")))
+    slim = _with_patch(configuration, patch, batch, 16).model_copy(update={"batch_dice": True})
+    stages = len(slim.architecture.strides)
+    decisions.append(Decision(name="network", value=f"{slim.architecture.name}, {stages} stages", reason=(
+        "one convolution instead of two at full resolution, which holds half of all arithmetic")))
+    return slim, decisions
+
+
+def smaller(configuration: Configuration, share: float) -> Configuration | None:
+    """A configuration of at most ``share`` of the voxels per step: fewer patches, then smaller ones; None below 4096.
+
+    Examples
+    --------
+    >>> from biosegkit.plan.schema import Architecture
+    >>> net = Architecture(features=(8,), kernels=((3, 3),), strides=((1, 1),), encoder_blocks=(1,), decoder_blocks=())
+    >>> two = Configuration(name="2d", ndim=2, spacing=(1.0, 1.0), median_shape=(256, 256), patch=(160, 160), batch=2,
+    ...                     tile_step=(80, 80), architecture=net)
+    >>> smaller(two, 0.5).batch, smaller(two, 0.3).patch
+    (1, (124, 124))
+    """
+    batch = max(1, int(configuration.batch * share))
+    if batch * math.prod(configuration.patch) <= share * configuration.batch * math.prod(configuration.patch):
+        return configuration.model_copy(update={"batch": batch})
+    voxels = round(share * configuration.batch * math.prod(configuration.patch))
+    if voxels < 4096:
+        return None
+    patch = cpu_patch(configuration.spacing, configuration.patch, voxels)
+    return _with_patch(configuration, patch, 1, configuration.architecture.features[0])
+
+
+def _with_patch(configuration: Configuration, patch: tuple[int, ...], batch: int, width: int) -> Configuration:
+    """The configuration with another patch, and the topology that belongs to it: slim at full resolution."""
+    net = topology(configuration.spacing, patch)
     stages = len(net.strides)
     architecture = configuration.architecture.model_copy(update={
         "kernels": net.kernels, "strides": net.strides, "encoder_blocks": (1, *(2,) * (stages - 1)),
-        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(16, stages),
+        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(width, stages),
     })
-    decisions.append(Decision(name="network", value=f"{architecture.name}, {stages} stages", reason=(
-        "one convolution instead of two at full resolution, which holds half of all arithmetic")))
-    return configuration.model_copy(update={
-        "patch": patch, "batch": batch, "architecture": architecture,
-        "tile_step": tuple(max(1, p // 2) for p in patch), "batch_dice": True}), decisions
+    return configuration.model_copy(update={"patch": patch, "batch": batch, "architecture": architecture,
+                                            "tile_step": tuple(max(1, p // 2) for p in patch)})
 
 
 def cpu_patch(spacing: Sequence[float], shape: Sequence[float], voxels: int) -> tuple[int, ...]:
