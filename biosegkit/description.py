@@ -139,7 +139,20 @@ class Description(BaseModel):
         single = [v for n, v in self.labels.items() if isinstance(v, int)]
         if len(set(single)) != len(single):
             raise ValueError(f"two labels share a value: {self.labels}")
+        self._check_order()
         return self
+
+    def _check_order(self) -> None:
+        """One value per region, in the order of ``labels``, and a value that a region has."""
+        order, regions = self.regions_class_order, self.regions
+        if not order or not regions:
+            return
+        if len(order) != len(regions):
+            raise ValueError(f"regions_class_order {list(order)} for {len(regions)} regions "
+                             f"({', '.join(n for n, _ in regions)}): one value per region is needed")
+        strange = sorted(set(order) - {v for _, values in regions for v in values})
+        if strange:
+            raise ValueError(f"regions_class_order {list(order)}: {strange} are in no region")
 
     @classmethod
     def read(cls, path: str | Path) -> Description:

@@ -212,7 +212,8 @@ def _classes(dataset: Dataset, tally: _Tally, task: Task) -> tuple[ClassRecord, 
         return (ClassRecord(name="object", value=1, voxels=tally.foreground,
                             cases=sum(r.ids > 0 for r in tally.records)),)
     names: dict[int, str] = {value: name for name, value in dataset.about.classes}
-    values = sorted({v for v in names if v} | {v for v, n in tally.voxels.items() if n})
+    known = dataset.about.known_values - {0, dataset.about.ignore_value}  # those of regions have no name of their own
+    values = sorted(known | {v for v, n in tally.voxels.items() if n})
     return tuple(ClassRecord(name=names.get(v, f"class {v}"), value=v, voxels=tally.voxels[v], cases=tally.cases[v])
                  for v in values)
 

@@ -22,7 +22,7 @@ from .kernels.affine import affine_linear, affine_nearest
 from .methods.protocol import Method
 from .plan.schema import Augmentation, Configuration, Plan
 
-__all__ = ["Batch", "Sample", "batches", "foreground_voxels", "make_batch"]
+__all__ = ["Batch", "Sample", "annotated_voxels", "batches", "foreground_voxels", "make_batch"]
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +47,9 @@ class Sample:
         False where there is no annotation.
     foreground : dict of int to ndarray of int32, (K, ndim)
         Positions of voxels per class (all objects count as class 1).
+    annotated : ndarray of int32, (K, ndim), optional
+        Positions of voxels with annotation, where ``valid`` is given: patches are centred on them, as what is ignored
+        teaches nothing (fault L9).
     """
 
     case: str
@@ -54,6 +57,7 @@ class Sample:
     labels: Array
     valid: Array | None
     foreground: dict[int, Array]
+    annotated: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,14 @@ def foreground_voxels(labels: Array, task: str, seed: int, limit: int = 10_000) 
             member = inside[groups == value]
             found[int(value)] = member if member.size <= limit else rng.choice(member, limit, replace=False)
     return {k: np.stack(np.unravel_index(v, labels.shape), 1).astype(np.int32) for k, v in found.items()}
+
+
+def annotated_voxels(valid: Array, seed: int, limit: int = 10_000) -> Array:
+    """Up to ``limit`` seeded positions of voxels with annotation, (K, ndim)."""
+    inside = np.flatnonzero(valid)
+    if inside.size > limit:
+        inside = np.random.default_rng([seed, 1235]).choice(inside, limit, replace=False)
+    return np.stack(np.unravel_index(inside, valid.shape), 1).astype(np.int32)
 
 
 def make_batch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, *, augment: bool = True) -> Batch:
@@ -148,13 +160,17 @@ def _centre(rng: np.random.Generator, sample: Sample, c: Configuration, forced: 
     patch = (1,) * (len(shape) - c.ndim) + tuple(c.patch)
     if forced and sample.foreground:
         classes = sorted(sample.foreground)
-        points = sample.foreground[classes[int(rng.integers(len(classes)))]]
-        point = points[int(rng.integers(len(points)))].astype(float)
-        # A forced voxel lies anywhere in the middle half of the patch: objects are seen off centre too.
-        jitter = np.array([rng.uniform(-0.25, 0.25) * p if p > 1 else 0.0 for p in patch])
-        point = np.rint(point + jitter)
-        return tuple(_within(v, s, p) for v, s, p in zip(point, shape, patch, strict=True))
+        return _near(rng, sample.foreground[classes[int(rng.integers(len(classes)))]], shape, patch)
+    if sample.annotated is not None and len(sample.annotated):
+        return _near(rng, sample.annotated, shape, patch)
     return tuple(_within(float(rng.integers(s)), s, p) for s, p in zip(shape, patch, strict=True))
+
+
+def _near(rng: np.random.Generator, points: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[float, ...]:
+    """A centre such that one of the points lies in the middle half of the patch: objects are seen off centre too."""
+    point = points[int(rng.integers(len(points)))].astype(float)
+    jitter = np.array([rng.uniform(-0.25, 0.25) * p if p > 1 else 0.0 for p in patch])
+    return tuple(_within(v, s, p) for v, s, p in zip(np.rint(point + jitter), shape, patch, strict=True))
 
 
 def _within(position: float, size: int, patch: int) -> float:

@@ -24,9 +24,10 @@ from .errors import BiosegError, FileError, OptionError
 from .image import Image
 from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
+from .methods.protocol import checked_thresholds
 from .predictor import MapPredictor, Prediction, Predictor
 from .run_folder import locked
-from .segmenter import Segmenter
+from .segmenter import Segmenter, method_of
 from .signals import finish_first
 
 __all__ = ["Outcome", "predict", "predict_files"]
@@ -140,13 +141,17 @@ def predict_files(
         in it (fault F8).
     DataError
         If there is no input, or two would write the same output; before anything runs.
+    OptionError
+        For a threshold that the model does not have.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())) and not (
             resume or overwrite):
         raise FileError("an output that exists", file=out, expected="a new or empty folder",
                         remedy="choose another, or use --resume or --overwrite")
-    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle) else 1
+    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
+    if isinstance(model, Bundle | Segmenter):
+        checked_thresholds(method_of(model.plan).tunables, thresholds)
     jobs = find_jobs(inputs, out, channels)
     wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
     outcomes: list[Outcome] = []

@@ -20,7 +20,7 @@ from .cases import Case, Dataset
 from .description import Description
 from .errors import DataError, FileError
 from .image import Image, Labels
-from .patches import Sample, foreground_voxels
+from .patches import Sample, annotated_voxels, foreground_voxels
 from .plan.schema import Plan
 from .prepared import prepare
 from .resample import resample_labels
@@ -28,7 +28,7 @@ from .resample import resample_labels
 __all__ = ["FORMAT", "load_or_make", "make_sample", "sample_key"]
 
 #: Changed whenever stored arrays would differ.
-FORMAT = 1
+FORMAT = 2
 
 Array = npt.NDArray[Any]
 
@@ -101,13 +101,16 @@ def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
     valid = None if ignore is None or not ignore.any() else ~ignore
     counted = array if valid is None else np.where(valid, array, 0)
     foreground = foreground_voxels(np.asarray(counted), plan.labels.task, plan.seed)
-    return Sample(case, data, np.ascontiguousarray(array), valid, foreground)
+    annotated = None if valid is None else annotated_voxels(valid, plan.seed)
+    return Sample(case, data, np.ascontiguousarray(array), valid, foreground, annotated)
 
 
 def _save(folder: Path, sample: Sample) -> None:
     arrays = {"image": sample.image, "labels": sample.labels}
     if sample.valid is not None:
         arrays["valid"] = sample.valid
+    if sample.annotated is not None:
+        arrays["annotated"] = sample.annotated
     arrays |= {f"foreground-{k}": v for k, v in sample.foreground.items()}
     with atomic_folder(folder) as temporary:
         sums = {name: write_npy(temporary / f"{name}.npy", a) for name, a in arrays.items()}
@@ -122,4 +125,4 @@ def _load(folder: Path, case: Case) -> Sample:
         raise FileError("an incomplete sample", file=folder, remedy="delete it; it is made again")
     arrays = {name: load_npy(folder / f"{name}.npy", crc=crc) for name, crc in sums.items()}
     foreground = {int(k.split("-")[1]): v for k, v in arrays.items() if k.startswith("foreground-")}
-    return Sample(case.id, arrays["image"], arrays["labels"], arrays.get("valid"), foreground)
+    return Sample(case.id, arrays["image"], arrays["labels"], arrays.get("valid"), foreground, arrays.get("annotated"))

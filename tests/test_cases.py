@@ -216,6 +216,14 @@ def test_description_refuses_what_it_does_not_understand(data, words, tmp_path):
         Description.read(tmp_path / "dataset.json")
 
 
+@pytest.mark.parametrize(("order", "message"), [([1], "one value per region"), ([1, 2, 3], "one value per region"),
+                                                ([1, 7], "in no region")])
+def test_painting_orders_that_do_not_fit_are_refused(order, message):
+    with pytest.raises(DataError, match=message):
+        Description.from_data({"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 9},
+                               "regions_class_order": order})
+
+
 def test_description_regions_and_options_override():
     about = Description.from_data({"labels": {"background": 0, "whole": [1, 2], "core": 2},
                                    "regions_class_order": [1, 2], "spacing": "2, 0.5,0.5", "map": {"255": 1}})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_sets import changed, discs, tiny_plan
 
 from biosegkit.errors import DataError
-from biosegkit.patches import Sample, batches, foreground_voxels, make_batch
+from biosegkit.patches import Sample, annotated_voxels, batches, foreground_voxels, make_batch
 from biosegkit.plan.schema import Augmentation
 from biosegkit.segmenter import method_of
 
@@ -101,6 +101,20 @@ def test_V12_an_image_smaller_than_the_patch_is_padded_without_weight(ndim, shap
         assert torch.equal(inside, batch.image[:, 0] > 0)
         assert int(inside[0].sum()) <= np.prod(shape)
         assert inside[0].any()
+
+
+def test_L9_patches_are_drawn_where_there_is_annotation():
+    """A strip of 6 of 400 columns is annotated: no patch misses it, whatever is forced."""
+    plan = changed(tiny_plan(patch=(16, 16), batch=4), foreground=0.0, augmentation=STILL)
+    image = np.zeros((1, 40, 400), np.float32)
+    valid = np.zeros((40, 400), bool)
+    valid[:, 300:306] = True
+    one = Sample("a", image, np.zeros((40, 400), np.uint16), valid, {}, annotated_voxels(valid, 0, limit=50))
+    assert one.annotated.shape == (50, 2)
+    assert valid[tuple(one.annotated.T)].all()
+    for step in range(20):
+        weight = make_batch([one], plan, method_of(plan), step).weights
+        assert all((w.flatten(1) > 0).any(1).all() for w in weight.values())
 
 
 def test_L9_ignored_voxels_have_no_weight():
