@@ -200,7 +200,8 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
 def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:
     """Train a few steps on noise: seconds per step, seconds per patch forward, peak memory.
 
-    The first step warms up and is not counted; the median of the others is.
+    The first step warms up and is not counted; the fastest of the others is, as other programs only ever slow it down
+    (and the schedule is revised by the clock if they go on doing so).
     """
     method = method_of(plan)
     reset_peak(device)
@@ -231,7 +232,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:
             forward.append(time.perf_counter() - begun)
     width = plan.configuration.architecture.features[0]
     # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top.
-    return Probe(width, 1.1 * float(np.median(times[1:])), float(min(forward)), peak)
+    return Probe(width, 1.1 * min(times[1:]), min(forward), peak)
 
 
 def _noise(plan: Plan, method: Method) -> Batch:
