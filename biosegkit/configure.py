@@ -31,7 +31,7 @@ __all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "peak_memory", "probe"]
 
 DEFAULT_BUDGET = "15m"
 #: Seconds kept for loading, the report and writing the bundle, beside the validation.
-CLOSING = 8.0
+CLOSING = 5.0
 #: Seconds per voxel of one decoding with other thresholds (resolve, paint, count), measured on nuclei.
 DECODE_SECONDS = 2.5e-7
 

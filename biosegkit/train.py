@@ -112,7 +112,7 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
             fingerprint.write(out / "fingerprint.json")
         job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
         spent = float(read_json(out / "run.json").get("spent", 0.0))
-        end = None if plan.budget.seconds is None else started - spent + 0.98 * plan.budget.seconds
+        end = None if plan.budget.seconds is None else started - spent + 0.99 * plan.budget.seconds
         weights = {}
         for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):
             deadline = _deadline(plan, end, len(chosen) - done)
@@ -158,7 +158,7 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
         raise ResumeError(f"fold {fold} without a saved state in a run that began with model {began[:12]}",
                           file=job.out, expected="the weights of that model", remedy="give --from again")
     _check_stop(job)
-    _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back")
+    _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, {describe(job.device)}")
     weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
                     start_weights=start, progress=job.progress, stop=job.stop)
     weights = {k: v.cpu().contiguous() for k, v in weights.items()}

@@ -69,6 +69,6 @@ def test_steps_fit_in_the_time(seconds, step):
 
 
 def test_an_allowance_is_what_is_left():
-    # 2 % of 100 s unspent, 10 s before, 20 s validation, 8 s at the end
-    assert Allowance(100.0, 10.0, 20.0, 8.0).training == pytest.approx(60.0)
+    # 1 % of 100 s unspent, 10 s before, 20 s validation, 8 s at the end
+    assert Allowance(100.0, 10.0, 20.0, 8.0).training == pytest.approx(61.0)
     assert Allowance(10.0, 9.0, 20.0, 8.0).training == 1.0

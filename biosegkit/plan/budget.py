@@ -38,8 +38,8 @@ class Allowance:
 
     @property
     def training(self) -> float:
-        """What is left for steps; 2 % stay unspent."""
-        return max(1.0, 0.98 * self.total - self.before - self.validation - self.closing)
+        """What is left for steps; 1 % stays unspent."""
+        return max(1.0, 0.99 * self.total - self.before - self.validation - self.closing)
 
 
 def wanted_steps(seconds: float, ndim: int = 3) -> int:
