@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -136,18 +137,28 @@ def _training_line(row: Mapping[str, Any], step: int, total: int) -> str:
 
 
 class FileProgress:
-    """One line per finished file; called with each outcome, how many are done, and how many there are."""
+    """One line per finished file; called with each outcome, how many are done, and how many there are.
+
+    A note is shown with the first file that has it (numbers in it aside); all are in the files' records.
+    """
 
     def __init__(self) -> None:
         self._console = out(stderr=True)
+        self._said: set[str] = set()
 
     def __call__(self, outcome: Any, done: int, total: int) -> None:
         """Show one outcome of :func:`biosegkit.predict_files`."""
         head = f"[{done}/{total}]"
         objects = "" if getattr(outcome, "objects", None) is None else f", {outcome.objects} objects"
         if outcome.error:
+            error = str(outcome.error).removeprefix(f"{outcome.input}: ")
             self._console.print(f"{escape(head)} [bold red]{outcome.state}[/] {escape(str(outcome.input))}: "
-                                f"{escape(str(outcome.error))}")
+                                f"{escape(error)}")
         else:
             self._console.print(f"{escape(head)} {outcome.state} {escape(str(Path(outcome.output)))} "
                                 f"({outcome.seconds:.1f}s{objects})")
+        for note in getattr(outcome, "notes", ()):
+            kind = re.sub(r"[\d.]+", "#", note)
+            if kind not in self._said:
+                self._said.add(kind)
+                self._console.print(f"  {note}", style="yellow", markup=False)

@@ -141,7 +141,7 @@ def train(context: typer.Context, dataset: Source,
 
     started = _started(context)
     if not training.resume:
-        _refuse_existing(output, writing.overwrite)
+        _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
     found = _scan(dataset, data)
     stored = _stored_plan(output, planning, training)
     problems, measured = _surveyed(found)
@@ -171,7 +171,7 @@ def predict(model: Model,
     from .predict import predict_files
 
     if not predicting.resume:
-        _refuse_existing(output, writing.overwrite)
+        _refuse_existing(output, writing.overwrite, "continue with --resume, ")
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
     outcomes = predict_files(load(model, device=computing.device), wanted, output, tta=predicting.tta,
@@ -319,15 +319,17 @@ def _stored_plan(output: Path, planning: Planning, training: Training) -> Plan |
     if planning.changed():
         options = ", ".join(f"--{name}" for name in planning.changed())
         raise OptionError(f"{options} together with {'--resume' if resumed else '--plan'}",
-                          expected="a plan, or options to make one", remedy=f"edit {path}, or leave the options out")
+                          expected="a plan, or options to make one",
+                          remedy="leave the options out: a run is continued with its own plan" if resumed
+                          else f"edit {path}, or leave the options out")
     return Plan.read(path)
 
 
-def _refuse_existing(path: Path | None, overwrite: bool) -> None:
-    """An output that exists is never replaced unasked."""
+def _refuse_existing(path: Path | None, overwrite: bool, otherwise: str = "") -> None:
+    """An output that exists is never replaced unasked; ``otherwise`` is what else could be done with it."""
     if path is not None and not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileError("an output that exists", file=path, expected="a new name",
-                        remedy="choose another name, or replace it with --overwrite")
+                        remedy=f"{otherwise}choose another name, or replace it with --overwrite")
 
 
 def _show_scores(path: Path) -> None:

@@ -49,6 +49,8 @@ class Outcome:
         Reading, network, decoding and writing.
     objects : int, optional
         Objects found; None for classes and failures.
+    notes : tuple of str
+        What was repaired or is unusual; also in the record.
     """
 
     input: str
@@ -57,6 +59,7 @@ class Outcome:
     error: str | None = None
     seconds: float = 0.0
     objects: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
@@ -199,11 +202,12 @@ def _one(model: Predictor, job: Job, wish: _Wish, *, resume: bool) -> Outcome:
         found = predict(model, image, tta=wish.tta, thresholds=wish.thresholds or None, maps=wish.save_maps)
         with finish_first():
             _write(found, image, job, _Origin(model, made_from, wish))
+        notes = _notes(image, found)
     except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
         text = str(error) if isinstance(error, BiosegError) else f"{type(error).__name__}: {error}"
         return Outcome(shown, str(job.output), "failed", text, time.monotonic() - started)
     objects = len(found.objects["id"]) if "id" in found.objects else None
-    return Outcome(shown, str(job.output), "done", None, time.monotonic() - started, objects)
+    return Outcome(shown, str(job.output), "done", None, time.monotonic() - started, objects, notes)
 
 
 def _made_from(model: Predictor, job: Job, wish: _Wish) -> dict[str, Any]:
@@ -289,13 +293,18 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "objects": len(found.objects["id"]) if "id" in found.objects else None,
         "grid": found.labels.grid.to_dict(),
-        "notes": list(dict.fromkeys((*image.notes, *found.notes))),
+        "notes": list(_notes(image, found)),
     }
     model = origin.model
     if isinstance(model, Bundle):
         record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
                    "thresholds": dict(model.thresholds), "bundle_versions": model.info.get("versions", {})}
     write_json(_sidecar(job.output), record)
+
+
+def _notes(image: Image, found: Prediction) -> tuple[str, ...]:
+    """Of reading and predicting, each once."""
+    return tuple(dict.fromkeys((*image.notes, *found.notes)))
 
 
 def _csv_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:

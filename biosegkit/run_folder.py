@@ -94,6 +94,11 @@ def _same_run(out: Path, plan: Plan, data: str, about: dict[str, Any]) -> None:
         raise ResumeError(f"a plan that differs in {', '.join(changed[:5])}", file=out,
                           expected="the run's own plan.json",
                           remedy="start anew in another folder, with --from this run to keep its weights")
+    run = read_json(out / "run.json")
+    if run.get("plan") not in (None, plan.hash):
+        raise ResumeError("a plan that is not the one the run began with", file=out / "plan.json",
+                          expected="no edit since, and the same version of biosegkit",
+                          remedy="undo the edit, or train a copy of it (--plan) in another folder")
     before = (out / "cases.csv").read_text(encoding="utf-8")
     if before != data:
         old_rows, new_rows = before.splitlines(), data.splitlines()
@@ -101,7 +106,6 @@ def _same_run(out: Path, plan: Plan, data: str, about: dict[str, Any]) -> None:
         raise ResumeError(f"other data, first difference: {first}", file=out,
                           expected=f"the {len(old_rows) - 1} cases of cases.csv, unchanged",
                           remedy="start anew in another folder, with --from this run to keep its weights")
-    run = read_json(out / "run.json")
     if changed := list(_differences(run.get("description", about), about)):
         raise ResumeError(f"data described otherwise: {', '.join(changed[:5])}", file=out,
                           expected="the options and dataset.json the run began with",

@@ -28,6 +28,8 @@ __all__ = ["Outcome", "validate"]
 
 #: Cases shown in the report, half worst and half best.
 SHOWN = 8
+#: Notes of predictions that are repeated beside the scores.
+NOTES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +77,18 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
     options = _score_options(plan)
     scores: dict[str, dict[str, Any]] = {}
     overlays, unit = [], "px"
+    said: dict[str, None] = {}
     for fold, segmenter, case in _cases(job):
         image, truth = _load(job, case)
-        found = segmenter.predict(image, thresholds=thresholds).labels
+        prediction = segmenter.predict(image, thresholds=thresholds)
+        found = prediction.labels
+        said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
         write(found, out / f"fold-{fold}" / "validation" / f"{case.id}{'.nii.gz' if truth.grid.ndim == 3 else '.tif'}")
         scores[case.id] = score_pair(found, truth, options)
         overlays.append(_picture(case, image, truth, found, scores[case.id]))
         unit = truth.grid.unit
     record = summarise(scores, plan.labels.task, unit=unit, options=options,
-                       notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}"])
+                       notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}", *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
     return Outcome(record, thresholds, _ends(overlays))
 

@@ -81,6 +81,11 @@ def test_version():
     assert call("--version").output.strip() == f"biosegkit {biosegkit.__version__}"
 
 
+def test_python_m_biosegkit_is_the_command():
+    found = subprocess.run([sys.executable, "-m", "biosegkit", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == f"biosegkit {biosegkit.__version__}"
+
+
 @pytest.mark.parametrize("words", [["train"], ["train", PHANTOM], ["nonsense"], ["plan", PHANTOM, "--steps", "x"],
                                    ["predict", "model"], ["doctor", PHANTOM, "--nonsense"]])
 def test_usage_errors_are_exit_code_2(words):

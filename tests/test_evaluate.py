@@ -176,3 +176,39 @@ def test_G2_every_case_that_cannot_be_compared_is_listed(folders):
                              options=ScoreOptions(trust_index=True))
     assert record["headline"]["dice"] == 1.0
     assert record["unit"] == "um"
+
+
+def test_two_cases_of_disjoint_ids_name_the_option_that_helps(tmp_path):
+    """Objects numbered on from case to case look like classes: the way out is named."""
+    for name, first in (("a", 1), ("b", 3)):
+        values = disc(first) + np.flip(disc(first + 1), 1) * (disc() == 0)
+        save(tmp_path / "truth" / f"{name}.tif", values, "instance")
+        save(tmp_path / "found" / f"{name}.tif", np.where(values, values + 100, 0), "instance")
+    with pytest.raises(DataError, match="--task instance") as caught:
+        evaluate_folder(tmp_path / "found", tmp_path / "truth")
+    assert "--map" in caught.value.remedy
+    assert evaluate_folder(tmp_path / "found", tmp_path / "truth", task="instance")["headline"]["ap@0.50"] == 1.0
+
+
+def test_the_records_beside_predictions_say_what_they_are(tmp_path):
+    for name in "ab":
+        save(tmp_path / "truth" / f"{name}.tif", disc(5), "instance")
+        save(tmp_path / "found" / f"{name}.tif", disc(1), "instance")
+        (tmp_path / "found" / f"{name}.tif.json").write_text(json.dumps({"task": "instance"}))
+    record = evaluate_folder(tmp_path / "found", tmp_path / "truth")
+    assert record["task"] == "instance"
+    assert any("records say so" in note for note in record["notes"])
+    (tmp_path / "found/b.tif.json").write_text("[]")  # not all of them say it: found from the truths
+    with pytest.raises(DataError, match="--task instance"):
+        evaluate_folder(tmp_path / "found", tmp_path / "truth")
+
+
+def test_named_classes_are_semantic_whatever_they_look_like(tmp_path):
+    for name, count in zip("abcd", (2, 5, 9, 12), strict=True):
+        values = np.zeros(SHAPE, int)
+        values.ravel()[:4 * count:4] = np.arange(1, count + 1)
+        save(tmp_path / "truth" / f"{name}.tif", values)
+        save(tmp_path / "found" / f"{name}.tif", values)
+    assert evaluate_folder(tmp_path / "found", tmp_path / "truth")["task"] == "instance"
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {f"c{v}": v for v in range(1, 13)}}))
+    assert evaluate_folder(tmp_path / "found", tmp_path / "truth")["task"] == "semantic"

@@ -14,6 +14,7 @@ from small_sets import changed, tiny_plan, write_instances
 from biosegkit.bundle import load
 from biosegkit.errors import DataError, ResumeError
 from biosegkit.loop import Stopped
+from biosegkit.plan.schema import Plan
 from biosegkit.train import fit
 
 
@@ -103,6 +104,15 @@ def test_P3_a_resume_with_another_plan_is_refused_and_changes_nothing(dataset, t
     with pytest.raises(ResumeError, match=r"training\.learning_rate .*--from this run"):
         fit(changed(plan, learning_rate=1.0), dataset, tmp_path / "run", resume=True, device="cpu")
     assert before == ((tmp_path / "run/plan.json").read_bytes(), (tmp_path / "run/bundle/bundle.json").read_bytes())
+
+
+def test_P3_a_plan_edited_in_the_run_is_refused(dataset, tmp_path):
+    """The command resumes with the run's own plan.json: an edit there would pass for the run's plan."""
+    plan = tiny_plan(steps=3)
+    fit(plan, dataset, tmp_path / "run", device="cpu")
+    changed(plan, learning_rate=1.0).write(tmp_path / "run/plan.json")
+    with pytest.raises(ResumeError, match="not the one the run began with"):
+        fit(Plan.read(tmp_path / "run/plan.json"), dataset, tmp_path / "run", resume=True, device="cpu")
 
 
 def test_P3_a_resume_without_the_weights_it_began_with_is_refused(dataset, tmp_path):
