@@ -31,7 +31,7 @@ from ._options import (
     Writing,
     flattened,
 )
-from .errors import BiosegError, FileError, OptionError
+from .errors import BiosegError, FileError, OptionError, PlanError
 
 if TYPE_CHECKING:
     from .cases import Dataset
@@ -303,8 +303,11 @@ def _make_plan(found: Dataset, measured: Fingerprint, planning: Planning, comput
 
     folds = training.fold_list()
     count = 1 if folds is None else 5 if folds == "all" else len(folds)
-    return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, device=computing.device,
-                     elapsed=time.monotonic() - started)
+    try:
+        return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps,
+                         device=computing.device, elapsed=time.monotonic() - started)
+    except PlanError as error:  # of the options: usage
+        raise OptionError(error.found, file=error.file, expected=error.expected, remedy=error.remedy) from error
 
 
 def _stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:

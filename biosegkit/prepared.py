@@ -121,6 +121,8 @@ def prepare(image: Image, plan: Plan) -> Prepared:
     dataset = [{"low": c.low, "high": c.high, "mean": c.mean, "std": c.std} for c in p.channels]
     measured = statistics(array, [c.scheme for c in p.channels], mask=mask, dataset=dataset, seed=plan.seed)
     shape = working_shape(grid, plan)
+    if shape != grid.shape:
+        _check_memory(image, shape, plan)
     resampled = None if shape == grid.shape else _resampled(array, measured, mask, grid, shape)
     notes = (*image.notes, *measured.notes, *_unlike(array, p.channels), *_far(grid, plan))
     return Prepared(array, turn, window, shape, measured, mask, resampled, notes)
@@ -131,6 +133,19 @@ def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | N
     """The normalised image on the network's grid (rules 1.2 and 1.4: normalise first, then resample)."""
     working = tuple(s * n / m for s, n, m in zip(grid.spacing, grid.shape, shape, strict=True))
     return resample_image(apply(np.asarray(array), measured, mask), grid.spacing, working, shape)
+
+
+def _check_memory(image: Image, shape: tuple[int, ...], plan: Plan) -> None:
+    """Refuse what cannot be held at the plan's spacing, before it is allocated (faults F5, G7)."""
+    import psutil
+
+    needed, available = 4 * image.array.shape[0] * math.prod(shape), psutil.virtual_memory().available
+    if needed > 0.8 * available:
+        unit = plan.preprocessing.unit
+        raise DataError(f"{' × '.join(map(str, shape))} voxels ({needed / 2**30:.3g} GB) at the model's spacing",
+                        file=image.source or None, expected=f"at most {0.8 * available / 2**30:.3g} GB",
+                        remedy=f"check the spacing: {image.grid.spacing} {image.grid.unit} here, "
+                        f"{plan.configuration.spacing} {unit} in the model (--spacing, --unit); or cut the image")
 
 
 def _in_colours(image: Image, plan: Plan) -> Image:

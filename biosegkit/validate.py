@@ -15,6 +15,7 @@ from torch import Tensor
 from ._atomic import write_json
 from .cases import Case, Dataset
 from .image import Image, Labels
+from .inputs import output_ending
 from .io import write
 from .loop import make_network
 from .methods.protocol import Block, State
@@ -83,7 +84,7 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         prediction = segmenter.predict(image, thresholds=thresholds)
         found = prediction.labels
         said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
-        write(found, out / f"fold-{fold}" / "validation" / f"{case.id}{'.nii.gz' if truth.grid.ndim == 3 else '.tif'}")
+        write(found, out / f"fold-{fold}" / "validation" / (case.id + output_ending(case.images[0])))
         scores[case.id] = score_pair(found, truth, options)
         overlays.append(_picture(case, image, truth, found, scores[case.id]))
         unit = truth.grid.unit

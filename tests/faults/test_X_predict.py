@@ -107,6 +107,14 @@ def test_G7_a_spacing_far_from_the_plan_gets_a_note(factor, expected):
     assert any("spacing" in note for note in notes) is expected
 
 
+def test_F5_G7_what_is_too_large_at_the_models_spacing_is_refused_before_it_is_made():
+    """Millimetres for micrometres: a small image would be a million voxels wide."""
+    im = Image(picture().array, Grid.regular((12, 12), 1.0, "mm"))
+    plan = stub_plan(2, spacing=(0.00001, 0.00001), unit="um", resample=True)
+    with pytest.raises(DataError, match=r"GB\) at the model's spacing.*--unit"):
+        segmenter(Bands(), plan).predict(im)
+
+
 def test_X4_a_bundle_that_answers_its_sample_differently_is_refused(tmp_path):
     plan = stub_plan(2)
     folder = write_bundle(tmp_path / "b", plan, {"0": fresh_weights(plan)})
