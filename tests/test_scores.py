@@ -46,7 +46,7 @@ def test_classes_are_compared_by_the_users_values_not_by_canonical_numbers():
     scores = score_pair(semantic([[0, 2]]), semantic([[0, 1]]))
     assert scores["classes"]["1"]["dice"] == scores["classes"]["2"]["dice"] == 0
     assert evaluate(semantic([[0, 2]]), semantic([[0, 1]]))["notes"] == [
-        "values [2] are predicted but nowhere in the truth"]
+        "values [2] are predicted but nowhere in the truth (--task instance if values number objects)"]
 
 
 def test_background_only_if_asked_for():
