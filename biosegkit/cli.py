@@ -369,8 +369,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """The command ``biosegkit``; its budget counts from the start of the process, imports included."""
-    # Threads that wait sleep instead of spinning: beside other programs training is up to four times faster, and alone
-    # as fast. It must be said before torch loads its OpenMP.
+    # Threads that wait sleep instead of spinning: beside other programs training steps measured three to four times
+    # faster. It must be said before torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows may not know µ or ×
