@@ -7,13 +7,14 @@ from functools import partial
 
 from torch import nn
 
-from biosegkit.errors import PlanError
 from biosegkit.nets.unet import UNet
+from biosegkit.plan.networks import checked_network
 from biosegkit.plan.schema import Configuration
 
 __all__ = ["NETS", "build"]
 
-#: Networks by the name a plan uses: (ndim, inputs, architecture, heads) -> module.
+#: Networks by the name a plan uses, each with its row in `biosegkit.plan.networks.NETWORKS`:
+#: (ndim, inputs, architecture, heads) -> module.
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "resenc_unet": partial(UNet, residual=True),
@@ -40,9 +41,8 @@ def build(configuration: Configuration, inputs: int, heads: Mapping[str, int]) -
     Raises
     ------
     PlanError
-        For a network name that does not exist.
+        For a network name that does not exist, or one that has no form for so many axes.
     """
     name = configuration.architecture.name
-    if name not in NETS:
-        raise PlanError(f"network {name!r}", expected=f"one of {', '.join(NETS)}", remedy="choose another --network")
+    checked_network(name, configuration.ndim)
     return NETS[name](configuration.ndim, inputs, configuration.architecture, heads)

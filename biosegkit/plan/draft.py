@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from biosegkit.errors import PlanError
 from biosegkit.plan.defaults import TrainingDefaults, normalisation
+from biosegkit.plan.networks import USUAL, checked_network, network_decisions
 from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
 from biosegkit.plan.nnunet import configure as nnunet_rules
@@ -82,15 +83,19 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     rules = _rules(fingerprint, labels, wishes)
     nnunet = wishes.preset != "default"
     chosen, reason = _chosen(rules, wishes.config, slice_wise=not nnunet and not wishes.gpu)
-    found = {key: _of_rules(rule, wishes) for key, rule in rules.items()}
+    own = "resenc_unet" if rules[chosen].block == "residual" else USUAL
+    network = wishes.network or own
+    serves = checked_network(network, len(rules[chosen].patch)).ndims
+    found = {key: _of_rules(rule, network) for key, rule in rules.items() if len(rule.patch) in serves}
     decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason),
                  Decision(name="configuration", value=chosen, reason=reason)]
     decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=r)
                   for n, v, r in rules[chosen].reasons]
     configuration = found[chosen]
     if not nnunet and not wishes.gpu:
-        configuration, more = _small(configuration, rules[chosen], fingerprint, wishes)
+        configuration, more = _small(configuration, rules[chosen], fingerprint)
         decisions += more
+    decisions += network_decisions(configuration.architecture, own)
     preprocessing, more = _preprocessing(fingerprint, rules[chosen], labels, nnunet)
     decisions += more
     method, options, reason = _method(labels, configuration, wishes)
@@ -136,9 +141,8 @@ def _chosen(rules: dict[str, Rules], wish: str | None, slice_wise: bool) -> tupl
     return "3d_fullres", "volumes: 3D at full resolution, nnU-Net's first choice"
 
 
-def _of_rules(rule: Rules, wishes: Wishes) -> Configuration:
+def _of_rules(rule: Rules, network: str) -> Configuration:
     """nnU-Net's configuration in the plan's form."""
-    network = wishes.network or ("resenc_unet" if rule.block == "residual" else "unet")
     architecture = Architecture(
         name=network, features=rule.features, kernels=rule.kernels, strides=rule.strides,
         encoder_blocks=rule.encoder, decoder_blocks=rule.decoder,
@@ -151,8 +155,8 @@ def _of_rules(rule: Rules, wishes: Wishes) -> Configuration:
     )
 
 
-def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
-           wishes: Wishes) -> tuple[Configuration, list[Decision]]:
+def _small(configuration: Configuration, rule: Rules,
+           fingerprint: Fingerprint) -> tuple[Configuration, list[Decision]]:
     """Patch and batch for a CPU: a patch of bounded volume, not padded beyond the median image, and a small batch."""
     ndim = configuration.ndim
     patch = cpu_patch(rule.spacing, rule.median_shape, CPU_PATCH[ndim])
@@ -168,7 +172,7 @@ def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
         f"about {CPU_BATCH[ndim]} voxels per step: in minutes many steps matter more than large batches")))
     slim = _with_patch(configuration, patch, batch, 16).model_copy(update={"batch_dice": True})
     stages = len(slim.architecture.strides)
-    decisions.append(Decision(name="network", value=f"{slim.architecture.name}, {stages} stages", reason=(
+    decisions.append(Decision(name="stages", value=str(stages), reason=(
         "one convolution instead of two at full resolution, which holds half of all arithmetic")))
     return slim, decisions
 

@@ -10,7 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from biosegkit._atomic import read_json, write_json
 from biosegkit.errors import PlanError
@@ -99,7 +106,11 @@ class Preprocessing(_Frozen):
 
 
 class Architecture(_Frozen):
-    """A network's topology, one entry per stage from full resolution down."""
+    """A network's topology, one entry per stage from full resolution down.
+
+    ``encoder`` names a pretrained 2D encoder for networks that take one, ``encoder_weights`` the file or the download
+    its weights come from; where both are empty they are not written, so that other plans keep their text and hash.
+    """
 
     name: str = "unet"
     features: tuple[int, ...]
@@ -109,6 +120,14 @@ class Architecture(_Frozen):
     decoder_blocks: tuple[int, ...]
     norm: Literal["instance", "group", "batch"] = "instance"
     deep_supervision: bool = True
+    encoder: str = ""
+    encoder_weights: str = ""
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the entries that say nothing."""
+        data: dict[str, Any] = handler(self)
+        return {k: v for k, v in data.items() if v or not k.startswith("encoder") or k == "encoder_blocks"}
 
 
 class Configuration(_Frozen):

@@ -12,6 +12,7 @@ from biosegkit.loop import make_network, train
 from biosegkit.methods import METHODS
 from biosegkit.nets import NETS
 from biosegkit.patches import Sample, foreground_voxels
+from biosegkit.plan.networks import NETWORKS
 from biosegkit.segmenter import Segmenter, method_of
 
 CPU = torch.device("cpu")
@@ -23,7 +24,9 @@ def product():
     for net in NETS:
         for method in METHODS:
             corner = net == next(iter(NETS)) or method == next(iter(METHODS))
-            for kind in KINDS:
+            for kind, (ndim, _, _) in KINDS.items():
+                if ndim not in NETWORKS[net].ndims:
+                    continue
                 yield pytest.param(net, method, kind, marks=() if corner else (pytest.mark.full,))
 
 

@@ -1,0 +1,123 @@
+"""The networks a plan can name: what each serves, when to choose it, and the choice itself. Plain data, no torch."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from biosegkit.errors import PlanError
+from biosegkit.plan.schema import Architecture, Decision
+
+__all__ = ["NETWORKS", "USUAL", "Network", "checked_network", "is_anisotropic", "network_decisions"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a plan has to know of a network before it is built.
+
+    Parameters
+    ----------
+    ndims : tuple of int
+        Numbers of spatial axes it can be built for.
+    follows_topology : bool
+        Whether it takes the plan's kernels, strides and blocks per stage; otherwise it pools as it always does, and
+        cannot honour anisotropic voxels.
+    summary, choose_when : str
+        One line each.
+    encoder : bool
+        Whether it can begin from a pretrained encoder (``Architecture.encoder``).
+    """
+
+    ndims: tuple[int, ...]
+    follows_topology: bool
+    summary: str
+    choose_when: str
+    encoder: bool = False
+
+
+#: Networks by the name a plan uses; ``biosegkit.nets.NETS`` builds them.
+NETWORKS: dict[str, Network] = {
+    "unet": Network((2, 3), True, "U-Net after nnU-Net's rules (Ronneberger et al. 2015, Isensee et al. 2021)",
+                    "first: the fastest to train"),
+    "resenc_unet": Network((2, 3), True, "U-Net with a residual encoder (Isensee et al. 2024)",
+                           "many cases and hours of GPU time"),
+}
+
+#: The network of the default preset, and what is known of it.
+USUAL = "unet"
+_WHY_USUAL = ("in minutes the cheapest step counts: in published cross-validation on hippocampus nnU-Net's plain U-Net "
+              "had Dice 0.8904 after 1.7 h, its residual-encoder presets M and L 0.8875 and 0.8862 after 8.2 and 25 h")
+
+
+def checked_network(name: str, ndim: int, file: str | None = None) -> Network:
+    """The row of a network that exists and serves so many axes.
+
+    Raises
+    ------
+    PlanError
+        For an unknown name, or a network that has no form for ``ndim`` axes.
+
+    Examples
+    --------
+    >>> checked_network("unet", 3).follows_topology
+    True
+    """
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(name, NETWORKS, 1)
+        raise PlanError(f"network {name!r}", file=file, expected=f"one of {', '.join(NETWORKS)}",
+                        remedy=f"did you mean --network {near[0]}?" if near else "choose another --network")
+    row = NETWORKS[name]
+    if ndim not in row.ndims:
+        others = ", ".join(n for n, other in NETWORKS.items() if ndim in other.ndims)
+        slices = " --config 2d trains it slice by slice;" if ndim == 3 and 2 in row.ndims else ""
+        raise PlanError(f"network {name!r} for a {ndim}D configuration", file=file,
+                        expected=f"{' or '.join(f'{n}D' for n in row.ndims)}",
+                        remedy=f"{slices} networks for {ndim}D: {others}".strip())
+    return row
+
+
+def network_decisions(architecture: Architecture, own: str) -> list[Decision]:
+    """What a plan says of its network: which one it would choose and why, and what the one asked for cannot do.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Of the plan, its network checked.
+    own : str
+        The network of the rules: that of a preset, else `USUAL`.
+
+    Examples
+    --------
+    >>> net = Architecture(name="resenc_unet", features=(8,), kernels=((3, 3),), strides=((1, 1),), encoder_blocks=(1,),
+    ...                    decoder_blocks=())
+    >>> network_decisions(net, "unet")[0].reason.split(":")[0]
+    'asked for; without --network it would be unet'
+    """
+    name, row = architecture.name, NETWORKS[architecture.name]
+    why = _WHY_USUAL if own == USUAL else "the network of the preset"
+    said = [Decision(name="network", value=f"{name}: {row.summary}", reason=(
+        why if name == own else f"asked for; without --network it would be {own}: {why}"))]
+    if not row.follows_topology:
+        said.append(Decision(name="network topology", value="its own", reason=_not_followed(architecture)))
+    return said
+
+
+def _not_followed(architecture: Architecture) -> str:
+    """What is lost where a network does not take the plan's topology."""
+    if not is_anisotropic(architecture):
+        return "this network pools and convolves as it always does; the plan's stages are not used"
+    others = ", ".join(name for name, row in NETWORKS.items() if row.follows_topology)
+    return ("warning: these voxels or patches ask for other kernels and strides along one axis than along another, "
+            f"which this network does not have; those that do: {others}")
+
+
+def is_anisotropic(architecture: Architecture) -> bool:
+    """Whether some stage treats its axes unlike each other.
+
+    Examples
+    --------
+    >>> is_anisotropic(Architecture(features=(8,), kernels=((1, 3, 3),), strides=((1, 1, 1),), encoder_blocks=(1,),
+    ...                             decoder_blocks=()))
+    True
+    """
+    return any(len(set(axes)) > 1 for axes in (*architecture.strides, *architecture.kernels))
