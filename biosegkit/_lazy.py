@@ -10,6 +10,8 @@ from .errors import OptionError
 EXTRAS = {
     "napari": "napari",
     "cellpose": "cellpose",
+    "segmentation_models_pytorch": "nets",
+    "timm": "nets",
 }
 
 
