@@ -52,10 +52,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise FileError(
-            f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
-            remedy="free space or choose another output folder; an older file, if any, is unchanged",
-        ) from error
+        raise _unwritable(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,15 +70,19 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise FileError(
-            f"cannot write: {error.strerror or error}", file=target, expected="a writable folder with free space",
-            remedy="free space or choose another output folder; an older one, if any, is unchanged",
-        ) from error
+        raise _unwritable(target, error) from error
     finally:
         if old.exists() and not target.exists():  # also after Ctrl-C between the two renames
             old.replace(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _unwritable(target: Path, error: OSError) -> FileError:
+    """Why a target was not written."""
+    return FileError(f"cannot write: {error.strerror or error}", file=target,
+                     expected="a writable folder with free space",
+                     remedy="free space or choose another output folder; what stood there before is unchanged")
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -1,8 +1,9 @@
 """Training augmentation: random numbers are drawn once, then applied to image and labels alike.
 
-Ranges and probabilities are fields of the plan (:class:`biosegkit.plan.schema.Augmentation`) and follow nnU-Net's
-(Isensee et al. 2021). Images are interpolated linearly, labels by nearest neighbour; targets are encoded afterwards.
-Rotations are rotations of the world: anisotropic voxels are taken into account.
+Probabilities, rotation and scaling are fields of the plan (:class:`biosegkit.plan.schema.Augmentation`); the ranges of
+the other transforms stand below. All follow nnU-Net's (Isensee et al. 2021; rule 1.12). Images are interpolated
+linearly, labels by nearest neighbour; targets are encoded afterwards. Rotations are rotations of the world: anisotropic
+voxels are taken into account.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ from .plan.schema import Augmentation
 __all__ = ["Spatial", "draw_spatial", "intensity", "mirror_and_swap"]
 
 Array = npt.NDArray[Any]
+
+#: Standard deviation of noise, on normalised intensities.
+NOISE = (0.0, 0.1)
+#: Standard deviation of the Gaussian blur, in voxels.
+BLUR = (0.5, 1.0)
+#: Factors of brightness and of contrast, and the exponent of gamma: half the draws below 1, half above.
+BRIGHTNESS, CONTRAST, GAMMA = (0.75, 1.25), (0.75, 1.25), (0.7, 1.5)
+#: Share of the voxels per axis that simulated low resolution keeps.
+LOW_RESOLUTION = (0.5, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +72,7 @@ def draw_spatial(rng: np.random.Generator, plan: Augmentation, spacing: Sequence
     matrix = np.eye(n)
     turn, zoom = rng.random(2)
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * _degrees(plan, n))
-    low, high = plan.scale_range
-    scale = rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, max(high, 1))
+    scale = _two_sided(rng, plan.scale_range)
     if turn < plan.rotation:
         s = np.asarray(spacing, float)
         matrix = (1 / s)[:, None] * _rotation(angles, n, plan.dummy_2d) * s
@@ -135,27 +144,28 @@ def intensity(rng: np.random.Generator, plan: Augmentation, image: npt.NDArray[n
     """
     chance = rng.random(8)
     if chance[0] < plan.noise:
-        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 0.1))
+        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(*NOISE))
     if chance[1] < plan.blur:
-        image = _per_channel(rng, image, lambda c: ndimage.gaussian_filter(c, rng.uniform(0.5, 1.0)))
+        image = _per_channel(rng, image, lambda c: ndimage.gaussian_filter(c, rng.uniform(*BLUR)))
     if chance[2] < plan.brightness:
-        image = image * np.float32(_two_sided(rng, 0.75, 1.25))
+        image = image * np.float32(_two_sided(rng, BRIGHTNESS))
     if chance[3] < plan.contrast:
-        image = _contrast(image, _two_sided(rng, 0.75, 1.25))
+        image = _contrast(image, _two_sided(rng, CONTRAST))
     if chance[4] < plan.low_resolution:
-        image = _per_channel(rng, image, lambda c: _low_resolution(c, rng.uniform(0.5, 1.0), plan.dummy_2d))
+        image = _per_channel(rng, image, lambda c: _low_resolution(c, rng.uniform(*LOW_RESOLUTION), plan.dummy_2d))
     if chance[5] < plan.gamma_inverted:
-        image = -_gamma(-image, _two_sided(rng, 0.7, 1.5))
+        image = -_gamma(-image, _two_sided(rng, GAMMA))
     if chance[6] < plan.gamma:
-        image = _gamma(image, _two_sided(rng, 0.7, 1.5))
+        image = _gamma(image, _two_sided(rng, GAMMA))
     if chance[7] < plan.invert:
         image = -image
     return np.asarray(image, np.float32)
 
 
-def _two_sided(rng: np.random.Generator, low: float, high: float) -> float:
+def _two_sided(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     """Half the draws below 1, half above."""
-    return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))
+    low, high = limits
+    return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, max(high, 1)))
 
 
 def _per_channel(rng: np.random.Generator, image: Array, change: Any) -> Array:

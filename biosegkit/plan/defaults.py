@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 MASK_BELOW = 0.75
@@ -11,16 +11,6 @@ MASK_BELOW = 0.75
 SCHEMES_BY_NAME: Mapping[str, str] = MappingProxyType(
     {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_to_0_1", "rgb_to_0_1": "rgb_to_0_1"}
 )
-
-
-@dataclass(frozen=True)
-class Orders:
-    """Spline orders of resampling, in plane and along a coarse axis that is treated apart (rule 1.4)."""
-
-    image: int = 3
-    label: int = 1
-    probabilities: int = 1
-    coarse: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,69 +59,27 @@ def _of_channel(name: str, relative_size: float) -> Normalisation:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Probabilities and ranges of training augmentation, in the order of application (rule 1.12)."""
-
-    rotation: float = 0.2
-    rotation_degrees_3d: float = 30.0
-    rotation_degrees_2d: float = 180.0
-    rotation_degrees_2d_elongated: float = 15.0
-    elongated_aspect: float = 1.5
-    dummy_2d_aspect: float = 3.0
-    scaling: float = 0.2
-    scaling_range: tuple[float, float] = (0.7, 1.4)
-    noise: float = 0.1
-    noise_range: tuple[float, float] = (0.0, 0.1)
-    blur: float = 0.2
-    blur_per_channel: float = 0.5
-    blur_sigma: tuple[float, float] = (0.5, 1.0)
-    brightness: float = 0.15
-    brightness_range: tuple[float, float] = (0.75, 1.25)
-    contrast: float = 0.15
-    contrast_range: tuple[float, float] = (0.75, 1.25)
-    low_resolution: float = 0.25
-    low_resolution_per_channel: float = 0.5
-    low_resolution_range: tuple[float, float] = (0.5, 1.0)
-    inverted_gamma: float = 0.1
-    gamma: float = 0.3
-    gamma_range: tuple[float, float] = (0.7, 1.5)
-    mirror_per_axis: float = 0.5
-
-
-@dataclass(frozen=True)
 class TrainingDefaults:
-    """Loss, sampling, augmentation and optimisation constants of nnU-Net (rules 1.10 to 1.13).
+    """Sampling and optimisation constants of nnU-Net (rules 1.11 and 1.13).
+
+    Augmentation's probabilities are the defaults of :class:`biosegkit.plan.schema.Augmentation`, its ranges stand in
+    :mod:`biosegkit.augment`.
 
     Examples
     --------
     >>> defaults = TrainingDefaults()
-    >>> defaults.learning_rate * (1 - 500 / defaults.epochs) ** defaults.poly_exponent
-    0.005358867312681466
+    >>> defaults.epochs * defaults.steps_per_epoch
+    250000
     """
 
-    optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.99
-    nesterov: bool = True
     weight_decay: float = 3e-5
-    poly_exponent: float = 0.9
     epochs: int = 1000
     steps_per_epoch: int = 250
-    validation_steps_per_epoch: int = 50
     gradient_clip_norm: float = 12.0
-    dice_weight: float = 1.0
-    cross_entropy_weight: float = 1.0
-    dice_smooth: float = 1e-5
-    dice_floor: float = 1e-8
     foreground_share: float = 0.33
-    locations_per_class: int = 10_000
-    locations_share: float = 0.01
-    pseudo_dice_ema: float = 0.9
     fold_count: int = 5
-    fold_seed: int = 12345
-    tile_step: float = 0.5
-    tile_sigma: float = 1 / 8
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 def deep_supervision_weights(n_outputs: int) -> tuple[float, ...]:
