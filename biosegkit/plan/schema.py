@@ -168,7 +168,8 @@ class Training(_Frozen):
     """How the weights are found. ``steps`` is an integer: the clock is not in the plan.
 
     ``tune_cases`` held-back cases choose the thresholds. ``margin`` is read around each patch so that objects cut by
-    its edge are encoded whole.
+    its edge are encoded whole. ``loss_options`` replaces defaults of the loss (``{"tversky.alpha": 0.5}``);
+    ``class_weights`` has one number per class (background first) or region, or none.
     """
 
     steps: int
@@ -185,6 +186,8 @@ class Training(_Frozen):
     foreground: float = 0.33
     foreground_per_batch: bool = False
     loss: str = "default"
+    loss_options: dict[str, float] = Field(default_factory=dict)
+    class_weights: tuple[float, ...] = ()
     augmentation: Augmentation = Augmentation()
     margin: tuple[int, ...] = ()
     workers: int = 0
