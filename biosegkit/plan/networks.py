@@ -26,6 +26,12 @@ class Network:
         One line each.
     encoder : bool
         Whether it can begin from a pretrained encoder (``Architecture.encoder``).
+    deep_supervision : bool
+        Whether its decoder can be supervised at every level.
+    width_step : int
+        What the features of the first stage are a multiple of; 0 where the widths are its own.
+    extra : str
+        The extra of this package that it needs.
     """
 
     ndims: tuple[int, ...]
@@ -33,12 +39,19 @@ class Network:
     summary: str
     choose_when: str
     encoder: bool = False
+    deep_supervision: bool = True
+    width_step: int = 1
+    extra: str = ""
 
 
 #: Networks by the name a plan uses; ``biosegkit.nets.NETS`` builds them.
 NETWORKS: dict[str, Network] = {
     "unet": Network((2, 3), True, "U-Net after nnU-Net's rules (Ronneberger et al. 2015, Isensee et al. 2021)",
                     "first: the fastest to train"),
+    "attention_unet": Network((2, 3), True, "U-Net with attention gates on its skips (Oktay et al. 2018)",
+                              "small structures in a large field; the report shows where it looked"),
+    "unetplusplus": Network((2, 3), True, "nested U-Nets, each depth supervised and usable alone (Zhou et al. 2018)",
+                            "fine structures, and time for about three U-Nets; predict --depth prunes it"),
     "resenc_unet": Network((2, 3), True, "U-Net with a residual encoder (Isensee et al. 2024)",
                            "many cases and hours of GPU time"),
 }
