@@ -18,7 +18,7 @@ import numpy.typing as npt
 from biosegkit.errors import OptionError
 from biosegkit.kernels.overlap import Overlaps, overlap_counts
 
-__all__ = ["THRESHOLDS", "InstanceCounts", "instance_counts", "match_instances"]
+__all__ = ["THRESHOLDS", "InstanceCounts", "count_matches", "instance_counts", "match_instances"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -184,9 +184,13 @@ def match_instances(overlaps: Overlaps, threshold: float = 0.5) -> tuple[Ints, F
     [[1, 5]]
     """
     _check_threshold(threshold)
-    iou = overlaps.iou()
+    return _one_to_one(overlaps.pairs, overlaps.iou(), threshold)
+
+
+def _one_to_one(pairs: Ints, iou: Floats, threshold: float) -> tuple[Ints, Floats]:
+    """Leave the pairs that reach the threshold, each object in one at most."""
     keep = iou >= threshold
-    pairs, iou = overlaps.pairs[keep], iou[keep]
+    pairs, iou = pairs[keep], iou[keep]
     # Pairs are in lexicographic order, so the first occurrence is the one with the smallest partner. Halves cannot
     # chain (each lies inside the whole), so leaving out repeats of either side once leaves a largest matching.
     first = np.zeros(len(pairs), bool)
@@ -250,26 +254,42 @@ def instance_counts(
     >>> counts.tp[0], counts.ap(0.5), counts.pq_tp
     (2, 1.0, 1)
     """
+    return count_matches(overlap_counts(truth, prediction, valid), thresholds)
+
+
+def count_matches(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS) -> InstanceCounts:
+    """Match the objects of one image whose overlaps are known, and count; see :func:`instance_counts`.
+
+    Parameters
+    ----------
+    overlaps : Overlaps
+        Of truth and prediction, in this order.
+    thresholds : sequence of float
+        IoU thresholds, 0.5 to 1.
+
+    Raises
+    ------
+    OptionError
+        If there is no threshold, or one is below 0.5 or above 1.
+
+    Examples
+    --------
+    >>> count_matches(overlap_counts(np.array([1, 1, 2]), np.array([0, 7, 8])), (0.5, 0.9)).tp
+    (2, 1)
+    """
     if not thresholds:
         raise OptionError("no IoU threshold", expected="at least one")
-    overlaps = overlap_counts(truth, prediction, valid)
-    strict = np.nextafter(0.5, 1)
-    matched = [match_instances(overlaps, t)[1] for t in (*thresholds, strict)]
-    n_pred = overlaps.ids_b.size if valid is None else _counted(overlaps, prediction, valid)
+    for threshold in thresholds:
+        _check_threshold(threshold)
+    iou = overlaps.iou()
+    pairs, iou = _one_to_one(overlaps.pairs, iou, 0.5)  # what is unmatched at 0.5 is unmatched at every threshold
+    strict = iou > 0.5
+    matched = [iou[iou >= t] for t in thresholds]
+    # Void: what has no match and lies mostly under the ignore mask was never asked for.
+    n_pred = int(np.count_nonzero(np.isin(overlaps.ids_b, pairs[:, 1]) | ~overlaps.mostly_ignored()))
     n_true = overlaps.ids_a.size
-    sums = [float(np.sum(iou)) for iou in matched]
     return InstanceCounts(
-        tuple(float(t) for t in thresholds), tuple(iou.size for iou in matched[:-1]), tuple(sums[:-1]),
-        n_true, n_pred, matched[-1].size, sums[-1], images=1, empty_images=int(n_true == 0 and n_pred == 0),
+        tuple(float(t) for t in thresholds), tuple(m.size for m in matched), tuple(float(np.sum(m)) for m in matched),
+        n_true, n_pred, int(np.count_nonzero(strict)), float(np.sum(iou[strict])),
+        images=1, empty_images=int(n_true == 0 and n_pred == 0),
     )
-
-
-def _counted(overlaps: Overlaps, prediction: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> int:
-    """Count the predicted objects that are matched at IoU 0.5 or lie at least half in the valid part."""
-    hidden = overlap_counts(prediction, prediction, ~valid)
-    ignored = np.zeros(overlaps.ids_b.size, np.int64)
-    shared, i, j = np.intersect1d(overlaps.ids_b, hidden.ids_b, assume_unique=True, return_indices=True)
-    del shared
-    ignored[i] = hidden.area_b[j]
-    matched = np.isin(overlaps.ids_b, match_instances(overlaps)[0][:, 1])
-    return int(np.count_nonzero(matched | (ignored <= overlaps.area_b)))

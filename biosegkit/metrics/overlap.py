@@ -1,7 +1,8 @@
-"""How well classes overlap: Dice, IoU, precision, recall and volumes, from counts that can be summed over images."""
+"""How well classes overlap: Dice, IoU, precision, recall, specificity and volumes, from counts that can be summed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 
-__all__ = ["OverlapCounts", "check_masks", "class_counts", "confusion", "overlap_scores", "region_counts"]
+__all__ = [
+    "OverlapCounts", "check_masks", "class_counts", "confusion", "mean_iou", "overlap_scores", "region_counts",
+]
 
 Ints = npt.NDArray[np.int64]
 _CHUNK = 1 << 20
@@ -19,24 +22,27 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class OverlapCounts:
-    """Voxels of one class (or region) that are true positive, false positive and false negative.
+    """Voxels of one class (or region) that are true positive, false positive, false and true negative.
 
-    Counts of several images can be added; scores of the sum are the pooled scores.
+    Counts of several images can be added; scores of the sum are the pooled scores. The true negatives may be unknown
+    (None): they grow with the empty space around the object, and only specificity needs them.
 
     Examples
     --------
-    >>> pooled = OverlapCounts(8, 2, 2) + OverlapCounts(0, 0, 10)
+    >>> pooled = OverlapCounts(8, 2, 2, 88) + OverlapCounts(0, 0, 10, 90)
     >>> pooled, pooled.dice
-    (OverlapCounts(tp=8, fp=2, fn=12), 0.5333333333333333)
+    (OverlapCounts(tp=8, fp=2, fn=12, tn=178), 0.5333333333333333)
     """
 
     tp: int
     fp: int
     fn: int
+    tn: int | None = None
 
     def __add__(self, other: OverlapCounts) -> OverlapCounts:
         """Pool with the counts of another image."""
-        return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+        tn = None if self.tn is None or other.tn is None else self.tn + other.tn
+        return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, tn)
 
     @property
     def truth_empty(self) -> bool:
@@ -65,8 +71,13 @@ class OverlapCounts:
 
     @property
     def recall(self) -> float:
-        """TP / (TP + FN); NaN if there is nothing to find."""
+        """TP / (TP + FN), also sensitivity; NaN if there is nothing to find."""
         return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """TN / (TN + FP); NaN if everything is this class, or the true negatives are unknown."""
+        return float("nan") if self.tn is None else _ratio(self.tn, self.tn + self.fp)
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -86,21 +97,60 @@ def overlap_scores(counts: OverlapCounts, voxel_volume: float = 1.0) -> dict[str
     Returns
     -------
     dict of str to float
-        ``dice iou precision recall volume_truth volume_prediction volume_false_positive``. The last says how much was
-        invented: it is the score to read where the truth is empty and Dice can only be 0 (or NaN).
+        ``dice iou precision recall specificity``; ``volume_truth volume_prediction``, ``volume_false_positive`` (how
+        much was invented: the score to read where the truth is empty and Dice can only be 0 or NaN);
+        ``volume_error`` (prediction minus truth, so negative is too small), ``volume_error_absolute``, and both over
+        the volume of the truth as ``relative_volume_error`` and ``relative_volume_error_absolute``, NaN where the
+        truth is empty. A mean of signed errors shows bias, a mean of absolute ones size: neither replaces the other.
 
     Examples
     --------
     >>> scores = overlap_scores(OverlapCounts(tp=0, fp=5, fn=0), voxel_volume=2.0)
     >>> scores["dice"], scores["volume_false_positive"]
     (0.0, 10.0)
+    >>> overlap_scores(OverlapCounts(tp=6, fp=0, fn=2))["relative_volume_error"]
+    -0.25
     """
+    true, excess = counts.tp + counts.fn, counts.fp - counts.fn
     return {
         "dice": counts.dice, "iou": counts.iou, "precision": counts.precision, "recall": counts.recall,
-        "volume_truth": (counts.tp + counts.fn) * voxel_volume,
+        "specificity": counts.specificity,
+        "volume_truth": true * voxel_volume,
         "volume_prediction": (counts.tp + counts.fp) * voxel_volume,
         "volume_false_positive": counts.fp * voxel_volume,
+        "volume_error": excess * voxel_volume,
+        "volume_error_absolute": abs(excess) * voxel_volume,
+        "relative_volume_error": _ratio(excess, true),
+        "relative_volume_error_absolute": _ratio(abs(excess), true),
     }
+
+
+def mean_iou(counts: Iterable[OverlapCounts]) -> float:
+    """Mean IoU (mIoU) over classes.
+
+    Parameters
+    ----------
+    counts : iterable of OverlapCounts
+        One per class that shall enter, of one image or summed over images; with or without the background, as given.
+
+    Returns
+    -------
+    float
+        A class that is neither in the truth nor in the prediction is undefined and left out of the mean (not 0, not
+        1); a class that is only in one of them is 0. NaN if no class is defined. Data-set benchmarks (PASCAL VOC,
+        Cityscapes) sum the counts over all images first; the mean of per-image values is another number.
+
+    References
+    ----------
+    Everingham et al., "The PASCAL Visual Object Classes Challenge: a retrospective", IJCV 111, 2015, section 4.1.2.
+
+    Examples
+    --------
+    >>> mean_iou([OverlapCounts(2, 1, 1), OverlapCounts(0, 3, 0), OverlapCounts(0, 0, 0)])
+    0.25
+    """
+    defined = [value for c in counts if not math.isnan(value := c.iou)]
+    return sum(defined) / len(defined) if defined else float("nan")
 
 
 def confusion(
@@ -173,16 +223,16 @@ def class_counts(table: npt.NDArray[np.int64], regions: Iterable[Sequence[int]] 
     --------
     >>> table = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1]])
     >>> class_counts(table)[2]
-    OverlapCounts(tp=1, fp=0, fn=1)
+    OverlapCounts(tp=1, fp=0, fn=1, tn=2)
     >>> class_counts(table, regions=[(1, 2)])
-    [OverlapCounts(tp=3, fp=0, fn=0)]
+    [OverlapCounts(tp=3, fp=0, fn=0, tn=1)]
     """
     groups = [(k,) for k in range(len(table))] if regions is None else [tuple(r) for r in regions]
     result = []
     for group in groups:
         rows = np.isin(np.arange(len(table)), group)
-        tp = int(table[np.ix_(rows, rows)].sum())
-        result.append(OverlapCounts(tp, int(table[:, rows].sum()) - tp, int(table[rows].sum()) - tp))
+        tp, tn = (int(table[np.ix_(r, r)].sum()) for r in (rows, ~rows))
+        result.append(OverlapCounts(tp, int(table[:, rows].sum()) - tp, int(table[rows].sum()) - tp, tn))
     return result
 
 
@@ -206,13 +256,14 @@ def region_counts(
     Examples
     --------
     >>> region_counts(np.array([True, True, False]), np.array([True, False, True]))
-    OverlapCounts(tp=1, fp=1, fn=1)
+    OverlapCounts(tp=1, fp=1, fn=1, tn=0)
     """
     check_masks(prediction, truth, valid)
     both = prediction & truth
     masks = [both, prediction, truth] if valid is None else [both & valid, prediction & valid, truth & valid]
     tp, found, true = (int(np.count_nonzero(m)) for m in masks)
-    return OverlapCounts(tp, found - tp, true - tp)
+    known = truth.size if valid is None else int(np.count_nonzero(valid))
+    return OverlapCounts(tp, found - tp, true - tp, known - found - true + tp)
 
 
 def check_masks(

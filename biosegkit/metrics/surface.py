@@ -1,14 +1,14 @@
-"""Distances between the surfaces of two masks: Hausdorff, HD95, ASSD and normalised surface Dice, in one pass.
+"""Distances between the surfaces of two masks: Hausdorff, HD95, ASSD, normalised surface Dice, boundary F1, in one pass.
 
-The definitions differ between tools, so here is ours. The *surface* of a mask is made of those of its voxels that have
-a face neighbour outside the mask; outside the array counts as outside the mask. Distances run between voxel centres,
-in world units. From each surface there is one distance per voxel to the other surface (two *directed* sets):
+Tools call different numbers by one name, so every definition here has a name of its own: :data:`DEFINITIONS`. They
+differ in what the *surface* is, and in how the two *directed* sets of distances (prediction to truth and back) are
+put together. Hausdorff is always the maximum over both sets; NSD at a tolerance is always the share of both surfaces
+together that is at most the tolerance away from the other.
 
-- Hausdorff: the maximum over both sets;
-- HD at a percentile (HD95): the larger of the two directed percentiles (as MONAI; not pooled as medpy, nor weighted by
-  area as DeepMind's surface-distance), with linear interpolation;
-- ASSD: the mean over both sets pooled (as MONAI and medpy; not the mean of the two means);
-- NSD at a tolerance: the share of both sets pooled that is at most the tolerance.
+Surfaces: ``"voxel"``, the centres of those voxels of a mask that have a face neighbour outside it (outside the array
+counts as outside the mask), each of equal weight; ``"surfel"``, the corners between voxels that are not all in or all
+out, weighted by area (:mod:`biosegkit.metrics.surfels`); ``"subvoxel"``, a smooth surface through the steps of the
+mask, weighted by area (:mod:`biosegkit.metrics.subvoxel`). Distances are in world units.
 """
 
 from __future__ import annotations
@@ -22,21 +22,79 @@ from scipy.spatial import KDTree
 
 from biosegkit.errors import OptionError
 from biosegkit.metrics.overlap import check_masks
+from biosegkit.metrics.surfels import surfel_surface
 
-__all__ = ["SurfaceScores", "surface_distances", "surface_scores", "surface_voxels"]
+__all__ = [
+    "DEFINITIONS", "SurfaceDefinition", "SurfaceScores", "surface_distances", "surface_scores", "surface_voxels",
+]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class SurfaceDefinition:
+    """What is measured under one name.
+
+    Parameters
+    ----------
+    surface : {"voxel", "surfel", "subvoxel"}
+        What the surface is; see the module.
+    percentile : {"directed", "pooled"}
+        Of a percentile: the larger of those of the two directions, or that of both sets pooled. Of voxels it is
+        interpolated linearly; of weighted surfaces it is the smallest distance within which that share of area lies.
+    average : {"pooled", "directed"}
+        Of ASSD: the mean over both sets pooled, or the mean of the two directed means.
+    sentence : str
+        The definition in words.
+    """
+
+    surface: str
+    percentile: str
+    average: str
+    sentence: str
+
+
+#: Every definition by name. ``"voxel"`` is the default; results of different definitions must not be compared.
+DEFINITIONS: dict[str, SurfaceDefinition] = {
+    "voxel": SurfaceDefinition(
+        "voxel", "directed", "pooled",
+        "surface voxels; larger of the two directed percentiles; pooled mean (as MONAI 1.5 ff.)"),
+    "medpy": SurfaceDefinition(
+        "voxel", "pooled", "pooled", "surface voxels; percentile and mean of both directions pooled (as medpy 0.5)"),
+    "seg-metrics": SurfaceDefinition(
+        "voxel", "pooled", "directed",
+        "surface voxels; percentile of both directions pooled; mean of the two directed means (as seg-metrics' msd)"),
+    "deepmind": SurfaceDefinition(
+        "surfel", "directed", "directed",
+        "surface elements between voxels weighted by area; larger of the two directed percentiles; mean of the two "
+        "directed means (as DeepMind's surface-distance 0.1)"),
+}
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Both directed sets of distances with their weights (None: all equal), and whether each surface exists."""
+
+    there: Floats
+    back: Floats
+    weights: tuple[Floats, Floats] | None
+    exist: tuple[bool, bool]
+
+
+@dataclass(frozen=True)
 class SurfaceScores:
-    """Surface distances of one pair of masks; all in the unit of the spacing, NSD without unit.
+    """Surface distances of one pair of masks; all in the unit of the spacing, NSD and F1 without unit.
 
     ``state`` is ``"defined"``, ``"both_empty"``, ``"truth_empty"`` or ``"prediction_empty"``. Distances are NaN unless
     it is ``"defined"``: a distance to nothing is no number, and one made up (infinity, the image diagonal) would
-    decide every mean it enters. Whoever averages counts the states beside the mean. NSD is NaN if both are empty and
-    0 if one is, as Dice.
+    decide every mean it enters. Whoever averages counts the states beside the mean. NSD and boundary F1 are NaN if
+    both are empty and 0 if one is, as Dice.
+
+    ``boundary_precision`` is the share of the prediction's surface within the tolerance of the truth's,
+    ``boundary_recall`` the share of the truth's within that of the prediction's, ``boundary_f1`` their harmonic mean
+    (Csurka et al. 2013, who ask for less than the tolerance where this asks for at most it; theirs is 0.75 % of the
+    image's diagonal). Precision is NaN where nothing is predicted, recall where there is nothing to find.
     """
 
     hausdorff: float
@@ -46,6 +104,10 @@ class SurfaceScores:
     nsd: float
     tolerance: float
     state: str
+    boundary_precision: float
+    boundary_recall: float
+    boundary_f1: float
+    definition: str
 
 
 def surface_voxels(mask: Mask, valid: Mask | None = None) -> Mask:
@@ -117,16 +179,42 @@ def surface_distances(
     [1.5]
     """
     _check(prediction, truth, spacing, valid)
+    sets = _voxel_sets(prediction, truth, spacing, valid)
+    return sets.there, sets.back
+
+
+def _voxel_sets(prediction: Mask, truth: Mask, spacing: Sequence[float], valid: Mask | None) -> _Sets:
+    """Distances between the centres of surface voxels."""
     box = _bounding_box(prediction | truth)
     if box is None:
-        return np.empty(0), np.empty(0)
+        return _Sets(np.empty(0), np.empty(0), None, (False, False))
     known = None if valid is None else valid[box]
     found, true = surface_voxels(prediction[box], known), surface_voxels(truth[box], known)
     scale = np.asarray(spacing, np.float64)
     points: list[Floats] = [np.argwhere(surface).astype(np.float64) * scale for surface in (found, true)]
-    if not (len(points[0]) and len(points[1])):
-        return np.empty(0), np.empty(0)
-    return _nearest(points[0], true[found], points[1]), _nearest(points[1], found[true], points[0])
+    exist = (len(points[0]) > 0, len(points[1]) > 0)
+    if not all(exist):
+        return _Sets(np.empty(0), np.empty(0), None, exist)
+    there, back = _nearest(points[0], true[found], points[1]), _nearest(points[1], found[true], points[0])
+    return _Sets(there, back, None, exist)
+
+
+def _surfel_sets(prediction: Mask, truth: Mask, spacing: Sequence[float], valid: Mask | None) -> _Sets:
+    """Distances between surface elements, with their areas."""
+    box = _bounding_box(prediction | truth)
+    if box is None:
+        return _Sets(np.empty(0), np.empty(0), None, (False, False))
+    known = None if valid is None else valid[box]
+    found, true = (surfel_surface(mask[box], spacing, known) for mask in (prediction, truth))
+    exist = (found.points.size > 0, true.points.size > 0)
+    if not all(exist):
+        return _Sets(np.empty(0), np.empty(0), None, exist)
+    there = _nearest(found.points, true.marked[found.marked], true.points)
+    back = _nearest(true.points, found.marked[true.marked], found.points)
+    return _Sets(there, back, (found.areas, true.areas), exist)
+
+
+_SURFACES = {"voxel": _voxel_sets, "surfel": _surfel_sets}
 
 
 def _nearest(points: Floats, on_it: Mask, other: Floats) -> Floats:
@@ -165,21 +253,24 @@ def surface_scores(
     tolerance: float = 1.0,
     percentile: float = 95.0,
     valid: Mask | None = None,
+    definition: str = "voxel",
 ) -> SurfaceScores:
-    """Hausdorff distance, Hausdorff at a percentile, ASSD and NSD of two masks; see the module for the definitions.
+    """Hausdorff distance, Hausdorff at a percentile, ASSD, NSD and boundary F1 of two masks.
 
     Parameters
     ----------
-    prediction, truth : ndarray of bool, equal shapes, 2D or 3D (any n)
+    prediction, truth : ndarray of bool, equal shapes, 2D or 3D (any n for voxel surfaces)
         The masks.
     spacing : sequence of float
         Voxel size per axis, in array order (z, y, x), for example in mm.
     tolerance : float
-        Largest distance that NSD forgives, in the unit of the spacing.
+        Largest distance that NSD and boundary F1 forgive, in the unit of the spacing.
     percentile : float
         Percentile of the directed distances, 0 to 100; 95 gives HD95.
     valid : ndarray of bool, same shape, optional
         Known voxels (not under an ignore label).
+    definition : str
+        A name of :data:`DEFINITIONS`.
 
     Returns
     -------
@@ -189,14 +280,16 @@ def surface_scores(
     Raises
     ------
     DataError
-        If shapes differ or masks are not boolean.
+        If shapes differ, masks are not boolean, or the definition does not know masks of so many axes.
     OptionError
-        If spacing, tolerance or percentile make no sense.
+        If spacing, tolerance, percentile or definition make no sense.
 
     References
     ----------
-    Nikolov et al., "Clinically applicable segmentation of head and neck anatomy", 2021 (NSD; here on voxel faces
-    without area weights). Maier-Hein et al., "Metrics reloaded", 2024 (choice and pitfalls).
+    Nikolov et al., "Clinically applicable segmentation of head and neck anatomy", 2021 (NSD; with area weights in
+    the definition "deepmind", counted in voxels in the others on voxels). Csurka et al., "What is a good evaluation
+    measure for semantic segmentation?", BMVC 2013 (boundary F1). Maier-Hein et al., "Metrics reloaded", 2024
+    (choice and pitfalls).
 
     Examples
     --------
@@ -208,23 +301,73 @@ def surface_scores(
     """
     if not 0 <= percentile <= 100 or not tolerance >= 0:
         raise OptionError(f"percentile {percentile}, tolerance {tolerance}", expected="0 ... 100, and 0 or more")
-    there, back = surface_distances(prediction, truth, spacing, valid)
-    if there.size == 0:
-        nan, state = float("nan"), _state(prediction, truth, valid)
-        return SurfaceScores(nan, nan, percentile, nan, nan if state == "both_empty" else 0.0, tolerance, state)
-    pooled = np.concatenate([there, back])
+    if definition not in DEFINITIONS:
+        raise OptionError(f"surface definition {definition!r}", expected=f"one of {', '.join(DEFINITIONS)}")
+    _check(prediction, truth, spacing, valid)
+    rule = DEFINITIONS[definition]
+    sets = _SURFACES[rule.surface](prediction, truth, spacing, valid)
+    if not all(sets.exist):
+        return _undefined(sets.exist, tolerance, percentile, definition)
+    within = _share(sets, tolerance)
     return SurfaceScores(
-        hausdorff=float(pooled.max()),
-        hausdorff_percentile=float(max(np.percentile(there, percentile), np.percentile(back, percentile))),
+        hausdorff=float(max(sets.there.max(), sets.back.max())),
+        hausdorff_percentile=_percentile(sets, percentile, rule.percentile),
         percentile=percentile,
-        assd=float(pooled.mean()),
-        nsd=float(np.mean(pooled <= tolerance)),
+        assd=_average(sets, rule.average),
+        nsd=within[2],
         tolerance=tolerance,
         state="defined",
+        boundary_precision=within[0],
+        boundary_recall=within[1],
+        boundary_f1=2 * within[0] * within[1] / (within[0] + within[1]) if within[0] + within[1] else 0.0,
+        definition=definition,
     )
 
 
-def _state(prediction: Mask, truth: Mask, valid: Mask | None) -> str:
-    """Which of the two has no surface."""
-    found, true = (bool(surface_voxels(mask, valid).any()) for mask in (prediction, truth))
-    return "truth_empty" if found else "prediction_empty" if true else "both_empty"
+def _undefined(exist: tuple[bool, bool], tolerance: float, percentile: float, definition: str) -> SurfaceScores:
+    """Scores where a surface is missing."""
+    found, true = exist
+    nan, none = float("nan"), 0.0 if found or true else float("nan")
+    return SurfaceScores(
+        hausdorff=nan, hausdorff_percentile=nan, percentile=percentile, assd=nan, nsd=none, tolerance=tolerance,
+        state="truth_empty" if found else "prediction_empty" if true else "both_empty",
+        boundary_precision=0.0 if found else nan, boundary_recall=0.0 if true else nan, boundary_f1=none,
+        definition=definition,
+    )
+
+
+def _percentile(sets: _Sets, percentile: float, how: str) -> float:
+    """Percentile of the distances, of both sets together or the larger of the two."""
+    weights = sets.weights or (None, None)
+    if how == "directed":
+        return max(_quantile(d, percentile, w) for d, w in zip((sets.there, sets.back), weights, strict=True))
+    pooled = np.concatenate([sets.there, sets.back])
+    return _quantile(pooled, percentile, None if sets.weights is None else np.concatenate(sets.weights))
+
+
+def _quantile(distances: Floats, percentile: float, weights: Floats | None) -> float:
+    """Percentile: interpolated, or of weighted distances the first that reaches the share."""
+    if weights is None:
+        return float(np.percentile(distances, percentile))
+    order = np.argsort(distances)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    at = min(int(np.searchsorted(reached, percentile / 100)), len(distances) - 1)
+    return float(distances[order[at]])
+
+
+def _average(sets: _Sets, how: str) -> float:
+    """Mean of the distances, over both sets together or of the two means."""
+    if how == "directed":
+        weights = sets.weights or (None, None)
+        means = [np.average(d, weights=w) for d, w in zip((sets.there, sets.back), weights, strict=True)]
+        return float(np.mean(means))
+    pooled = np.concatenate([sets.there, sets.back])
+    return float(np.average(pooled, weights=None if sets.weights is None else np.concatenate(sets.weights)))
+
+
+def _share(sets: _Sets, tolerance: float) -> tuple[float, float, float]:
+    """Share of the prediction's surface, of the truth's and of both together that is within the tolerance."""
+    weights = sets.weights or (np.ones_like(sets.there), np.ones_like(sets.back))
+    whole = [float(w.sum()) for w in weights]
+    part = [float(w[d <= tolerance].sum()) for d, w in zip((sets.there, sets.back), weights, strict=True)]
+    return part[0] / whole[0], part[1] / whole[1], sum(part) / sum(whole)
