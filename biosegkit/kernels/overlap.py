@@ -14,6 +14,7 @@ from biosegkit.errors import DataError
 __all__ = ["Overlaps", "overlap_counts"]
 
 Ints = npt.NDArray[np.int64]
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
 _CHUNK = 1 << 20  # voxels converted to int64 at a time: 16 MB of scratch, whatever the image
 
 
@@ -33,6 +34,8 @@ class Overlaps:
         The pairs (id in ``a``, id in ``b``) that share a voxel, in lexicographic order.
     counts : ndarray of int64, (K,)
         The voxels each pair shares.
+    ignored_b : ndarray of int64, (B,)
+        The voxels of each object of ``b`` that are not valid, which count nowhere above: 0 without an ignore mask.
     """
 
     ids_a: Ints
@@ -41,6 +44,11 @@ class Overlaps:
     area_b: Ints
     pairs: Ints
     counts: Ints
+    ignored_b: Ints
+
+    def mostly_ignored(self) -> npt.NDArray[np.bool_]:
+        """Mark the objects of ``b`` that lie to more than half under the ignore mask, shape (B,)."""
+        return self.ignored_b > self.area_b
 
     def indexed(self) -> tuple[Ints, Ints]:
         """Return the pairs as positions in ``ids_a`` and ``ids_b``."""
@@ -83,14 +91,25 @@ def overlap_counts(
     """
     _check(a, b, valid)
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
-    flat_valid = None if valid is None else valid.reshape(-1)
+    if valid is None:
+        keys, counts = _table(flat_a, flat_b, None)
+        return _collect(keys, counts, *_NOTHING)
+    flat_valid = valid.reshape(-1)
+    ignored, hidden = _table(flat_b, flat_b, ~flat_valid)
+    keys, counts = _table(flat_a, flat_b, flat_valid)
+    return _collect(keys, counts, ignored[:, 1], hidden)
+
+
+def _table(
+    flat_a: npt.NDArray[Any], flat_b: npt.NDArray[Any], keep: npt.NDArray[np.bool_] | None
+) -> tuple[Ints, Ints]:
+    """Count each pair of values that occurs among the voxels to keep, in no order."""
     keys, counts, used = np.full((1024, 2), -1, np.int64), np.zeros(1024, np.int64), 0
     for start in range(0, flat_a.size, _CHUNK):
         stop = min(start + _CHUNK, flat_a.size)
         left, right = (np.ascontiguousarray(f[start:stop], dtype=np.int64) for f in (flat_a, flat_b))
-        if flat_valid is not None:
-            keep = flat_valid[start:stop]
-            left, right = left[keep], right[keep]
+        if keep is not None:
+            left, right = left[keep[start:stop]], right[keep[start:stop]]
         keys, counts, used, bad = _tally(left, right, keys, counts, used)
         if bad >= 0:
             raise DataError(
@@ -98,7 +117,8 @@ def overlap_counts(
                 expected="labels 0 ... 2**63 - 1",
                 remedy="map the values to positive ids first",
             )
-    return _collect(keys, counts)
+    filled = keys[:, 0] >= 0
+    return keys[filled], counts[filled]
 
 
 def _check(a: npt.NDArray[Any], b: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> None:
@@ -117,16 +137,17 @@ def _check(a: npt.NDArray[Any], b: npt.NDArray[Any], valid: npt.NDArray[np.bool_
         raise DataError(f"a valid mask of type {valid.dtype}", expected="bool", remedy="pass mask != 0")
 
 
-def _collect(keys: Ints, counts: Ints) -> Overlaps:
-    """Sort the table and split it into object sizes and true pairs."""
-    filled = keys[:, 0] >= 0
-    keys, counts = keys[filled], counts[filled]
+def _collect(keys: Ints, counts: Ints, ignored: Ints, hidden: Ints) -> Overlaps:
+    """Sort the table and split it into object sizes and true pairs; ``hidden`` are the voxels of ``ignored`` ids."""
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     keys, counts = keys[order], counts[order]
     ids_a, area_a = _areas(keys[:, 0], counts)
     ids_b, area_b = _areas(keys[:, 1], counts)
     both = (keys[:, 0] > 0) & (keys[:, 1] > 0)
-    return Overlaps(ids_a, ids_b, area_a, area_b, keys[both], counts[both])
+    ignored_b = np.zeros(ids_b.size, np.int64)
+    _, here, there = np.intersect1d(ids_b, ignored, assume_unique=True, return_indices=True)
+    ignored_b[here] = hidden[there]
+    return Overlaps(ids_a, ids_b, area_a, area_b, keys[both], counts[both], ignored_b)
 
 
 def _areas(ids: Ints, counts: Ints) -> tuple[Ints, Ints]:
