@@ -345,10 +345,10 @@ def _show_scores(path: Path) -> None:
 
 def _print_scores(scores: dict[str, Any]) -> None:
     from ._console import out, score_table
-    from .scores import table
+    from .scores import tables
 
-    head, *rows = table(scores)
-    score_table("", head, rows)
+    for block in tables(scores):
+        score_table(block.title, block.head, block.rows)
     for note in scores.get("notes", ()):
         out(stderr=True).print(note, style="yellow", markup=False)
 

@@ -16,10 +16,10 @@ from .errors import BiosegError, DataError, FileError, OptionError
 from .image import Labels, Task
 from .io.sniff import ENDINGS, ending
 from .layouts import stem, walk
-from .scores import ScoreOptions, score_pair, summarise, table, write_csv
+from .scores import ScoreOptions, score_pair, summarise, tables, write_csv
 from .task_choice import choose_task, count_ids
 
-__all__ = ["ScoreOptions", "evaluate", "evaluate_folder", "score_pair", "table", "write_csv"]
+__all__ = ["ScoreOptions", "evaluate", "evaluate_folder", "score_pair", "tables", "write_csv"]
 
 Progress = Callable[[str, int, int], None]
 

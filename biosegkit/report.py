@@ -17,7 +17,7 @@ from .fingerprint import Fingerprint
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, png_bytes
 from .plan.schema import Plan
 from .plan.units import duration_text
-from .scores import table
+from .scores.tables import case_table, tables
 from .summaries import data_rows, data_tables, number_text
 
 __all__ = ["write_report"]
@@ -150,27 +150,10 @@ def headline(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _score_blocks(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The table of the scores, and the scores of every case, worst first."""
+    """The tables of the scores, and the scores of every case, worst first."""
     if not scores:
         return []
-    columns = [column for column in zip(*table(scores), strict=True)
-               if not (column[0].endswith(" empty") and set(column[1:]) <= {"0", ""})]
-    head, *rows = ([*row] for row in zip(*columns, strict=True))
-    blocks = [{"title": "", "head": head, "rows": rows}]
-    names = [name for name, _ in headline(scores)] or ["dice"]
-    cases = sorted(scores.get("cases", ()), key=lambda row: _rank(row.get(names[0])))
-    if scores.get("task") == "semantic" and cases:
-        classes = list(dict.fromkeys(name for row in cases for name in row.get("classes", {})))
-        body = [[row["case"], *(number_text(row.get(name)) for name in names),
-                 *(number_text(row.get("classes", {}).get(c, {}).get("dice")) for c in classes)] for row in cases]
-        blocks.append({"title": "Cases, worst first", "head": ["case", *names, *(f"dice of {c}" for c in classes)],
-                       "rows": body})
-    return blocks
-
-
-def _rank(value: Any) -> float:
-    """Position in a list that begins with the worst; undefined scores come last."""
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) else float("inf")
+    return [block._asdict() for block in (*tables(scores), case_table(scores)) if block.rows]
 
 
 def _problem_rows(problems: Any) -> list[dict[str, str]] | None:

@@ -1,19 +1,18 @@
 """Scores of pairs and their summary, against numbers worked by hand."""
 
 import csv
-import json
 import math
 
 import numpy as np
 import pytest
 
 from biosegkit._atomic import write_json
-from biosegkit.errors import DataError, OptionError
+from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.evaluate import evaluate
 from biosegkit.grid import Grid
 from biosegkit.image import Labels
 from biosegkit.metrics import surface_scores
-from biosegkit.scores import ScoreOptions, score_pair, summarise, table, write_csv
+from biosegkit.scores import SCHEMA, ScoreOptions, read_scores, score_pair, summarise, tables, write_csv
 
 
 def semantic(values, spacing=1.0, unit="px", ignore=None):
@@ -137,16 +136,28 @@ def test_instances_pooled_and_mean():
     assert (record["pooled"]["tp"], record["pooled"]["fp"], record["pooled"]["fn"]) == (2, 2, 1)
 
 
-def test_record_is_json_and_tables_have_one_width(tmp_path):
+def test_record_is_json_that_can_be_read_again(tmp_path):
     for make, values in ((semantic, (FOUND, TRUTH)), (instance, ([[1, 1, 0]], [[2, 2, 0]]))):
         record = evaluate(*(make(v) for v in values))
         write_json(tmp_path / "scores.json", record)
-        assert json.loads((tmp_path / "scores.json").read_text())["schema"] == 1
-        rows = table(record)
-        assert {len(r) for r in rows} == {len(rows[0])}
-    assert [r[0] for r in table(evaluate(semantic(FOUND), semantic(TRUTH)))] == ["class", "3", "70", "mean"]
-    nothing = summarise({"a": score_pair(semantic([[0, 0]]), semantic([[0, 0]]))}, "semantic")
-    assert table(nothing)[-1][0] == "mean"
+        read = read_scores(tmp_path / "scores.json")
+        assert read["schema"] == SCHEMA == 2
+        assert tables(read) == tables(record)
+
+
+def test_records_of_the_first_schema_are_read_and_newer_ones_refused(tmp_path):
+    old = {"schema": 1, "kind": "scores", "task": "semantic", "unit": "mm", "definitions": {}, "notes": [],
+           "headline": {"dice": 0.8}, "mean": {"dice": 0.8}, "cases": [{"case": "a", "dice": 0.8, "classes": {}}],
+           "classes": {"cell": {"value": 1, "dice": 0.8, "cases": 1, "both_empty": 0, "truth_empty": 0,
+                                "prediction_empty": 0, "undefined": {}}}}
+    write_json(tmp_path / "old.json", old)
+    assert tables(read_scores(tmp_path / "old.json"))[0].rows == [["dice", "0.800"]]
+    write_json(tmp_path / "new.json", old | {"schema": 99})
+    with pytest.raises(FileError, match="schema 99"):
+        read_scores(tmp_path / "new.json")
+    write_json(tmp_path / "other.json", {"kind": "plan"})
+    with pytest.raises(FileError, match="no scores record"):
+        read_scores(tmp_path / "other.json")
 
 
 def test_csv_has_every_digit_and_no_nan(tmp_path):
