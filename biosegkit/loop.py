@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .errors import BiosegError, DataError, OptionError
+from .errors import BiosegError, DataError
 from .methods.protocol import Method
 from .nets import build
 from .patches import Batch, Sample, batches, make_batch
@@ -193,20 +193,9 @@ def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
         every: Any = (..., *(slice(None, None, int(s)) for s in strides[level]))
         targets = {k: v[every].to(device) for k, v in batch.targets.items()}
         weights = {k: v[every].to(device) for k, v in batch.weights.items()}
-        for name, term in chosen(method.loss(levels[level], targets, weights), plan.training.loss).items():
+        for name, term in method.loss(levels[level], targets, weights).items():
             total[name] = total.get(name, torch.zeros((), device=device)) + factor * term
     return total
-
-
-def chosen(terms: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
-    """The terms a loss name stands for: ``default`` takes all the method has, else those joined by ``_``."""
-    if name == "default":
-        return terms
-    wanted = name.split("_")
-    if not set(wanted) <= set(terms):
-        raise OptionError(f"loss {name!r}", expected=f"default, or terms of {', '.join(terms)} joined by _",
-                          remedy="choose another --loss")
-    return {k: terms[k] for k in wanted}
 
 
 def to_device(image: Tensor, plan: Plan, device: torch.device) -> Tensor:

@@ -20,6 +20,7 @@ from .image import Image, Labels
 from .lattice import Lattice
 from .methods import METHODS, Block, Decisions, Method
 from .methods.protocol import ArrayDict, checked_thresholds, empty_table
+from .plan.losses import Objective
 from .plan.schema import Plan
 from .planes import JOINED_NOTE, slice_by_slice
 from .predictor import Prediction
@@ -49,8 +50,10 @@ def method_of(plan: Plan) -> Method:
         options.setdefault("n_classes", len(plan.labels.names))
         if plan.labels.regions:
             options.setdefault("regions", [classes for _, classes in plan.labels.regions])
+    t = plan.training
+    objective = Objective(t.loss, tuple(t.loss_options.items()), t.class_weights)
     try:
-        method: Method = METHODS[plan.method](**options)
+        method: Method = METHODS[plan.method](**options, objective=objective)
     except TypeError as error:
         raise PlanError(f"options {sorted(options)} of method {plan.method} ({error})",
                         remedy="correct the plan") from error

@@ -9,7 +9,7 @@ from small_sets import changed, tiny_plan, write_instances, write_volumes
 
 from biosegkit.bundle import load
 from biosegkit.errors import DataError, FileError, OptionError, ResumeError
-from biosegkit.loop import adopt, chosen, forward_loss, make_network
+from biosegkit.loop import adopt, forward_loss, make_network
 from biosegkit.patches import Batch
 from biosegkit.plan.schema import Plan
 from biosegkit.segmenter import method_of
@@ -166,14 +166,6 @@ def test_D4_a_single_case_trains(tmp_path):
 
 
 # --- parts of the loop -----------------------------------------------------------------------------------------------
-
-
-def test_a_loss_is_chosen_by_the_names_of_its_terms():
-    terms = {"dice": torch.tensor(1.0), "ce": torch.tensor(2.0), "distance": torch.tensor(3.0)}
-    assert chosen(terms, "default") is terms
-    assert dict(chosen(terms, "dice_distance")) == {"dice": terms["dice"], "distance": terms["distance"]}
-    with pytest.raises(OptionError, match="focal"):
-        chosen(terms, "focal_ce")
 
 
 def test_deep_supervision_weighs_levels_as_nnunet_does():

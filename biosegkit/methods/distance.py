@@ -12,7 +12,7 @@ valley between them when they touch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -34,6 +35,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.plan.losses import Objective
 
 __all__ = ["Distance"]
 
@@ -64,6 +66,8 @@ class Distance:
         Pool the Dice sums over the batch.
     keep_unseeded : bool
         Keep foreground no peak of which exceeds the seed threshold, as objects of its own.
+    objective : Objective
+        The loss of the foreground; the distance has its own. Class weights are two: background, objects.
 
     Examples
     --------
@@ -79,6 +83,7 @@ class Distance:
     contact_weight: float = 4.0
     batch_dice: bool = True
     keep_unseeded: bool = False
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be trained."""
@@ -86,6 +91,8 @@ class Distance:
             raise OptionError(f"normalize={self.normalize!r}, activation={self.activation!r}")
         if self.normalize == "scale" and not (self.scale or 0.0) > 0.0:
             raise OptionError(f"scale={self.scale}", expected="a positive length for normalize='scale'")
+        object.__setattr__(self, "objective", Objective.of(self.objective))
+        self.objective.fits(2, "background, objects")
 
     @property
     def tunables(self) -> dict[str, Tunable]:
@@ -113,7 +120,10 @@ class Distance:
     def encode(
         self, labels: npt.NDArray[Any], spacing: Sequence[float], valid: npt.NDArray[np.bool_] | None = None
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Foreground 0/1 and distance 0..1 (both float32, ``(*space)``), with their weights."""
+        """Foreground 0/1 and distance 0..1 (both float32, ``(*space)``), with their weights.
+
+        Where the loss needs it, ``border`` has the signed distance to the border of the foreground.
+        """
         known = np.ones(labels.shape, bool) if valid is None else valid
         ids = labels if known.all() else np.where(known, labels, 0)
         distance = boundary_distance(ids, spacing, valid=None if ids is labels else known)
@@ -133,18 +143,17 @@ class Distance:
         weight = known.astype(np.float32)
         near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
         near = np.where(_contact(labels, inside), near * np.float32(self.contact_weight), near)
-        return (
-            {"foreground": inside.astype(np.float32), "distance": target},
-            {"foreground": weight, "distance": near.astype(np.float32)},
-        )
+        targets: ArrayDict = {"foreground": inside.astype(np.float32), "distance": target}
+        if self.objective.needs_distance:
+            targets["border"] = signed_distance(inside[None], spacing, known)
+        return targets, {"foreground": weight, "distance": near.astype(np.float32)}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
-        """Dice and binary cross-entropy on the foreground, smooth L1 on the distance."""
-        from biosegkit.losses import bce_dice, masked_smooth_l1
+        """The objective's terms on the foreground, smooth L1 on the distance."""
+        from biosegkit.losses import Loss, masked_smooth_l1
 
-        terms = bce_dice(
-            outputs["foreground"], targets["foreground"], weights["foreground"], batch_dice=self.batch_dice
-        )
+        terms = Loss(self.objective)(outputs["foreground"], targets["foreground"], weights["foreground"],
+                                     batch=self.batch_dice, distance=targets.get("border"))
         predicted = outputs["distance"].float()
         if self.activation == "sigmoid":
             predicted = predicted.sigmoid()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -23,6 +24,7 @@ from biosegkit.methods.protocol import (
     checked_thresholds,
 )
 from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.plan.losses import Objective
 
 __all__ = ["Semantic"]
 
@@ -42,6 +44,8 @@ class Semantic:
         The class a region is painted with; its first class by default.
     batch_dice : bool
         Pool the Dice sums over the batch.
+    objective : Objective
+        The loss; its class weights are one per class, background first, or one per region.
 
     Examples
     --------
@@ -55,6 +59,7 @@ class Semantic:
     regions: tuple[tuple[int, ...], ...] | None = None
     region_values: tuple[int, ...] | None = None
     batch_dice: bool = True
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be trained; lists (from JSON) become tuples."""
@@ -64,6 +69,9 @@ class Semantic:
             object.__setattr__(self, "region_values", tuple(int(v) for v in self.region_values))
         if self.n_classes < 2:
             raise OptionError(f"n_classes={self.n_classes}", expected="at least 2 (background and one class)")
+        object.__setattr__(self, "objective", Objective.of(self.objective))
+        channels = self.n_classes if self.regions is None else len(self.regions)
+        self.objective.fits(channels, "one per class, background first" if self.regions is None else "one per region")
         values = [v for r in self.regions or () for v in r] + list(self.region_values or ())
         if values and not 0 <= min(values) <= max(values) < self.n_classes:
             raise OptionError(f"regions {self.regions}", expected=f"classes below {self.n_classes}")
@@ -97,6 +105,9 @@ class Semantic:
     ) -> tuple[ArrayDict, ArrayDict]:
         """Class per voxel (int64), or one 0/1 map per region (float32); weight is 1 where valid.
 
+        Where the loss needs it, ``distance`` has the signed distance to the border of each class but the background, or
+        region.
+
         Raises
         ------
         DataError
@@ -107,17 +118,21 @@ class Semantic:
         if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) < self.n_classes:
             raise DataError(f"label values {classes.min()}..{classes.max()}", expected=f"0..{self.n_classes - 1}")
         weight = known.astype(np.float32)
-        if self.regions is None:
-            return {"classes": classes}, {"classes": weight}
-        return {"regions": self._region_maps(classes)}, {"regions": weight}
+        name = "classes" if self.regions is None else "regions"
+        targets: ArrayDict = {name: classes if self.regions is None else self._region_maps(classes)}
+        if self.objective.needs_distance:
+            each = np.arange(1, self.n_classes).reshape(-1, *(1,) * classes.ndim)
+            masks = targets[name] if self.regions else classes == each
+            targets["distance"] = signed_distance(masks, spacing, known)
+        return targets, {name: weight}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
-        """Dice and cross-entropy (binary for regions)."""
-        from biosegkit.losses import bce_dice, dice_ce
+        """The terms of the objective."""
+        from biosegkit.losses import Loss
 
         name = "classes" if self.regions is None else "regions"
-        term = dice_ce if self.regions is None else bce_dice
-        return term(outputs[name], targets[name], weights[name], batch_dice=self.batch_dice)
+        return Loss(self.objective)(outputs[name], targets[name], weights[name], batch=self.batch_dice,
+                                    distance=targets.get("distance"))
 
     def activate(self, outputs: TensorDict) -> TensorDict:
         """Probabilities in float32."""

@@ -1,7 +1,7 @@
-"""Losses by name: what each is, when to choose it, and its options; facts only, the arithmetic is in `biosegkit.losses`.
+"""Losses by name: what each is, when to choose it, and its options; the arithmetic is in `biosegkit.losses`.
 
-A loss is a sum of terms, each of weight 1 unless its option ``weight`` says otherwise. Every term is defined for a softmax
-head (one class per voxel) and for sigmoid heads (regions, foreground); ``ce`` is the binary cross-entropy on the latter.
+A loss is a sum of terms, each of weight 1 unless its option ``weight`` says otherwise. Every term is defined for a
+softmax head (one class per voxel) and for sigmoid heads (regions, foreground), where ``ce`` is the binary one.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Term:
 TERMS: Mapping[str, Term] = {
     "ce": Term("cross-entropy (binary on sigmoid heads)", "a calibrated start; rare classes need another term",
                "rule 1.10 of nnU-Net"),
-    "bce": Term("binary cross-entropy of each class against the rest", "regions, and classes that are told apart singly",
+    "bce": Term("binary cross-entropy of each class against the rest", "regions, and classes told apart one by one",
                 "rule 1.10 of nnU-Net"),
     "dice": Term("1 - soft Dice, mean over the foreground classes", "objects much smaller than the background",
                  "Milletari et al. 2016; rule 1.10 of nnU-Net", {"smooth": 1e-5}),
     "tversky": Term("1 - Tversky index: Dice with its own prices of false positives (alpha) and false negatives (beta)",
                     "small lesions that are missed", "Salehi et al. 2017", {"alpha": 0.3, "beta": 0.7, "smooth": 1e-5}),
-    "focal_tversky": Term("(1 - Tversky index) to the power 1/gamma", "small lesions, the hard classes and images first",
+    "focal_tversky": Term("(1 - Tversky index) to the power 1/gamma", "small lesions, hard classes first",
                           "Abraham and Khan 2019", {"alpha": 0.3, "beta": 0.7, "gamma": 4 / 3, "smooth": 1e-5}),
     "generalized_dice": Term("1 - Dice pooled over all classes, each divided by its squared volume",
                              "classes of very different volume", "Sudre et al. 2017", {"smooth": 1e-5}),
@@ -63,12 +63,14 @@ TERMS: Mapping[str, Term] = {
                    "IoU is the score that counts; late in training", "Berman et al. 2018"),
     "boundary": Term("mean of error times distance to the true border", "the border matters, voxels far off are wrong",
                      "Kervadec et al. 2019", {"weight": 0.01}, needs=("ce", "dice")),
-    "cldice": Term("1 - centreline Dice by soft skeletons", "thin structures that must stay connected: vessels, membranes",
+    "cldice": Term("1 - centreline Dice by soft skeletons", "thin structures that must not break: vessels, membranes",
                    "Shit et al. 2021", {"iterations": 5, "smooth": 1.0}, needs=("dice",)),
 }
 
 #: Names that stand for several terms.
-_SUMS: Mapping[str, tuple[str, ...]] = {"default": ("ce", "dice"), "ce_dice": ("ce", "dice"), "bce_dice": ("bce", "dice")}
+_SUMS: Mapping[str, tuple[str, ...]] = {
+    "default": ("ce", "dice"), "ce_dice": ("ce", "dice"), "bce_dice": ("bce", "dice"),
+}
 
 #: Every name `--loss` takes, and the terms it stands for; names are joined by ``+``.
 LOSSES: Mapping[str, tuple[str, ...]] = {
