@@ -10,6 +10,7 @@ from .errors import OptionError
 EXTRAS = {
     "napari": "napari",
     "cellpose": "cellpose",
+    "einops": "nets",
     "segmentation_models_pytorch": "nets",
     "timm": "nets",
 }
