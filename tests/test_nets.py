@@ -110,12 +110,14 @@ def test_any_size_comes_back_whole(name, data):
 @pytest.mark.parametrize("name", PLANNED)
 @pytest.mark.parametrize("case", CASES)
 def test_deep_supervision_gives_every_decoder_level_finest_first(name, case):
+    """U-Net++ is supervised at every depth and always at full resolution (Zhou et al. 2018)."""
     strides = CASES[case]
     net = network(strides, name=name)
     shape = (9, 15, 14)[-len(strides[0]):]
     levels = net.train()(torch.randn(2, 1, *shape))
+    half = tuple(-(-n // s) for n, s in zip(shape, strides[1], strict=True))
     assert [tuple(v["classes"].shape) for v in levels] == [
-        (2, 2, *shape), (2, 2, *(-(-n // s) for n, s in zip(shape, strides[1], strict=True)))]
+        (2, 2, *shape), (2, 2, *(shape if name == "unetplusplus" else half))]
     assert isinstance(net.eval()(torch.randn(1, 1, *shape)), dict)
     alone = network(strides, name=name, deep_supervision=False).train()
     assert isinstance(alone(torch.randn(2, 1, *shape)), dict)
@@ -150,7 +152,7 @@ def test_a_convolution_of_a_stage_sees_what_its_kernel_says():
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_a_residual_block_starts_as_its_skip(name):
-    """The last norm of a residual block starts at zero, so at first only the skip speaks."""
+    """The last norm of a residual block starts at zero, so at first only the skip speaks; no other network has one."""
     net = network(((1, 1), (2, 2)), name=name)
     zeros = [k for k, v in net.named_parameters() if k.endswith("norm.weight") and not v.any()]
     assert bool(zeros) is (name == "resenc_unet")

@@ -7,7 +7,9 @@ from functools import partial
 
 from torch import nn
 
+from biosegkit.nets.attention_unet import AttentionUNet
 from biosegkit.nets.unet import UNet
+from biosegkit.nets.unetplusplus import UNetPlusPlus
 from biosegkit.plan.networks import checked_network
 from biosegkit.plan.schema import Configuration
 
@@ -17,6 +19,8 @@ __all__ = ["NETS", "build"]
 #: (ndim, inputs, architecture, heads) -> module.
 NETS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "attention_unet": AttentionUNet,
+    "unetplusplus": UNetPlusPlus,
     "resenc_unet": partial(UNet, residual=True),
 }
 

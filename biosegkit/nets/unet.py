@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from biosegkit.nets.blocks import ConvBlock, ResidualBlock, conv, same_size, stack, upsample
 from biosegkit.plan.schema import Architecture
 
-__all__ = ["Heads", "UNet"]
+__all__ = ["Heads", "UNet", "encoder"]
 
 
 class Heads(nn.Module):
@@ -25,6 +25,15 @@ class Heads(nn.Module):
         """Logits per head, (B, channels, *space)."""
         parts = torch.split(self.conv(x), list(self.sizes.values()), dim=1)
         return dict(zip(self.sizes, parts, strict=True))
+
+
+def encoder(ndim: int, inputs: int, a: Architecture, block: type[nn.Module] = ConvBlock) -> nn.ModuleList:
+    """The stages on the way down, one entry of the architecture each."""
+    widths = [inputs, *a.features]
+    return nn.ModuleList(
+        stack(block, a.encoder_blocks[s], ndim, widths[s], a.features[s], a.kernels[s], a.strides[s], a.norm)
+        for s in range(len(a.features))
+    )
 
 
 class UNet(nn.Module):
@@ -59,14 +68,9 @@ class UNet(nn.Module):
                  residual: bool = False) -> None:
         super().__init__()
         a, kind = architecture, architecture.norm
-        block = ResidualBlock if residual else ConvBlock
         self.deep_supervision = a.deep_supervision
         self.stem = ConvBlock(ndim, inputs, a.features[0], a.kernels[0], 1, kind) if residual else nn.Identity()
-        widths = [a.features[0] if residual else inputs, *a.features]
-        self.encoder = nn.ModuleList(
-            stack(block, a.encoder_blocks[s], ndim, widths[s], a.features[s], a.kernels[s], a.strides[s], kind)
-            for s in range(len(a.features))
-        )
+        self.encoder = encoder(ndim, a.features[0] if residual else inputs, a, ResidualBlock if residual else ConvBlock)
         levels = range(len(a.features) - 2, -1, -1)
         self.up = nn.ModuleList(upsample(ndim, a.features[s + 1], a.features[s], a.strides[s + 1]) for s in levels)
         self.decoder = nn.ModuleList(
