@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from .errors import DataError, OptionError
+from .plan.losses import LOSSES
 
 if TYPE_CHECKING:
     from .description import Description
@@ -150,9 +151,19 @@ class Planning:
         metavar="SIZE", help="Memory to stay within, e.g. 8GB.", rich_help_panel=_PLAN)] = None
     network: Annotated[str | None, typer.Option(
         metavar="NAME", help="Network, e.g. unet.", rich_help_panel=_PLAN)] = None
+    encoder: Annotated[str | None, typer.Option(
+        metavar="NAME", help="Encoder of fpn, deeplabv3plus, …, e.g. resnet34, tu-convnext_atto.",
+        rich_help_panel=_PLAN)] = None
+    encoder_weights: Annotated[str | None, typer.Option(
+        metavar="imagenet|FILE", help="What the encoder begins with: a download by name, or a .safetensors file.",
+        rich_help_panel=_PLAN)] = None
     method: Annotated[str | None, typer.Option(
         metavar="NAME", help="From maps to labels: semantic, distance, …", rich_help_panel=_PLAN)] = None
-    loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss.", rich_help_panel=_PLAN)] = None
+    loss: Annotated[str | None, typer.Option(
+        metavar="NAME[+NAME]", help=f"Loss, or a sum: {', '.join(LOSSES)}.", rich_help_panel=_PLAN)] = None
+    class_weights: Annotated[str | None, typer.Option(
+        metavar="W,W,…|balanced", help="Weights in the loss: one per class, background first, or one per region.",
+        rich_help_panel=_PLAN)] = None
     preset: Annotated[str, typer.Option(metavar="NAME", help="Rule set.", rich_help_panel=_PLAN)] = "default"
     config: Annotated[str | None, typer.Option(
         metavar="2d|3d_fullres|3d_lowres", help="Working resolution.", rich_help_panel=_PLAN)] = None

@@ -22,6 +22,7 @@ from .methods.protocol import Method
 from .patches import Batch
 from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
 from .plan.draft import Wishes, draft, smaller, with_strength, with_width
+from .plan.objective import ClassWeights
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .segmenter import method_of
@@ -39,7 +40,8 @@ DECODE_SECONDS = 2.5e-7
 def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
               memory: str | int | None = None, preset: str = "default", config: str | None = None,
               network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
-              folds: int = 1, steps: int | None = None, device: str = "auto", elapsed: float = 0.0) -> Plan:
+              folds: int = 1, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
+              class_weights: ClassWeights = None) -> Plan:
     """Decide everything that training and prediction need, each decision with its reason.
 
     Parameters
@@ -58,7 +60,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     config : str, optional
         ``2d``, ``3d_fullres`` or ``3d_lowres``.
     network, method, loss : str, optional
-        Overrides of the choices.
+        Overrides of the choices; losses and when to choose them: `biosegkit.plan.losses`.
     seed : int
         Of everything random.
     folds : int
@@ -69,6 +71,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     elapsed : float
         Seconds of the budget already spent.
+    class_weights : str or sequence of float, optional
+        One number per class, background first (or per region), also as ``"1,2,5"``; or ``"balanced"``.
 
     Returns
     -------
@@ -82,7 +86,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     here = pick(device)
     limit = parse_memory(memory) if memory is not None else default_memory(here)
     asked = limit if memory is not None else None
-    wishes = Wishes(preset, config, network, method, loss, seed, folds, asked, here.type == "cuda")
+    wishes = Wishes(preset, config, network, method, loss, seed, folds, asked, here.type == "cuda",
+                    class_weights)
     plan = draft(fingerprint, label_table(fingerprint, dataset), _name(dataset), wishes)
     started = time.monotonic()
     seconds = parse_duration(budget) if budget is not None else None

@@ -37,8 +37,11 @@ class PlanOptions(_Frozen):
     memory: str | int | None = None
     preset: str = "default"
     network: str | None = None
+    encoder: str | None = None
+    encoder_weights: str | None = None
     method: str | None = None
     loss: str | None = None
+    class_weights: str | tuple[float, ...] | None = None
     config: Literal["2d", "3d_fullres", "3d_lowres"] | None = None
     seed: int = 0
     folds: int | None = Field(default=None, ge=1, le=5)

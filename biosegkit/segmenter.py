@@ -20,7 +20,7 @@ from .image import Image, Labels
 from .lattice import Lattice
 from .methods import METHODS, Block, Decisions, Method
 from .methods.protocol import ArrayDict, checked_thresholds, empty_table
-from .plan.losses import Objective
+from .plan.objective import Objective
 from .plan.schema import Plan
 from .planes import JOINED_NOTE, slice_by_slice
 from .predictor import Prediction

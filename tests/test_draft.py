@@ -231,7 +231,7 @@ def test_a_wish_that_does_not_fit_is_refused(wish, told):
         plan_of(fingerprint((64, 64, 64)), **wish)
 
 
-@pytest.mark.parametrize("wish", [{"network": "vnet"}, {"method": "magic"}, {"loss": "focal"}, {"preset": "x"},
+@pytest.mark.parametrize("wish", [{"network": "vnet"}, {"method": "magic"}, {"loss": "focall"}, {"preset": "x"},
                                   {"config": "4d"}])
 def test_make_plan_refuses_what_does_not_exist(wish):
     found = fingerprint((16, 16), unit="px", task="instance")

@@ -5,16 +5,14 @@ import math
 import pytest
 import torch
 
-from biosegkit.losses import LOSSES, TERMS, Loss, masked_smooth_l1, soft_skeleton
-from biosegkit.plan.losses import Objective
+from biosegkit.losses import LOSSES, TERMS, Comparison, Loss, masked_smooth_l1, soft_skeleton
+from biosegkit.plan.objective import Objective
 
 LOG3 = math.log(3)
 
 
 def term(name, logits, target, weight=None, *, batch=True, class_weights=(), distance=None, **options):
     """One term alone, whatever else its name brings along."""
-    from biosegkit.losses import Comparison
-
     weight = torch.ones(logits.shape[0], *logits.shape[2:]) if weight is None else weight
     c = Comparison.of(logits, target, weight, batch=batch, class_weights=class_weights, distance=distance)
     return float(TERMS[name](c, **options))
@@ -28,7 +26,8 @@ KNOWN = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
 # inside: tp = 3/4 + 1/2, fp = 1/4, fn = 1/4 + 1/2; outside: tp = 3/4, fp = 1/4 + 1/2, fn = 1/4
 TP, FP, FN = 1.25, 0.25, 0.75
 
-BOTH_HEADS = pytest.mark.parametrize(("logits", "target"), [(SIGMOID, REGION), (TWO, CLASSES)], ids=["sigmoid", "softmax"])
+BOTH_HEADS = pytest.mark.parametrize(("logits", "target"), [(SIGMOID, REGION), (TWO, CLASSES)],
+                                     ids=["sigmoid", "softmax"])
 
 
 @BOTH_HEADS
@@ -222,7 +221,8 @@ def test_equal_class_weights_are_none():
     g = torch.Generator().manual_seed(3)
     logits, target = torch.randn(2, 3, 6, 7, generator=g), torch.randint(0, 3, (2, 6, 7), generator=g)
     for name in TERMS:
-        assert term(name, logits, target, class_weights=(2.0,) * 3) == pytest.approx(term(name, logits, target), rel=1e-5)
+        weighted = term(name, logits, target, class_weights=(2.0,) * 3)
+        assert weighted == pytest.approx(term(name, logits, target), rel=1e-5)
 
 
 def test_a_sum_has_its_terms_and_their_weights():
@@ -230,7 +230,8 @@ def test_a_sum_has_its_terms_and_their_weights():
     found = LOSSES["boundary"](SIGMOID, REGION, ones)
     assert list(found) == ["ce", "dice", "boundary"]
     assert float(found["boundary"]) == pytest.approx(0.01 * term("boundary", SIGMOID, REGION), rel=1e-6)
-    assert list(LOSSES["cldice"](torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4), torch.ones(1, 4, 4))) == ["dice", "cldice"]
+    plane = torch.zeros(1, 4, 4)
+    assert list(LOSSES["cldice"](plane[:, None], plane, plane + 1)) == ["dice", "cldice"]
     twice = Loss(Objective("dice+topk_ce", {"dice.weight": 2.0, "topk_ce.share": 1.0}))(SIGMOID, REGION, ones)
     assert float(twice["dice"]) == pytest.approx(2 * term("dice", SIGMOID, REGION), rel=1e-6)
     assert float(twice["topk_ce"]) == pytest.approx(term("ce", SIGMOID, REGION), rel=1e-6)
@@ -238,7 +239,8 @@ def test_a_sum_has_its_terms_and_their_weights():
 
 @pytest.mark.parametrize(("target", "weight", "options"), [
     (torch.zeros(1, 3).long(), torch.ones(1, 4), {}), (torch.zeros(1, 2, 4), torch.ones(1, 4), {}),
-    (torch.zeros(1, 4), torch.ones(1, 5), {}), (torch.zeros(1, 4), torch.ones(1, 4), {"class_weights": (1.0, 2.0, 3.0)}),
+    (torch.zeros(1, 4), torch.ones(1, 5), {}),
+    (torch.zeros(1, 4), torch.ones(1, 4), {"class_weights": (1.0, 2.0, 3.0)}),
 ])
 def test_shapes_that_do_not_belong_together_are_refused(target, weight, options):
     with pytest.raises(ValueError, match=r"logits|class weights"):

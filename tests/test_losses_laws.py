@@ -1,4 +1,6 @@
-"""Laws every loss keeps, whatever it is: gradients, unknown voxels, empty classes, precision; and MONAI where it agrees."""
+"""Laws every loss keeps: gradients, unknown voxels, empty classes, precision; and MONAI where definitions agree."""
+
+from itertools import pairwise
 
 import monai.losses
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biosegkit.losses import LOSSES, TERMS, Comparison, Loss, soft_skeleton
-from biosegkit.plan.losses import Objective
+from biosegkit.plan.objective import Objective
 
 HEADS = pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 EVERY = pytest.mark.parametrize("name", list(LOSSES))
@@ -123,10 +125,11 @@ def test_the_truth_costs_nothing(name):
     assert float(value(name, 60 * (regions - 0.5), regions, ones)) == pytest.approx(0.0, abs=1e-3)
 
 
-#: What a class costs that is absent from the truth, if it is (absent, present) in the prediction: as the docstrings say.
-EMPTY = {"ce": (0, None), "bce": (0, None), "focal": (0, None), "topk_ce": (0, None), "dice": (0, 1), "tversky": (0, 1),
-         "focal_tversky": (0, 1), "generalized_dice": (0, 1), "lovasz": (0, None), "boundary": (0, 0),
-         "cldice": (0, 1 - 2 * (1 / 9) / (10 / 9))}
+#: What a class costs that is absent from truth and prediction, and from the truth only (None: the more voxels, the
+#: more): as the docstrings say.
+EMPTY = {"ce": (0, None), "bce": (0, None), "focal": (0, None), "topk_ce": (0, None), "dice": (0, 1),
+         "tversky": (0, 1), "focal_tversky": (0, 1), "generalized_dice": (0, 1), "lovasz": (0, None),
+         "boundary": (0, 0), "cldice": (0, 1 - 2 * (1 / 9) / (10 / 9))}
 
 
 @TERM
@@ -260,7 +263,7 @@ def test_lovasz_is_the_sum_over_thresholds():
     total = 0.0
     for truth in (target.numpy().ravel() == 0, target.numpy().ravel() == 1):
         steps = np.concatenate([[0], np.sort(error)])
-        for low, high in zip(steps[:-1], steps[1:], strict=True):
+        for low, high in pairwise(steps):
             wrong = error > low
             found = truth ^ wrong
             total += (high - low) * (1 - (truth & found).sum() / (truth | found).sum())

@@ -31,7 +31,7 @@ def test_the_recipes_that_come_along_are_valid_and_fit_the_real_tables():
     ("name: a\nbudget: 5m", "did you mean 'plan.budget'"),
     ("name: a\nplan: {buget: 5m}", "did you mean 'budget'"),
     ("name: a\ndescribe: {maap: {255: 1}}", "did you mean 'map'"),
-    ("name: a\nplan: {xyzzy: 1}", "known: budget, config"),
+    ("name: a\nplan: {xyzzy: 1}", "known: budget, class_weights, config"),
     ("name: a\nplan: {budget: soon}", "15m"),
     ("name: a\nplan: {memory: much}", "8GB"),
     ("name: a\nplan: {config: 4d}", "3d_fullres"),

@@ -19,7 +19,7 @@ from biosegkit.losses.lovasz import lovasz
 from biosegkit.losses.overlap import dice, focal_tversky, generalized_dice, tversky
 from biosegkit.losses.regression import masked_smooth_l1
 from biosegkit.plan.losses import LOSSES as NAMES
-from biosegkit.plan.losses import Objective
+from biosegkit.plan.objective import Objective
 
 __all__ = [
     "LOSSES",

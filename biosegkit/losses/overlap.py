@@ -1,9 +1,9 @@
 """Ratios of soft volumes: Dice, Tversky, focal Tversky and generalised Dice.
 
 With p the probabilities, g the truth and w the voxel weights: overlap ``tp = Σ w p g``, ``fp = Σ w p (1 - g)``,
-``fn = Σ w (1 - p) g``. All are of this library and not MONAI's: only MONAI's Dice can be masked; its MaskedLoss around the
-others multiplies *logits*, so that a probability of 1/2 or 1/C stays in the sums where nothing is known; and its terms
-cannot share the probabilities and sums that several terms of a loss need. Where all is known, MONAI's DiceLoss,
+``fn = Σ w (1 - p) g``. All are of this library and not MONAI's: only MONAI's Dice can be masked; its MaskedLoss around
+the others multiplies *logits*, so that a probability of 1/2 or 1/C stays in the sums where nothing is known; and its
+terms cannot share the probabilities and sums that several terms of a loss need. Where all is known, MONAI's DiceLoss,
 TverskyLoss and (with smoothing 0) GeneralizedDiceLoss give the same numbers, which the tests hold.
 
 A class absent from truth and prediction costs 0. One that is absent from the truth only costs nearly 1 with hardly any

@@ -35,7 +35,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
-from biosegkit.plan.losses import Objective
+from biosegkit.plan.objective import Objective
 
 __all__ = ["Distance"]
 

@@ -24,7 +24,7 @@ from biosegkit.methods.protocol import (
     checked_thresholds,
 )
 from biosegkit.methods.tables import Tally, rows_in
-from biosegkit.plan.losses import Objective
+from biosegkit.plan.objective import Objective
 
 __all__ = ["Semantic"]
 

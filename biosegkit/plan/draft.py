@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from biosegkit.errors import PlanError
 from biosegkit.plan.defaults import TrainingDefaults, normalisation
-from biosegkit.plan.networks import USUAL, checked_network, network_decisions
+from biosegkit.plan.networks import USUAL, checked_network, fitted, network_decisions, width_for
 from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
 from biosegkit.plan.nnunet import configure as nnunet_rules
+from biosegkit.plan.objective import ClassWeights, with_objective
 from biosegkit.plan.schema import (
     Architecture,
     Augmentation,
@@ -56,6 +57,10 @@ class Wishes:
     folds: int = 1
     memory: int | None = None
     gpu: bool = False
+    class_weights: ClassWeights = None
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    encoder_digest: str = ""
 
 
 def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishes) -> Plan:
@@ -86,7 +91,7 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     own = "resenc_unet" if rules[chosen].block == "residual" else USUAL
     network = wishes.network or own
     serves = checked_network(network, len(rules[chosen].patch)).ndims
-    found = {key: _of_rules(rule, network) for key, rule in rules.items() if len(rule.patch) in serves}
+    found = {key: _of_rules(rule, network, wishes) for key, rule in rules.items() if len(rule.patch) in serves}
     decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason),
                  Decision(name="configuration", value=chosen, reason=reason)]
     decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=r)
@@ -101,11 +106,12 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     method, options, reason = _method(labels, configuration, wishes)
     decisions.append(Decision(name="method", value=method, reason=reason))
     training, more = _training(fingerprint, configuration, method, wishes)
+    training, said = with_objective(training, (wishes.loss, wishes.class_weights), labels, fingerprint)
     return Plan(
         name=name, preset=wishes.preset, seed=wishes.seed, fingerprint=fingerprint.hash, labels=labels,
         preprocessing=preprocessing, configuration=configuration,
         alternatives={k: v for k, v in found.items() if k != chosen}, method=method, method_options=options,
-        training=training, decisions=(*decisions, *more),
+        training=training, decisions=(*decisions, *said, *more),
     )
 
 
@@ -141,13 +147,13 @@ def _chosen(rules: dict[str, Rules], wish: str | None, slice_wise: bool) -> tupl
     return "3d_fullres", "volumes: 3D at full resolution, nnU-Net's first choice"
 
 
-def _of_rules(rule: Rules, network: str) -> Configuration:
+def _of_rules(rule: Rules, network: str, wishes: Wishes) -> Configuration:
     """nnU-Net's configuration in the plan's form."""
-    architecture = Architecture(
+    architecture = fitted(Architecture(
         name=network, features=rule.features, kernels=rule.kernels, strides=rule.strides,
         encoder_blocks=rule.encoder, decoder_blocks=rule.decoder,
         norm="instance",
-    )
+    ), wishes.encoder, wishes.encoder_weights, wishes.encoder_digest)
     return Configuration(
         name=rule.name, ndim=len(rule.patch), spacing=rule.spacing,  # type: ignore[arg-type]
         median_shape=tuple(round(n) for n in rule.median_shape), patch=rule.patch, batch=rule.batch,
@@ -205,7 +211,7 @@ def _with_patch(configuration: Configuration, patch: tuple[int, ...], batch: int
     stages = len(net.strides)
     architecture = configuration.architecture.model_copy(update={
         "kernels": net.kernels, "strides": net.strides, "encoder_blocks": (1, *(2,) * (stages - 1)),
-        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(width, stages),
+        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(width_for(configuration.architecture.name, width), stages),
     })
     return configuration.model_copy(update={"patch": patch, "batch": batch, "architecture": architecture,
                                             "tile_step": tuple(max(1, p // 2) for p in patch)})
@@ -236,6 +242,7 @@ def _features(width: int, stages: int) -> tuple[int, ...]:
 
 def with_width(configuration: Configuration, width: int) -> Configuration:
     """The same topology with another number of features in the first stage."""
+    width = width_for(configuration.architecture.name, width)
     features = _features(width, len(configuration.architecture.strides))
     architecture = configuration.architecture.model_copy(update={"features": features})
     return configuration.model_copy(update={"architecture": architecture})
@@ -294,13 +301,12 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
     mirror = tuple(range(configuration.ndim))
     augmentation, reason = _augmentation(fingerprint, configuration, wishes)
     decisions = [Decision(name="augmentation", value=_augmentation_text(augmentation), reason=reason)]
-    loss = wishes.loss or "default"
     if wishes.preset != "default":
         d = TrainingDefaults()
         training = Training(
             steps=d.epochs * d.steps_per_epoch, optimizer="sgd", learning_rate=d.learning_rate,
             weight_decay=d.weight_decay, momentum=d.momentum, schedule="poly", clip_norm=d.gradient_clip_norm,
-            average=0.0, foreground=d.foreground_share, foreground_per_batch=True, loss=loss,
+            average=0.0, foreground=d.foreground_share, foreground_per_batch=True,
             augmentation=augmentation.model_copy(update={"mirror_axes": mirror}), memory_format="contiguous",
             validation_fraction=1 / d.fold_count, folds=wishes.folds,
         )
@@ -316,7 +322,7 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
     training = Training(
         steps=1, optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, schedule="one_cycle", warmup=0.05,
         clip_norm=5.0, average=1.0, average_window=0.08, foreground=0.5 if fingerprint.foreground < 0.2 else 0.33,
-        loss=loss, augmentation=augmentation, margin=margin, validation_fraction=share, folds=wishes.folds,
+        augmentation=augmentation, margin=margin, validation_fraction=share, folds=wishes.folds,
     )
     decisions.append(Decision(name="optimiser", value="AdamW 0.004, one cycle to zero, averaged weights", reason=(
         "a large peak rate annealed to zero inside the budget converges fastest in few steps")))

@@ -7,14 +7,12 @@ softmax head (one class per voxel) and for sigmoid heads (regions, foreground), 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from biosegkit.errors import PlanError
 
-__all__ = ["LOSSES", "TERMS", "Objective", "Term", "balanced", "loss_options", "parse_class_weights", "terms_of"]
+__all__ = ["LOSSES", "TERMS", "Term", "loss_options", "terms_of"]
 
 
 @dataclass(frozen=True)
@@ -132,125 +130,3 @@ def loss_options(name: str) -> dict[str, float]:
     {'tversky.alpha': 0.3, 'tversky.beta': 0.7, 'tversky.smooth': 1e-05}
     """
     return {f"{term}.{key}": value for term in terms_of(name) for key, value in TERMS[term].options.items()}
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a probability head is trained for: a loss by name, its options, and weights of the classes.
-
-    Parameters
-    ----------
-    loss : str
-        See `terms_of`.
-    options : tuple of (str, float)
-        ``("tversky.alpha", 0.5)`` replaces a default; every term also has ``weight``. A mapping is taken too.
-    class_weights : tuple of float
-        One per class (background first), or one per region; empty: all alike. See `biosegkit.losses.Comparison`.
-
-    Raises
-    ------
-    PlanError
-        For a name or option that does not exist, or a number that cannot be one.
-
-    Examples
-    --------
-    >>> Objective("tversky", {"tversky.alpha": 0.5}).of_term("tversky")
-    {'alpha': 0.5, 'beta': 0.7, 'smooth': 1e-05}
-    >>> Objective("boundary").needs_distance
-    True
-    """
-
-    loss: str = "default"
-    options: tuple[tuple[str, float], ...] = ()
-    class_weights: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Plain data (from JSON) become tuples; what cannot be computed is refused."""
-        given = {str(k): float(v) for k, v in dict(self.options).items()}
-        object.__setattr__(self, "options", tuple(sorted(given.items())))
-        object.__setattr__(self, "class_weights", tuple(float(w) for w in self.class_weights))
-        known = {f"{term}.weight" for term in self.terms} | set(loss_options(self.loss))
-        wrong = [k for k in given if k not in known]
-        if wrong:
-            raise PlanError(f"loss option {wrong[0]!r}", expected=f"one of {', '.join(sorted(known))}",
-                            remedy="correct training.loss_options")
-        for key, value in given.items():
-            positive = key.endswith((".gamma", ".share", ".iterations"))
-            if not math.isfinite(value) or value < 0 or (positive and value == 0) or (
-                    key.endswith(".share") and value > 1):
-                raise PlanError(f"loss option {key}={value}", expected="a share above 0 and up to 1"
-                                if key.endswith(".share") else f"a number {'above' if positive else 'of at least'} 0",
-                                remedy="correct training.loss_options")
-        if self.class_weights:
-            _checked(self.class_weights, "class weights")
-
-    @classmethod
-    def of(cls, value: Objective | Mapping[str, Any]) -> Objective:
-        """An objective, or one from plain data."""
-        return value if isinstance(value, Objective) else cls(**value)
-
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the terms."""
-        return terms_of(self.loss)
-
-    @property
-    def needs_distance(self) -> bool:
-        """Whether targets must come with the distance to the true border."""
-        return "boundary" in self.terms
-
-    def of_term(self, term: str) -> dict[str, float]:
-        """Options of one term, without its weight."""
-        given = {k.partition(".")[2]: v for k, v in self.options if k.partition(".")[0] == term}
-        return {k: v for k, v in {**TERMS[term].options, **given}.items() if k != "weight"}
-
-    def weight_of(self, term: str) -> float:
-        """Weight of one term in the sum."""
-        return dict(self.options).get(f"{term}.weight", TERMS[term].options.get("weight", 1.0))
-
-    def fits(self, count: int, what: str) -> None:
-        """Refuse weights that are not ``count``."""
-        if self.class_weights and len(self.class_weights) != count:
-            raise PlanError(f"{len(self.class_weights)} class weights", expected=f"{count}: {what}",
-                            remedy="correct --class-weights")
-
-
-def parse_class_weights(text: str) -> tuple[float, ...] | None:
-    """Weights from ``"1,2,5"``; None for ``"balanced"``, which only the data can say.
-
-    Raises
-    ------
-    PlanError
-        If there is anything but numbers of at least 0, one of them above.
-
-    Examples
-    --------
-    >>> parse_class_weights("1, 2.5"), parse_class_weights("balanced")
-    ((1.0, 2.5), None)
-    """
-    if text.strip() == "balanced":
-        return None
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise PlanError(f"class weights {text!r}", expected="numbers separated by commas, or balanced",
-                        remedy="for example --class-weights 1,2,5") from None
-    return _checked(found, f"class weights {text!r}")
-
-
-def _checked(weights: tuple[float, ...], told: str) -> tuple[float, ...]:
-    if not all(math.isfinite(w) and w >= 0 for w in weights) or max(weights) == 0:
-        raise PlanError(told, expected="numbers of at least 0, one of them above", remedy="correct --class-weights")
-    return weights
-
-
-def balanced(voxels: Sequence[float]) -> tuple[float, ...]:
-    """Weights inverse to how often a class occurs, their mean over all voxels 1: ``total / (classes × voxels)``.
-
-    Examples
-    --------
-    >>> balanced([900, 90, 10])
-    (0.3704, 3.704, 33.33)
-    """
-    total, count = float(sum(voxels)), len(voxels)
-    return tuple(float(f"{total / (count * max(1.0, v)):.4g}") for v in voxels)
