@@ -20,6 +20,8 @@ from biosegkit.kernels.overlap import Overlaps
 __all__ = ["AggregatedJaccard", "aggregated_jaccard"]
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+_ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -110,19 +112,51 @@ def _best_for_each(overlaps: Overlaps) -> Ints:
 
 def _largest_total(overlaps: Overlaps) -> Ints:
     """Positions of the one-to-one pairs whose IoU sums to the most: a sparse assignment problem."""
-    if not len(overlaps.pairs):
-        return np.empty(0, np.int64)
     i, j = overlaps.indexed()
-    rows, columns = overlaps.ids_a.size, overlaps.ids_b.size
+    iou = overlaps.iou()
+    chosen, left = [np.empty(0, np.int64)], np.arange(iou.size)
+    for _ in range(_ROUNDS):
+        # Whatever other pairs its two objects could be in, this one outweighs them together: it can be taken, and what
+        # remains is a smaller problem. Real segmentations are gone after a few rounds.
+        rivals = _rivals(i[left], iou[left]) + _rivals(j[left], iou[left])
+        sure = left[iou[left] >= rivals]
+        sure = sure[np.sort(np.unique(i[sure], return_index=True)[1])]
+        sure = sure[np.sort(np.unique(j[sure], return_index=True)[1])]  # equals both qualify: once each
+        if not sure.size:
+            break
+        chosen.append(sure)
+        left = left[~np.isin(i[left], i[sure]) & ~np.isin(j[left], j[sure])]
+    chosen.append(_assigned(i[left], j[left], iou[left], left))
+    return np.concatenate(chosen)
+
+
+def _rivals(owner: Ints, weight: Floats) -> Floats:
+    """For each pair the largest weight among the other pairs of its owner, 0 if there is none."""
+    order = np.lexsort((-weight, owner))
+    first = np.r_[True, owner[order][1:] != owner[order][:-1]][: owner.size]
+    second = np.r_[False, first[:-1]][: owner.size] & ~first
+    best, next_best = np.zeros((2, int(owner.max(initial=-1)) + 1))
+    best[owner[order[first]]] = weight[order[first]]
+    next_best[owner[order[second]]] = weight[order[second]]
+    rival = best[owner]
+    rival[order[first]] = next_best[owner[order[first]]]
+    return rival
+
+
+def _assigned(i: Ints, j: Ints, iou: Floats, positions: Ints) -> Ints:
+    """Solve what is left by the Jonker-Volgenant algorithm for sparse costs."""
+    if not i.size:
+        return positions
+    (rows, i), (columns, j) = (np.unique(side, return_inverse=True) for side in (i, j))
     # Every object may stay alone: a partner of its own at the cost of no overlap makes a full matching exist.
-    alone = np.arange(rows)
-    cost = np.concatenate([2 - overlaps.iou(), np.full(rows, 2.0)])
-    graph = csr_array((cost, (np.concatenate([i, alone]), np.concatenate([j, columns + alone]))),
-                      shape=(rows, columns + rows))
-    chosen_rows, chosen = min_weight_full_bipartite_matching(graph)
-    real = chosen < columns
-    wanted = chosen_rows[real] * columns + chosen[real]
-    return np.flatnonzero(np.isin(i * columns + j, wanted))
+    alone = np.arange(rows.size)
+    cost = np.concatenate([2 - iou, np.full(rows.size, 2.0)])
+    place = np.concatenate([i, alone]), np.concatenate([j, columns.size + alone])
+    graph = csr_array((cost, place), shape=(rows.size, columns.size + rows.size))
+    of_row, of_column = min_weight_full_bipartite_matching(graph)
+    partner = np.empty(rows.size, np.int64)
+    partner[of_row] = of_column
+    return positions[partner[i] == j]
 
 
 def _sums(overlaps: Overlaps, used: Ints) -> tuple[int, int]:

@@ -2,9 +2,9 @@
 
 The rule. A prediction is a *piece* of a true object if more than half of it lies inside that object and it covers at
 least ``least`` of that object (a tenth, unless told otherwise): crumbs at a border are no pieces. A true object of
-k ≥ 2 pieces is *split*, into k - 1 too many. A merge is the same with the roles exchanged: more than half of each of k ≥ 2
-true objects lies inside one prediction, and each makes up at least ``least`` of it; k - 1 boundaries are missing. An
-object is a piece of one other at most, so no error is counted twice.
+k ≥ 2 pieces is *split*, into k - 1 too many. A merge is the same with the roles exchanged: more than half of each of
+k ≥ 2 true objects lies inside one prediction, and each makes up at least ``least`` of it; k - 1 boundaries are missing.
+An object is a piece of one other at most, so no error is counted twice.
 """
 
 from __future__ import annotations
