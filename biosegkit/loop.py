@@ -179,23 +179,34 @@ def make_optimizer(network: nn.Module, t: Training) -> torch.optim.Optimizer:
 
 def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
                  device: torch.device) -> dict[str, Tensor]:
-    """Loss terms summed over the decoder levels with nnU-Net's weights; coarser targets are every n-th voxel."""
+    """Loss terms summed over all outputs of the network; coarser targets are every n-th voxel.
+
+    Outputs of falling resolution count with nnU-Net's weights; those of one resolution (U-Net++) equally.
+    """
     image = to_device(batch.image, plan, device)
     with autocast(device):
         outputs = network(image)
     levels = outputs if isinstance(outputs, list) else [outputs]
+    sizes = [next(iter(level.values())).shape[2:] for level in levels]
+    factors = deep_supervision_weights(len(levels)) if len(set(sizes)) > 1 else (1 / len(levels),) * len(levels)
     total: dict[str, Tensor] = {}
-    factors = deep_supervision_weights(len(levels))
-    strides = np.cumprod(np.array(plan.configuration.architecture.strides), axis=0)
-    for level, factor in enumerate(factors):
+    for level, size, factor in zip(levels, sizes, factors, strict=True):
         if factor == 0:
             continue
-        every: Any = (..., *(slice(None, None, int(s)) for s in strides[level]))
+        every = _every(image.shape[2:], size, plan)
         targets = {k: v[every].to(device) for k, v in batch.targets.items()}
         weights = {k: v[every].to(device) for k, v in batch.weights.items()}
-        for name, term in method.loss(levels[level], targets, weights).items():
+        for name, term in method.loss(level, targets, weights).items():
             total[name] = total.get(name, torch.zeros((), device=device)) + factor * term
     return total
+
+
+def _every(whole: Sequence[int], size: Sequence[int], plan: Plan) -> Any:
+    """The voxels of a target that an output of this size stands for: every n-th, by the plan's strides."""
+    strides = np.cumprod(np.array(plan.configuration.architecture.strides), axis=0).T
+    steps = (next(int(s) for s in axis if -(-n // int(s)) == m)
+             for axis, n, m in zip(strides, whole, size, strict=True))
+    return (..., *(slice(None, None, s) for s in steps))
 
 
 def to_device(image: Tensor, plan: Plan, device: torch.device) -> Tensor:

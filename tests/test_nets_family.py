@@ -7,13 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_sets import tiny_plan
 from test_nets import CASES, count, network
 
 from biosegkit.errors import OptionError
+from biosegkit.loop import forward_loss, make_network
 from biosegkit.nets.attention_unet import Gate
 from biosegkit.nets.blocks import CONV, TRANSPOSED, ConvBlock, conv_parts
+from biosegkit.patches import Batch
 from biosegkit.plan.memory import feature_counts, residual_blocks, residual_elements
 from biosegkit.plan.topology import topology
+from biosegkit.segmenter import method_of
 
 CLASSIC = (64, 128, 256, 512, 1024)
 
@@ -213,6 +217,20 @@ def test_a_pruned_network_shares_its_weights_and_has_no_others():
     assert all(v.data_ptr() == own[k].data_ptr() for k, v in pruned.items())
     assert not [k for k in pruned if k.startswith(("encoder.2", "nodes.1_1", "nodes.0_2", "up.0_2", "heads.2"))]
     assert net.depths == (1, 2)
+
+
+def test_every_depth_counts_equally_in_the_loss():
+    plan = tiny_plan(task="semantic", values=(0, 1), network="unetplusplus")
+    method = method_of(plan)
+    net = make_network(plan, method, torch.device("cpu")).train()
+    image = torch.randn(2, 1, 15, 16)
+    targets, weights = {"classes": torch.randint(0, 2, (2, 15, 16))}, {"classes": torch.ones(2, 15, 16)}
+    found = forward_loss(net, method, Batch(image, targets, weights, ("a", "b")), plan, torch.device("cpu"))
+    outputs = net(image)
+    assert len(outputs) == 2
+    for name, value in found.items():
+        terms = [method.loss(output, targets, weights)[name].item() for output in outputs]
+        assert value.item() == pytest.approx(sum(terms) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(("options", "depth", "told"), [({}, 3, "one of 1, 2"), ({}, 0, "one of 1, 2"),
