@@ -1,25 +1,20 @@
-"""How good are these predictions: pair them with their truths by name, score each pair, put the scores together."""
+"""How good are these predictions: score each with its truth, put the scores together."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ._atomic import read_json
-from .cases import Case, Dataset, Description, scan
-from .checks import stated_task
-from .errors import BiosegError, DataError, FileError, OptionError
+from .calibrate import calibrated
+from .cases import Description
+from .errors import BiosegError, DataError, OptionError
 from .image import Labels, Task
-from .io.sniff import ENDINGS, ending
-from .layouts import stem, walk
-from .scores import ScoreOptions, score_pair, summarise, tables, write_csv
-from .task_choice import choose_task, count_ids
+from .pairing import Pairs, pair_files
+from .scores import ScoreOptions, compare, score_pair, summarise, tables, write_csv
 
-__all__ = ["ScoreOptions", "evaluate", "evaluate_folder", "score_pair", "tables", "write_csv"]
+__all__ = ["ScoreOptions", "compare", "evaluate", "evaluate_folder", "score_files", "score_pair", "tables", "write_csv"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,7 +83,8 @@ def evaluate_folder(
     where : mapping, optional
         Rows of a table to use, as in :func:`biosegkit.scan`.
     describe : Description, optional
-        Replaces entries of ``dataset.json``. Its ``mapping`` also renames predicted values, unless it exchanges some.
+        Replaces entries of ``dataset.json``. Its ``mapping`` also renames predicted values, unless it exchanges some;
+        its ``group`` says which cases are of one patient, so that intervals draw patients.
     options : ScoreOptions, optional
         How to score; classes and regions come from the data set if it names them.
     progress : callable, optional
@@ -120,31 +116,41 @@ def evaluate_folder(
     >>> record["headline"]["ap@0.50"]
     1.0
     """
-    dataset = _truths(truth, where, describe)
-    paths, notes = _paired(Path(predictions), dataset)
-    dataset = replace(dataset, cases=tuple(c for c in dataset if c.id in paths))
-    task, reason = _task(dataset, paths, task)
-    options = _named(options or ScoreOptions(), dataset.about)
-    cases, units, foreign = _scored(dataset, paths, task, options, progress)
+    return score_files(pair_files(predictions, truth, task=task, where=where, describe=describe), options, progress)
+
+
+def score_files(pairs: Pairs, options: ScoreOptions | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """Score pairs of files; see :func:`evaluate_folder`, of which this is the second half.
+
+    Memory follows one case.
+    """
+    options = _named(options or ScoreOptions(), pairs)
+    options.groups(pairs.task)
+    cases, units, values = _scored(pairs, options, progress)
+    notes = list(pairs.notes)
     if len(units) > 1:
         notes.append(f"truths in different units ({', '.join(sorted(units))}): distances and volumes do not compare")
-    return summarise(cases, task, unit="/".join(sorted(units)), options=options,
-                     notes=[*dataset.notes, *([reason] if reason else []), *notes, *foreign])
+    if pairs.task == "semantic" and not (options.classes or options.regions):
+        notes += _foreign_values(*values, refuse=True)
+    cases, remarks = calibrated(pairs, cases, options, values[0] | values[1])
+    return summarise(cases, pairs.task, unit="/".join(sorted(units)), options=options, notes=[*notes, *remarks],
+                     groups={case.id: case.group for case in pairs.dataset})
 
 
-def _scored(dataset: Dataset, paths: Mapping[str, Path], task: Task, options: ScoreOptions,
-            progress: Progress | None) -> tuple[dict[str, dict[str, Any]], set[str], list[str]]:
-    """Scores of every case, the units met, and remarks on values; every case that fails is listed."""
+def _scored(pairs: Pairs, options: ScoreOptions, progress: Progress | None) -> tuple[
+        dict[str, dict[str, Any]], set[str], tuple[set[int], set[int]]]:
+    """Scores of every case, the units met, predicted and true values; every case that fails is listed."""
     cases: dict[str, dict[str, Any]] = {}
+    scores = _object_scores(pairs, options)
     failed: list[str] = []
     units: set[str] = set()
     values: tuple[set[int], set[int]] = set(), set()
-    for done, case in enumerate(dataset):
+    for done, case in enumerate(pairs.dataset):
         if progress is not None:
-            progress(case.id, done, len(dataset))
+            progress(case.id, done, len(pairs.dataset))
         try:
-            prediction, truth = _load(dataset, case, paths[case.id], task)
-            cases[case.id] = score_pair(prediction, truth, options)
+            prediction, truth = pairs.load(case)
+            cases[case.id] = score_pair(prediction, truth, options, scores.get(case.id))
         except BiosegError as error:
             failed.append(f"{case.id}: {error}")
             continue
@@ -152,152 +158,29 @@ def _scored(dataset: Dataset, paths: Mapping[str, Path], task: Task, options: Sc
         for seen, labels in zip(values, (prediction, truth), strict=True):
             seen.update(int(v) for v in labels.values if v)
     if failed:
-        raise DataError(f"{len(failed)} of {len(dataset)} cases cannot be scored:\n" + "\n".join(failed),
-                        file=dataset.source, remedy="correct or leave out these cases")
-    known = task == "instance" or bool(options.classes or options.regions)
-    return cases, units, [] if known else _foreign_values(*values, refuse=True)
+        raise DataError(f"{len(failed)} of {len(pairs.dataset)} cases cannot be scored:\n" + "\n".join(failed),
+                        file=pairs.dataset.source, remedy="correct or leave out these cases")
+    return cases, units, values
 
 
-def _load(dataset: Dataset, case: Case, path: Path, task: Task) -> tuple[Labels, Labels]:
-    """Prediction and truth of a case, read in the same way but for what only annotators write."""
-    mapping = dataset.about.mapping
-    # A prediction already has the renamed values. Renaming once more does no harm unless values are exchanged.
-    again = {} if set(mapping) & set(mapping.values()) else mapping
-    labels = {n: v for n, v in dataset.about.labels.items() if n != "ignore"}
-    about = dataset.about.model_copy(update={"ignore": None, "labels": labels, "mapping": again})
-    prediction = replace(dataset, about=about).load_labels(replace(case, labels=path), task)
-    return prediction, dataset.load_labels(case, task)
+def _object_scores(pairs: Pairs, options: ScoreOptions) -> dict[str, dict[int, float]]:
+    """How sure the model is of each object, of every case; none where they are not asked for or not all there."""
+    if pairs.task != "instance" or "coco" not in options.groups("instance"):
+        return {}
+    found = {case.id: scores for case in pairs.dataset if (scores := pairs.object_scores(case)) is not None}
+    missing = [case.id for case in pairs.dataset if case.id not in found]
+    if missing and "all" not in options.metrics:
+        raise OptionError(f"{len(missing)} cases without scores of objects: {', '.join(missing)}",
+                          expected="a table <name>.csv with id and score beside each prediction",
+                          remedy="use predictions of biosegkit predict, or choose other --metrics")
+    return {} if missing else found
 
 
-def _truths(source: str | Path, where: Mapping[str, str | Sequence[str]] | None,
-            describe: Description | None) -> Dataset:
-    """The true labels as a data set."""
-    path = Path(source)
-    if "::" in str(source) or path.suffix.lower() == ".csv" or _is_dataset(path):
-        dataset = scan(source, where=where, describe=describe)
-        if any(case.labels is None for case in dataset):
-            raise DataError("cases without labels", file=source, expected="a label file for every case",
-                            remedy="choose annotated cases with --where")
-        return dataset
-    if where:
-        raise OptionError(f"--where {', '.join(where)} without a table", file=source, expected="a CSV")
-    if not path.exists():
-        raise FileError("no such file or folder", file=path, expected="true labels", remedy="check the path")
-    found = {_key(p, path): p for p in walk(path)} if _is_folder(path) else {stem(path): path}
-    if not found:
-        raise DataError("no label file", file=path, expected=f"files ending in {', '.join(sorted(ENDINGS))}",
-                        remedy="check the folder")
-    homes = (path, path.parent) if path.is_dir() else (path.parent, path.parent.parent)
-    file = next((h / "dataset.json" for h in homes if (h / "dataset.json").is_file()), None)
-    about = (Description() if file is None else Description.read(file)).merged(describe)
-    return Dataset(tuple(Case(k, k, (p,), p) for k, p in found.items()), about, str(source),
-                   (f"names and values from {file.name} in {file.parent.name}/",) if file else ())
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder of files, and not an image stored as one."""
-    return path.is_dir() and ENDINGS.get(ending(path)) != "zarr"
-
-
-def _is_dataset(path: Path) -> bool:
-    """Whether a folder holds images beside labels."""
-    if not _is_folder(path):
-        return False
-    return any((path / n).is_dir() for n in ("images", "imagesTr")) or any(
-        (p / "images").is_dir() and (p / "masks").is_dir() for p in path.iterdir())
-
-
-def _key(path: Path, root: Path) -> str:
-    """Relative path without ending, with ``/``."""
-    parent = unicodedata.normalize("NFC", path.relative_to(root).parent.as_posix())
-    return stem(path) if parent == "." else f"{parent}/{stem(path)}"
-
-
-def _names(case: Case) -> set[str]:
-    """What a prediction of a case may be called: the id, or the end of its image's path."""
-    image = case.images[0]
-    tails = [*reversed(image.parent.parts[1:] if image.is_absolute() else image.parent.parts)]
-    names = {case.id, stem(image)}
-    for depth in range(1, len(tails) + 1):
-        names.add(unicodedata.normalize("NFC", "/".join([*reversed(tails[:depth]), stem(image)])))
-    return names
-
-
-def _paired(source: Path, dataset: Dataset) -> tuple[dict[str, Path], list[str]]:
-    """The prediction of each case, and remarks; whatever is missing or not unique is listed (fault D1)."""
-    if not source.exists():
-        raise FileError("no such file or folder", file=source, expected="predictions", remedy="check the path")
-    if not _is_folder(source):
-        # A file named by the user is paired with the only truth whatever its name is.
-        cases = [c for c in dataset if len(dataset) == 1 or stem(source) in _names(c)]
-        if len(cases) != 1:
-            raise DataError(f"{len(cases)} truths of that name", file=source, expected="one", remedy="name its truth")
-        return {cases[0].id: source}, []
-    files = list(walk(source))
-    by_key: dict[str, list[Path]] = {}
-    for file in files:
-        by_key.setdefault(_key(file, source), []).append(file)
-    matches = {c.id: [p for name in sorted(_names(c)) for p in by_key.get(name, [])] for c in dataset}
-    missing = [k for k, found in matches.items() if not found]
-    several = [f"{k} ({', '.join(str(p.relative_to(source)) for p in v)})" for k, v in matches.items() if len(v) > 1]
-    used = Counter(p for found in matches.values() for p in found)
-    shared = [str(p.relative_to(source)) for p, n in used.items() if n > 1]
-    extra = sorted(str(p.relative_to(source)) for p in set(files) - set(used))
-    _refuse_unpaired(source, missing, several, shared, extra)
-    note = f"{len(extra)} predictions without truth, not scored: {', '.join(extra)}"
-    return {k: found[0] for k, found in matches.items()}, [note] if extra else []
-
-
-def _refuse_unpaired(source: Path, missing: list[str], several: list[str], shared: list[str],
-                     extra: list[str]) -> None:
-    """One error that lists everything at once."""
-    parts = [(missing, "cases without prediction"), (several, "cases with several predictions"),
-             (shared, "predictions that fit several cases")]
-    wrong = [f"{len(items)} {what}: {', '.join(items)}" for items, what in parts if items]
-    if wrong:
-        if extra:
-            wrong.append(f"{len(extra)} predictions without truth: {', '.join(extra)}")
-        raise DataError("; ".join(wrong), file=source, expected="one prediction per case, of the same name",
-                        remedy="add, rename or remove the files listed, or choose cases with --where")
-
-
-def _task(dataset: Dataset, paths: Mapping[str, Path], task: Task | None) -> tuple[Task, str]:
-    """What the labels mean, and the reason unless the user said it.
-
-    Stated by the data set, else by the records beside the predictions, else found from the true labels.
-    """
-    if stated := stated_task(dataset, task):
-        return stated[0], f"scored as {stated[0]}: {stated[1]}" if not stated[1].startswith("as ") else ""
-    if recorded := _recorded_task(paths.values()):
-        return recorded, f"scored as {recorded}: the predictions' records say so"
-    counts, recurring = [], Counter[int]()
-    for case in dataset:
-        labels = dataset.load_labels(case, "semantic")
-        found, voxels = count_ids(labels)
-        counts.append(found)
-        recurring.update(int(v) for v, n in zip(labels.values[1:], voxels[1:], strict=True) if n)
-    chosen, reason = choose_task(counts, list(recurring.values()))
-    return chosen, f"scored as {chosen}: {reason}"
-
-
-def _recorded_task(paths: Iterable[Path]) -> Task | None:
-    """What the model that made the predictions finds, if all have a record and all say the same."""
-    said = set()
-    for path in paths:
-        try:
-            record = read_json(path.with_name(path.name + ".json"))
-        except FileError:
-            return None
-        said.add(record.get("task") if isinstance(record, dict) else None)
-    if said == {"instance"}:
-        return "instance"
-    return "semantic" if said == {"semantic"} else None
-
-
-def _named(options: ScoreOptions, about: Description) -> ScoreOptions:
+def _named(options: ScoreOptions, pairs: Pairs) -> ScoreOptions:
     """Options completed by the names the data set gives; what the caller chose stays."""
     if options.classes or options.regions:
         return options
+    about = pairs.dataset.about
     return replace(options, classes=about.classes, regions=about.regions,
                    trust_index=options.trust_index or about.trust_index)
 

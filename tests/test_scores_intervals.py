@@ -14,7 +14,7 @@ from biosegkit.image import Labels
 from biosegkit.metrics import THRESHOLDS, instance_counts
 from biosegkit.metrics.statistics import Bootstrap, intervals, mean_estimate
 from biosegkit.scores import ScoreOptions, compare, score_pair, summarise, tables
-from biosegkit.scores.objects import pooled_scores
+from biosegkit.scores.pooling import pools
 from biosegkit.scores.tables import case_table
 
 
@@ -65,18 +65,19 @@ def test_intervals_of_classes_and_of_their_mean():
 
 def test_the_interval_of_a_pooled_score_pools_each_resample():
     cases = instance_cases(1)
-    names, rows, scored = pooled_scores(cases)
     record = summarise(cases, "instance")
-    assert dict(zip(names, scored(rows.sum(0, keepdims=True))[0], strict=True)) == pytest.approx(
-        {name: record["pooled"][name] for name in names})
+    for pool in pools(list(cases.values())):
+        found = pool.scores(pool.rows.sum(0, keepdims=True))[0]
+        assert dict(zip(pool.names, found, strict=True)) == pytest.approx(
+            {name: record["pooled"][name] for name in pool.names})
     # every resample of three of the images, pooled by adding counts of masks side by side
     few = dict(itertools.islice(cases.items(), 3))
-    names, rows, scored = pooled_scores(few)
+    pool = next(p for p in pools(list(few.values())) if p.group == "matching")
     for picks in itertools.product(range(3), repeat=3):
         drawn = [list(few.values())[k] for k in picks]
         tp, n_true, n_pred = (sum(d[k] for d in drawn) for k in ("tp", "n_true", "n_pred"))
-        sums = rows[list(picks)].sum(0, keepdims=True)
-        assert scored(sums)[0][names.index("ap@0.50")] == pytest.approx(tp / (n_true + n_pred - tp))
+        sums = pool.rows[list(picks)].sum(0, keepdims=True)
+        assert pool.scores(sums)[0][pool.names.index("ap@0.50")] == pytest.approx(tp / (n_true + n_pred - tp))
     assert record["intervals"]["pooled"]["ap@0.50"][0] < record["pooled"]["ap@0.50"]
     assert record["intervals"]["headline"]["pq"] == record["intervals"]["pooled"]["pq"]
     assert record["intervals"]["mean"]["pq"] != record["intervals"]["pooled"]["pq"]
@@ -207,7 +208,7 @@ def test_scores_are_chosen_by_name():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"metrics": ("dise",)}, "no score dise"), ({"metrics": ("hd90",)}, "--percentile 90"),
-    ({"percentile": 101}, "percentile"), ({"tolerance": -1}, "tolerance"), ({"surface": "smooth"}, "subvoxel")])
+    ({"percentile": 101}, "percentile"), ({"tolerance": -1}, "tolerance"), ({"surface": "smooth"}, "voxel")])
 def test_wrong_options_are_refused_at_once(options, message):
     with pytest.raises(OptionError, match=message):
         ScoreOptions(**options)

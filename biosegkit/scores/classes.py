@@ -21,7 +21,7 @@ from biosegkit.metrics import (
 )
 from biosegkit.scores.options import ScoreOptions
 
-__all__ = ["STATES", "class_rows", "class_summaries", "foreground_mean", "mean_of_defined", "score_names"]
+__all__ = ["STATES", "class_rows", "class_summaries", "fill", "foreground_mean", "mean_of_defined", "score_names"]
 
 #: Why a score may be undefined or 0 by definition (fault L8).
 STATES = ("both_empty", "truth_empty", "prediction_empty")
@@ -95,15 +95,21 @@ def _mask_scores(found: Mask, true: Mask, truth: Labels, valid: Mask | None, opt
     scores: dict[str, float] = {}
     if "surface" in groups:
         measured = surface_scores(found, true, truth.grid.spacing, tolerance=options.tolerance,
-                                  percentile=options.percentile, valid=valid)
+                                  percentile=options.percentile, valid=valid, definition=options.surface)
         scores |= {"hausdorff": measured.hausdorff, f"hd{options.percentile:g}": measured.hausdorff_percentile,
-                   "assd": measured.assd, "nsd": measured.nsd}
+                   "assd": measured.assd, "nsd": measured.nsd, "boundary_precision": measured.boundary_precision,
+                   "boundary_recall": measured.boundary_recall, "boundary_f1": measured.boundary_f1}
     return scores
 
 
 def score_names(row: Mapping[str, Any]) -> list[str]:
     """Which entries of a row are scores that can be averaged."""
     return [k for k, v in row.items() if isinstance(v, float) and k not in _COUNTS]
+
+
+def fill(score: str) -> float:
+    """The score of a class that neither image of a case has: no volume, and nothing else."""
+    return 0.0 if score.startswith("volume_") else math.nan
 
 
 def mean_of_defined(values: Sequence[float]) -> tuple[float, int]:
@@ -133,8 +139,7 @@ def _summary(name: str, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     result: dict[str, Any] = {k: rows[0][k] for k in ("value", "values") if k in rows[0]}
     undefined = {}
     for score in score_names(rows[0]):
-        fill = 0.0 if score.startswith("volume_") else math.nan
-        result[score], undefined[score] = mean_of_defined([*(row[score] for row in rows), *[fill] * absent])
+        result[score], undefined[score] = mean_of_defined([*(row[score] for row in rows), *[fill(score)] * absent])
     totals = OverlapCounts(*(sum(row[k] for row in rows) for k in _COUNTS))
     states = {s: sum(row["state"] == s for row in rows) + absent * (s == "both_empty") for s in STATES}
     return {**result, "pooled_dice": totals.dice, "cases": len(cases), **states, "undefined": undefined}

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.metrics.statistics import Bootstrap, Estimate, holm, intervals, paired_difference
-from biosegkit.scores.objects import pooled_scores
-from biosegkit.scores.options import lower_is_better
+from biosegkit.scores.options import lower_is_better, signed
+from biosegkit.scores.pooling import Pool, pools
 
 __all__ = ["compare"]
 
@@ -69,13 +69,14 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
     scores = [name for name in first["headline"] if name in second["headline"]]
     rows = []
     for label, score, a, b in _columns(scores, left, right):
-        found = paired_difference(a, b, lower_is_better=lower_is_better(score), options=options, groups=groups)
+        found = paired_difference(a, b, lower_is_better=lower_is_better(score) or signed(score), options=options,
+                                  groups=groups)
         both = ~np.isnan(a) & ~np.isnan(b)
         means = {k: float(v[both].mean()) if both.any() else math.nan for k, v in (("first", a), ("second", b))}
         rows.append({"score": label, **means, **asdict(found)})
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
-    pooled = _pooled(scores, left, right, groups, options) if first["task"] == "instance" else []
+    pooled = _pooled(scores, left, right, groups, options)
     return {"first": names[0], "second": names[1], "level": options.level, "cases": len(shared),
             "groups": None if groups is None else len(set(groups)), "scores": rows,
             **({"pooled": pooled} if pooled else {}),
@@ -101,7 +102,8 @@ def _columns(scores: Sequence[str], left: Sequence[Record], right: Sequence[Reco
     def values(rows: Sequence[Record], score: str) -> Floats:
         return np.array([_number(row.get(score)) for row in rows])
 
-    found = [(score, score, values(left, score), values(right, score)) for score in scores]
+    found = [(f"|{score}|", score, np.abs(values(left, score)), np.abs(values(right, score))) if signed(score) else
+             (score, score, values(left, score), values(right, score)) for score in scores]
     classes = list(dict.fromkeys(name for row in (*left, *right) for name in row.get("classes", {})))
     if scores and len(classes) > 1:
         for name in classes:
@@ -118,17 +120,27 @@ def _number(value: Any) -> float:
 def _pooled(scores: Sequence[str], left: Sequence[Record], right: Sequence[Record], groups: Sequence[str] | None,
             options: Bootstrap) -> list[dict[str, Any]]:
     """Differences of scores from counts summed over images; both models are drawn together."""
-    if not all("counts" in row for row in (*left, *right)):
-        return []  # a record of schema 1
-    (names, a, scored), (_, b, _) = (pooled_scores({row["case"]: row for row in rows}) for rows in (left, right))
+    used = np.array([[any(row.get(k, 1) for row in pair for k in ("n_true", "n_pred"))]
+                     for pair in zip(left, right, strict=True)])
+    made: dict[str, dict[str, Any]] = {}
+    theirs = {pool.group: pool for pool in pools(right)}
+    for pool in pools(left):
+        if pool.group in theirs:
+            made |= _pool_difference(pool, theirs[pool.group], used, groups, options)
+    return [made[name] for name in scores if name in made]
+
+
+def _pool_difference(one: Pool, two: Pool, used: npt.NDArray[np.bool_], groups: Sequence[str] | None,
+                     options: Bootstrap) -> dict[str, dict[str, Any]]:
+    """Differences of the scores of one group of counts, by name."""
+    width, m = one.rows.shape[1], len(one.names)
 
     def difference(sums: Floats) -> Floats:
-        one, two = scored(sums[:, :a.shape[1]]), scored(sums[:, a.shape[1]:])
-        return np.hstack([one - two, one, two])
+        left, right = one.scores(sums[:, :width]), two.scores(sums[:, width:])
+        return np.hstack([left - right, left, right])
 
-    used = np.array([[bool(r["n_true"] or r["n_pred"] or s["n_pred"])] for r, s in zip(left, right, strict=True)])
-    found = intervals(Estimate(np.hstack([a, b]), difference, np.repeat(used, 3 * len(names), axis=1)), options, groups)
-    m = len(names)
-    return [{"score": name, "first": float(found.value[m + k]), "second": float(found.value[2 * m + k]),
-             "difference": float(found.value[k]), "low": float(found.low[k]), "high": float(found.high[k])}
-            for k, name in enumerate(names) if name in scores]
+    found = intervals(Estimate(np.hstack([one.rows, two.rows]), difference, np.repeat(used, 3 * m, axis=1)), options,
+                      groups)
+    return {name: {"score": name, "first": float(found.value[m + k]), "second": float(found.value[2 * m + k]),
+                   "difference": float(found.value[k]), "low": float(found.low[k]), "high": float(found.high[k])}
+            for k, name in enumerate(one.names)}

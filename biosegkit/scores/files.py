@@ -47,7 +47,8 @@ def write_csv(scores: Mapping[str, Any], path: str | Path) -> None:
     if scores["task"] == "instance":
         rows = [{k: v for k, v in r.items() if k not in ("notes", "counts")} for r in scores["cases"]]
     else:
-        rows = [{"case": r["case"], **({"group": r["group"]} if "group" in r else {}), "class": name,
+        of_case = ("group", "ece", "mce", "brier", "nll")
+        rows = [{"case": r["case"], **{k: r[k] for k in of_case if k in r}, "class": name,
                  **{k: v for k, v in row.items() if k != "values"}}
                 for r in scores["cases"] for name, row in r["classes"].items()]
     columns = list(dict.fromkeys(k for row in rows for k in row)) or ["case"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from biosegkit.errors import OptionError
 from biosegkit.image import Task
-from biosegkit.metrics import THRESHOLDS
+from biosegkit.metrics import DEFINITIONS, THRESHOLDS
 from biosegkit.metrics.statistics import Bootstrap
 
-__all__ = ["METRICS", "Metric", "ScoreOptions", "checked_names", "lower_is_better"]
+__all__ = ["METRICS", "Metric", "ScoreOptions", "checked_names", "lower_is_better", "signed"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Metric:
         Distances and errors.
     shown : bool
         A column of the printed table unless others are chosen.
+    signed : bool
+        An error with a sign: of two models the one nearer to 0 is better.
     """
 
     group: str
@@ -36,6 +38,7 @@ class Metric:
     usual: bool = True
     lower_is_better: bool = False
     shown: bool = False
+    signed: bool = False
 
 
 #: Every score by task and name. ``hd`` is reported as ``hd95`` (or another percentile), ``ap`` also per threshold.
@@ -46,12 +49,27 @@ METRICS: Mapping[Task, Mapping[str, Metric]] = {
         "iou": Metric("overlap", "TP / (TP + FP + FN)", shown=True),
         "precision": Metric("overlap", "TP / (TP + FP)"),
         "recall": Metric("overlap", "TP / (TP + FN), sensitivity"),
+        "specificity": Metric("overlap", "TN / (TN + FP): grows with the empty space around"),
+        "volume_error": Metric("overlap", "volume predicted less volume true", signed=True),
+        "volume_error_absolute": Metric("overlap", "size of the volume error", lower_is_better=True),
+        "relative_volume_error": Metric("overlap", "volume error over the true volume", signed=True),
+        "relative_volume_error_absolute": Metric("overlap", "size of the volume error over the true volume",
+                                                 lower_is_better=True),
         "hausdorff": Metric("surface", "largest distance between surfaces, both directions", lower_is_better=True),
         "hd": Metric("surface", "larger of the two directed {percentile:g}th percentiles of surface distances",
                      lower_is_better=True, shown=True),
         "assd": Metric("surface", "mean of the surface distances of both directions pooled", lower_is_better=True,
                        shown=True),
-        "nsd": Metric("surface", "share of the surfaces within {tolerance:g} of the other surface", shown=True),
+        "nsd": Metric("surface", "share of both surfaces within {tolerance:g} of the other surface", shown=True),
+        "boundary_precision": Metric("surface", "share of the predicted surface within {tolerance:g} of the true one"),
+        "boundary_recall": Metric("surface", "share of the true surface within {tolerance:g} of the predicted one"),
+        "boundary_f1": Metric("surface", "harmonic mean of boundary precision and recall"),
+        "ece": Metric("calibration", "expected calibration error in the foreground: mean gap between probability and "
+                      "share of voxels that are right, 15 bins", lower_is_better=True),
+        "mce": Metric("calibration", "largest of these gaps", lower_is_better=True),
+        "brier": Metric("calibration", "mean squared error of the probabilities in the foreground, summed over classes",
+                        lower_is_better=True),
+        "nll": Metric("calibration", "mean negative log-likelihood in the foreground, in nats", lower_is_better=True),
     },
     "instance": {
         "ap": Metric("matching", "mean of ap@t over t = {thresholds}; ap@t is TP / (TP + FP + FN), objects matched one "
@@ -63,6 +81,36 @@ METRICS: Mapping[Task, Mapping[str, Metric]] = {
         "pq": Metric("matching", "panoptic quality, SQ x RQ, matches at IoU > 0.5", shown=True),
         "sq": Metric("matching", "mean IoU of the pairs with IoU > 0.5"),
         "rq": Metric("matching", "F1 at IoU > 0.5"),
+        "aji": Metric("jaccard", "aggregated Jaccard index: each true object with the prediction of largest IoU"),
+        "aji_plus": Metric("jaccard", "AJI with one-to-one pairs of the largest total IoU"),
+        "seg": Metric("tracking", "Cell Tracking Challenge: mean IoU of true objects with the prediction that covers "
+                      "more than half of them, 0 without one"),
+        "det": Metric("tracking", "Cell Tracking Challenge: 1 - cost of correcting the detections over the cost of "
+                      "drawing all, on complete masks"),
+        "split_rate": Metric("splits", "share of the true objects that are split", lower_is_better=True),
+        "merge_rate": Metric("splits", "share of the predictions that merge true objects", lower_is_better=True),
+        "v_rand": Metric("partition", "Rand F-score over the true foreground (ISBI 2012)", usual=False),
+        "v_rand_split": Metric("partition", "its part that split errors lower", usual=False),
+        "v_rand_merge": Metric("partition", "its part that merge errors lower", usual=False),
+        "adapted_rand_error": Metric("partition", "1 - Rand F-score over pairs of different voxels (SNEMI3D)",
+                                     usual=False, lower_is_better=True),
+        "v_info": Metric("partition", "information F-score over the true foreground (ISBI 2012)", usual=False),
+        "v_info_split": Metric("partition", "its part that split errors lower", usual=False),
+        "v_info_merge": Metric("partition", "its part that merge errors lower", usual=False),
+        "variation_of_information": Metric("partition", "H(S|T) + H(T|S) in bits per voxel", usual=False,
+                                           lower_is_better=True),
+        "vi_split": Metric("partition", "H(S|T) in bits per voxel", usual=False, lower_is_better=True),
+        "vi_merge": Metric("partition", "H(T|S) in bits per voxel", usual=False, lower_is_better=True),
+        "object_hausdorff": Metric("object_surface", "mean over matched objects of their Hausdorff distance",
+                                   usual=False, lower_is_better=True),
+        "object_hd": Metric("object_surface", "mean over matched objects of their Hausdorff distance at percentile "
+                            "{percentile:g}", usual=False, lower_is_better=True),
+        "object_assd": Metric("object_surface", "mean over matched objects of their ASSD", usual=False,
+                              lower_is_better=True),
+        "coco_ap": Metric("coco", "COCO mask AP, mean over the thresholds: objects ranked by score, precision over "
+                          "recall; all objects of an image count, not only the best 100", usual=False),
+        "coco_ar": Metric("coco", "share of true objects found by all predictions, mean over the thresholds",
+                          usual=False),
     },
 }
 
@@ -84,8 +132,8 @@ class ScoreOptions:
         Names and values of regions to score instead of classes.
     metrics : tuple of str
         Scores wanted, by name as in :data:`METRICS`, or ``"all"``; empty: the usual ones.
-    surface : {"voxel", "subvoxel"}
-        Distances between surface voxels, or between surfaces placed inside voxels.
+    surface : str
+        What a surface is and how its distances are put together: a name of :data:`biosegkit.metrics.DEFINITIONS`.
     tolerance : float
         Of NSD, in the unit of the truth's grid.
     percentile : float
@@ -118,8 +166,9 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured before anything is read."""
         checked_names(self.metrics, self.percentile)
-        if self.surface not in ("voxel", "subvoxel"):
-            raise OptionError(f"surface {self.surface!r}", expected="voxel or subvoxel", remedy="choose one of the two")
+        if self.surface not in DEFINITIONS:
+            raise OptionError(f"surface {self.surface!r}", expected=f"one of {', '.join(DEFINITIONS)}",
+                              remedy="correct --surface")
         if not 0 <= self.percentile <= 100 or not 0 <= self.tolerance < float("inf"):
             raise OptionError(f"percentile {self.percentile}, tolerance {self.tolerance}",
                               expected="a percentile of 0 to 100, and a tolerance of 0 or more")
@@ -153,8 +202,8 @@ class ScoreOptions:
 
     def _reported(self, name: str, *, sweep: bool) -> list[str]:
         """A name as the record has it."""
-        if name in ("hd", f"hd{self.percentile:g}"):
-            return [f"hd{self.percentile:g}"]
+        if _key(name) in ("hd", "object_hd"):
+            return [f"{_key(name)}{self.percentile:g}"]
         if name == "ap" and sweep:
             return [*(f"ap@{t:.2f}" for t in self.thresholds if t in _AP_SHOWN), "ap"]
         return [name]
@@ -167,8 +216,7 @@ class ScoreOptions:
         found = {self._reported(name, sweep=False)[0]: metric.meaning.format(**filled)
                  for name, metric in METRICS[task].items() if metric.group in groups}
         if "surface" in groups and task == "semantic":
-            found["surface"] = ("voxels with a face neighbour outside, distances between their centres"
-                                if self.surface == "voxel" else "placed inside voxels, weighted by area")
+            found["surface"] = DEFINITIONS[self.surface].sentence
         if task == "instance":
             return found | {"pooled": "from counts summed over images",
                             "mean": "mean over images where the score is defined"}
@@ -182,9 +230,10 @@ def _tabled() -> set[str]:
 
 def _key(name: str) -> str:
     """The registry's name of a score: ``hd95`` is ``hd``, ``ap@0.50`` is ``ap``."""
-    if name.startswith("ap@"):
-        return "ap"
-    return "hd" if name.startswith("hd") and name[2:].replace(".", "", 1).isdigit() else name
+    stem, _, percent = name.rpartition("hd")
+    if stem in ("", "object_") and percent.replace(".", "", 1).isdigit():
+        return f"{stem}hd"
+    return name.partition("@")[0] if name.startswith(("ap@", "coco_ap@")) else name
 
 
 def checked_names(names: tuple[str, ...], percentile: float = 95.0) -> None:
@@ -200,10 +249,15 @@ def checked_names(names: tuple[str, ...], percentile: float = 95.0) -> None:
     if wrong:
         listed = "; ".join(f"{task}: {', '.join(metrics)}" for task, metrics in METRICS.items())
         raise OptionError(f"no score {', '.join(wrong)}", expected=f"of {listed}, or all", remedy="correct --metrics")
-    other = [n for n in names if n != "hd" and _key(n) == "hd" and n != f"hd{percentile:g}"]
+    other = [n for n in names if _key(n) in ("hd", "object_hd") and n not in (_key(n), f"{_key(n)}{percentile:g}")]
     if other:
-        raise OptionError(f"{', '.join(other)} with percentile {percentile:g}", expected=f"hd{percentile:g}",
-                          remedy=f"--percentile {other[0][2:]}")
+        raise OptionError(f"{other[0]} with percentile {percentile:g}", expected=f"{_key(other[0])}{percentile:g}",
+                          remedy=f"--percentile {other[0].rpartition('hd')[2]}")
+
+
+def signed(name: str) -> bool:
+    """Whether a score is an error with a sign."""
+    return any(metrics[_key(name)].signed for metrics in METRICS.values() if _key(name) in metrics)
 
 
 def lower_is_better(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ __all__ = ["score_pair"]
 _SAME_GRID = 1e-3  # voxels at a corner (fault G2)
 
 
-def score_pair(prediction: Labels, truth: Labels, options: ScoreOptions | None = None) -> dict[str, Any]:
+def score_pair(prediction: Labels, truth: Labels, options: ScoreOptions | None = None,
+               scores: Mapping[int, float] | None = None) -> dict[str, Any]:
     """Score one prediction; classes are compared by the user's values, the truth says whether they are objects.
 
     Parameters
@@ -27,6 +29,8 @@ def score_pair(prediction: Labels, truth: Labels, options: ScoreOptions | None =
         On the same grid. Voxels ignored in the truth count nowhere.
     options : ScoreOptions, optional
         How to score.
+    scores : mapping of int to float, optional
+        How sure the model is of each predicted object, by its id: what COCO's AP needs.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def score_pair(prediction: Labels, truth: Labels, options: ScoreOptions | None =
     notes = _comparable(prediction, truth, options)
     valid = None if truth.ignore is None else np.logical_not(truth.ignore)
     if truth.task == "instance":
-        return {**object_row(prediction, truth, valid, options), "notes": notes}
+        return {**object_row(prediction, truth, valid, options, scores), "notes": notes}
     classes = class_rows(prediction, truth, valid, options)
     return {**foreground_mean(classes, options), "classes": classes, "notes": notes}
 

@@ -12,15 +12,16 @@ import numpy.typing as npt
 from biosegkit.errors import OptionError
 from biosegkit.image import Task
 from biosegkit.metrics.statistics import Bootstrap, Estimate, Intervals, intervals, mean_estimate
-from biosegkit.scores.classes import class_summaries, foreground_mean
-from biosegkit.scores.objects import object_summary, pooled_scores
-from biosegkit.scores.options import ScoreOptions
+from biosegkit.scores.classes import class_summaries, fill, foreground_mean, score_names
+from biosegkit.scores.objects import object_summary
+from biosegkit.scores.options import METRICS, ScoreOptions
+from biosegkit.scores.pooling import pools, total
 
 __all__ = ["SCHEMA", "summarise"]
 
 SCHEMA = 2
 #: Scores that a report shows first, where none are chosen.
-_HEADLINE = {"semantic": ("dice", "iou", "hd", "nsd"), "instance": ("ap@", "ap", "f1", "pq")}
+_HEADLINE = {"semantic": ("dice", "iou", "hd", "nsd", "ece"), "instance": ("ap@", "ap", "f1", "pq")}
 Floats = npt.NDArray[np.float64]
 
 
@@ -72,16 +73,36 @@ def summarise(cases: Mapping[str, Mapping[str, Any]], task: Task, *, unit: str =
         scores = body["pooled"]
     else:
         classes = class_summaries(cases)
-        scores = foreground_mean(classes, options)
-        body = {"classes": classes, "mean": scores}
+        body = {"classes": classes, "mean": foreground_mean(classes, options), **_calibration(cases)}
+        scores = {**body["mean"], **body.get("calibration", {})}
     names = _headline(scores, task, options)
     known = {name: (groups or {}).get(name, name) for name in cases}
     grouped = any(name != group for name, group in known.items())
-    rows = [{"case": name, **({"group": known[name]} if grouped else {}), **found} for name, found in cases.items()]
-    return {"schema": SCHEMA, "kind": "scores", "task": task, "unit": unit, "definitions": options.definitions(task),
+    rows = [{"case": name, **({"group": known[name]} if grouped else {}),
+             **{k: v for k, v in found.items() if k != "detections"}} for name, found in cases.items()]
+    return {"schema": SCHEMA, "kind": "scores", "task": task, "unit": unit,
+            "definitions": _definitions(options, task, body),
             "headline": {name: scores[name] for name in names}, "shown": options.shown(task), **body,
             "intervals": _intervals(cases, task, body, names, options, list(known.values()) if grouped else None),
             "cases": rows, "notes": list(notes)}
+
+
+def _calibration(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores and curve of the probabilities of all cases together, where they were kept."""
+    counts = [case.get("counts", {}).get("calibration") for case in cases.values()]
+    if not all(counts):
+        return {}
+    pooled: Any = total("calibration", counts)
+    curve = {name: values.tolist() for name, values in pooled.reliability().items()}
+    return {"calibration": {**pooled.scores(), "voxels": round(pooled.voxels), "reliability": curve}}
+
+
+def _definitions(options: ScoreOptions, task: Task, body: Mapping[str, Any]) -> dict[str, str]:
+    """What the scores mean, without those that could not be computed."""
+    absent = {name for name, metric in METRICS[task].items()
+              if (metric.group == "calibration" and "calibration" not in body)
+              or (metric.group == "coco" and "coco_ap" not in body.get("pooled", {}))}
+    return {name: text for name, text in options.definitions(task).items() if name not in absent}
 
 
 def _headline(scores: Mapping[str, Any], task: Task, options: ScoreOptions) -> list[str]:
@@ -101,7 +122,7 @@ def _intervals(cases: Mapping[str, Mapping[str, Any]], task: Task, body: Mapping
     what = "cases" if groups is None else "groups"
     found = _object_intervals(cases, body, how, groups) if task == "instance" else _class_intervals(
         cases, body, how, groups)
-    shown = found["pooled" if task == "instance" else "mean"]
+    shown = found["pooled"] if task == "instance" else found["mean"] | found.get("calibration", {})
     notes = []
     if units < how.smallest:
         notes.append(f"no intervals: {units} {what}, fewer than {how.smallest}")
@@ -121,38 +142,63 @@ def _named(names: Sequence[str], found: Intervals, start: int = 0) -> dict[str, 
 def _object_intervals(cases: Mapping[str, Mapping[str, Any]], body: Mapping[str, Any], how: Bootstrap,
                       groups: Sequence[str] | None) -> dict[str, Any]:
     """Of pooled scores, recomputed from the counts of each resample, and of means over images."""
-    names, rows, scored = pooled_scores(cases)
     used = np.array([[bool(c["n_true"] or c["n_pred"])] for c in cases.values()])
-    pooled = intervals(Estimate(rows, scored, np.repeat(used, len(names), axis=1)), how, groups)
+    pooled = _pooled_intervals(cases, used, how, groups)
     averaged = [name for name in body["mean"] if name != "undefined"]
     means = intervals(mean_estimate([[c[name] for name in averaged] for c in cases.values()]), how, groups)
-    return {"pooled": _named(names, pooled), "mean": _named(averaged, means)}
+    return {"pooled": pooled, "mean": _named(averaged, means)}
+
+
+def _pooled_intervals(cases: Mapping[str, Mapping[str, Any]], used: npt.NDArray[np.bool_], how: Bootstrap,
+                      groups: Sequence[str] | None) -> dict[str, Any]:
+    """Of the scores of summed counts."""
+    pooled: dict[str, Any] = {}
+    for pool in pools(list(cases.values())):
+        found = intervals(Estimate(pool.rows, pool.scores, np.repeat(used, len(pool.names), axis=1)), how, groups)
+        pooled |= _named(pool.names, found)
+    return pooled
 
 
 def _class_intervals(cases: Mapping[str, Mapping[str, Any]], body: Mapping[str, Any], how: Bootstrap,
                      groups: Sequence[str] | None) -> dict[str, Any]:
     """Of the means of every class, and of the mean over classes."""
-    names, classes = list(body["mean"]), list(body["classes"])
-    if not names or not classes:
+    classes = list(body["classes"])
+    if not classes:
         return {"mean": {}, "classes": {}}
+    names = [n for n in score_names(body["classes"][classes[0]]) if n != "pooled_dice"]
     table = np.array([[[_value(case, c, name) for name in names] for c in classes] for case in cases.values()])
-    each = mean_estimate(table.reshape(len(cases), -1))
-    shape = (-1, len(classes), len(names))
-    scored = [k for k, c in enumerate(classes) if "dice" in body["classes"][c]]
+    counts = np.array([[[case["classes"].get(c, {}).get(k, 0) for k in ("tp", "fp", "fn")] for c in classes]
+                       for case in cases.values()], np.float64)
+    each, n = mean_estimate(table.reshape(len(cases), -1)), len(classes)
+    width = each.rows.shape[1]
 
-    def both(sums: Floats) -> Floats:
-        means = each.function(sums)
-        return np.hstack([means, _defined_mean(means.reshape(shape)[:, scored])])
+    def scored(sums: Floats) -> Floats:
+        means = each.function(sums[:, :width]).reshape(len(sums), n, -1)
+        found = np.concatenate([means, _dice(sums[:, width:].reshape(len(sums), n, 3))], axis=2)
+        return np.hstack([found.reshape(len(sums), -1), _defined_mean(found)])
 
-    defined = np.hstack([each.defined, each.defined.reshape(shape)[:, scored].any(axis=1)])
-    found = intervals(Estimate(each.rows, both, defined), how, groups)
-    return {"mean": _named(names, found, len(classes) * len(names)),
-            "classes": {c: _named(names, found, k * len(names)) for k, c in enumerate(classes)}}
+    known = np.concatenate([each.defined.reshape(len(cases), n, -1), counts.sum(2, keepdims=True) > 0], axis=2)
+    defined = np.hstack([known.reshape(len(cases), -1), known.any(axis=1)])
+    rows = np.hstack([each.rows, counts.reshape(len(cases), -1)])
+    found, names = intervals(Estimate(rows, scored, defined), how, groups), [*names, "pooled_dice"]
+    over_classes = _named(names, found, n * len(names))
+    result = {"mean": {name: over_classes[name] for name in body["mean"]},
+              "classes": {c: _named(names, found, k * len(names)) for k, c in enumerate(classes)}}
+    if "calibration" in body:
+        result["calibration"] = _pooled_intervals(cases, np.ones((len(cases), 1), bool), how, groups)
+    return result
+
+
+def _dice(counts: Floats) -> Floats:
+    """Dice of summed counts (..., 3) of TP, FP, FN, (..., 1); NaN where all are empty."""
+    twice = 2 * counts[..., :1]
+    whole = twice + counts[..., 1:2] + counts[..., 2:]
+    return np.asarray(np.divide(twice, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
 
 def _value(case: Mapping[str, Any], name: str, score: str) -> float:
     """A score of a class in a case; a class that the case does not know is empty in both of its images."""
-    return float(case["classes"][name].get(score, math.nan)) if name in case["classes"] else math.nan
+    return float(case["classes"][name].get(score, math.nan)) if name in case["classes"] else fill(score)
 
 
 def _defined_mean(table: Floats) -> Floats:

@@ -149,7 +149,8 @@ def _comparison(scores: Mapping[str, Any]) -> list[Block]:
 
 def titled(name: str, unit: str) -> str:
     """A score's name with its unit if it is a distance."""
-    return f"{name} ({unit})" if name in ("hausdorff", "assd") or name.removeprefix("hd")[:1].isdigit() else name
+    plain = name.removeprefix("object_")
+    return f"{name} ({unit})" if plain in ("hausdorff", "assd") or plain.removeprefix("hd")[:1].isdigit() else name
 
 
 def number(value: Any, *, sign: bool = False) -> str:
