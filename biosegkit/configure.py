@@ -7,6 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from .fingerprint import Fingerprint
 from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
 from .methods.protocol import Method
 from .patches import Batch
-from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps
+from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps, widths_of
 from .plan.draft import Wishes, draft, smaller, with_strength, with_width
 from .plan.objective import ClassWeights
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
+from .pretrained import begin, digest_of
 from .segmenter import method_of
 from .tune import TRIALS
 
@@ -41,7 +43,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
               memory: str | int | None = None, preset: str = "default", config: str | None = None,
               network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
               folds: int = 1, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
-              class_weights: ClassWeights = None) -> Plan:
+              class_weights: ClassWeights = None, encoder: str | None = None,
+              encoder_weights: str | None = None) -> Plan:
     """Decide everything that training and prediction need, each decision with its reason.
 
     Parameters
@@ -73,6 +76,9 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         Seconds of the budget already spent.
     class_weights : str or sequence of float, optional
         One number per class, background first (or per region), also as ``"1,2,5"``; or ``"balanced"``.
+    encoder, encoder_weights : str, optional
+        Encoder of a 2D network that takes one, and what it begins with: a ``.safetensors`` file, or the name of a
+        download (``imagenet``), which is made now.
 
     Returns
     -------
@@ -87,9 +93,14 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     limit = parse_memory(memory) if memory is not None else default_memory(here)
     asked = limit if memory is not None else None
     wishes = Wishes(preset, config, network, method, loss, seed, folds, asked, here.type == "cuda",
-                    class_weights)
-    plan = draft(fingerprint, label_table(fingerprint, dataset), _name(dataset), wishes)
+                    class_weights, encoder, encoder_weights)
     started = time.monotonic()
+    labels = label_table(fingerprint, dataset)
+    plan = draft(fingerprint, labels, _name(dataset), wishes)
+    if encoder_weights:  # after the draft, which refuses what has no encoder before anything is fetched
+        digest = digest_of(plan.configuration.architecture.encoder, encoder_weights)
+        plan = draft(fingerprint, labels, _name(dataset), replace(wishes, encoder_digest=digest))
+        begin(plan)
     seconds = parse_duration(budget) if budget is not None else None
     if seconds is None and steps is None and preset == "default":
         seconds = parse_duration(DEFAULT_BUDGET)
@@ -115,8 +126,9 @@ def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: in
     if plan.preset != "default" or device.type == "cuda":
         return plan, [probe(plan, device)]
     found: list[Probe] = []
-    while per_fold is not None and len(found) < 4:
-        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim)
+    widths = widths_of(plan.configuration.architecture.name)
+    while per_fold is not None and widths and len(found) < 4:
+        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim, widths)
         if wanted is None:
             break
         found.append(probe(_at(plan, with_width(plan.configuration, wanted)), device))
@@ -150,7 +162,9 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     if limits.per_fold is not None and len(probes) > 0 and plan.preset == "default" and device.type != "cuda":
         best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim)
         configuration = with_width(configuration, best.width)
-        decisions.append(Decision(name="width", value=str(best.width), reason=(
+        fixed = not widths_of(configuration.architecture.name)
+        decisions.append(Decision(name="width", value="its own" if fixed else str(best.width), reason=(
+            "this network has one width" if fixed else
             f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
             f"{wanted_steps(0.85 * limits.per_fold, configuration.ndim)} steps within {memory_text(limits.memory)}")))
     tuned, tuning = _tuning(fingerprint, limits.per_fold, training.validation_fraction)

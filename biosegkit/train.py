@@ -27,6 +27,7 @@ from .loop import Progress, Stopped, adopt, make_network, train
 from .methods.protocol import Method
 from .plan.schema import Plan
 from .preprocess import load_or_make
+from .pretrained import begin
 from .report import write_report
 from .run_folder import locked, open_run, update_run
 from .segmenter import method_of
@@ -152,11 +153,14 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     _say(job, f"fold {fold}: preprocessing")
     store = job.out / "store"
     samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
-    start = None if origin is None else _weights_of(origin, fold)
+    saved = any((folder / "checkpoints").glob("*.json"))
+    start: Mapping[str, Tensor] | None = None if origin is None else _weights_of(origin, fold)
     began = read_json(job.out / "run.json").get("from")
-    if start is None and began and not any((folder / "checkpoints").glob("*.json")):
+    if start is None and began and not saved:
         raise ResumeError(f"fold {fold} without a saved state in a run that began with model {began[:12]}",
                           file=job.out, expected="the weights of that model", remedy="give --from again")
+    if start is None and not saved:
+        start = begin(job.plan)
     _check_stop(job)
     _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, {describe(job.device)}")
     weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,

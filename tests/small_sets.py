@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 
 from biosegkit.cases import scan
+from biosegkit.plan.networks import NETWORKS
 from biosegkit.plan.schema import (
     Architecture,
     Augmentation,
@@ -68,9 +69,12 @@ def tiny_plan(ndim=2, *, task="instance", method=None, network="unet", patch=Non
     """A complete plan with a network of a few hundred weights per stage."""
     flat = (1, 2, 2) if anisotropic else (2,) * ndim
     kernels = ((1, 3, 3),) if anisotropic else ((3,) * ndim,)
+    row = NETWORKS[network]
+    first = max(4, row.width_step)
     architecture = Architecture(
-        name=network, features=(4, 6, 8), kernels=(*kernels, (3,) * ndim, (3,) * ndim),
-        strides=((1,) * ndim, flat, (2,) * ndim), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1), norm="group")
+        name=network, features=(first, first + 2, first + 4), kernels=(*kernels, (3,) * ndim, (3,) * ndim),
+        strides=((1,) * ndim, flat, (2,) * ndim), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1), norm="group",
+        deep_supervision=row.deep_supervision, encoder="resnet18" if row.encoder else "")
     patch = patch or ((4, 16, 16) if anisotropic else (16,) * ndim)
     configuration = Configuration(
         name="2d" if ndim == 2 else "3d_fullres", ndim=ndim, spacing=(3.0, 1.0, 1.0) if anisotropic else (1.0,) * ndim,

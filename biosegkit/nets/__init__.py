@@ -8,8 +8,11 @@ from functools import partial
 from torch import nn
 
 from biosegkit.nets.attention_unet import AttentionUNet
+from biosegkit.nets.classic import FCN, SegNet
+from biosegkit.nets.smp import DECODERS, EncoderDecoder
 from biosegkit.nets.unet import UNet
 from biosegkit.nets.unetplusplus import UNetPlusPlus
+from biosegkit.nets.volumetric import SegResNet, SwinUNETR
 from biosegkit.plan.networks import checked_network
 from biosegkit.plan.schema import Configuration
 
@@ -22,6 +25,11 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "attention_unet": AttentionUNet,
     "unetplusplus": UNetPlusPlus,
     "resenc_unet": partial(UNet, residual=True),
+    "fcn": FCN,
+    "segnet": SegNet,
+    **dict.fromkeys(DECODERS, EncoderDecoder),
+    "segresnet": SegResNet,
+    "swinunetr": SwinUNETR,
 }
 
 

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Allowance", "Probe", "next_width", "steps_for", "wanted_steps"]
+from biosegkit.plan.networks import NETWORKS, width_for
+
+__all__ = ["Allowance", "Probe", "next_width", "steps_for", "wanted_steps", "widths_of"]
 
 WIDTHS = (8, 12, 16, 20, 24, 32)
 #: Steps wanted in four minutes of training, by number of axes (a 2D batch holds about half the voxels of a 3D one).
@@ -53,8 +55,20 @@ def wanted_steps(seconds: float, ndim: int = 3) -> int:
     return max(100, round(STEPS_IN_FOUR_MINUTES[ndim] * math.sqrt(seconds / 240)))
 
 
-def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3) -> int | None:
-    """The width to probe next, or None when the widest that fits time and memory is among the probes.
+def widths_of(network: str) -> tuple[int, ...]:
+    """The widths to choose from; none for a network whose widths are its own.
+
+    Examples
+    --------
+    >>> widths_of("swinunetr"), widths_of("fpn")
+    ((12, 24), ())
+    """
+    return tuple(w for w in WIDTHS if width_for(network, w) == w) if NETWORKS[network].width_step else ()
+
+
+def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3,
+               widths: Sequence[int] = WIDTHS) -> int | None:
+    """The width to probe next, or None when the widest of ``widths`` that fits time and memory is among the probes.
 
     Time is taken to grow with width to the power 1.3 (measured: below 2, as narrow layers are bound by memory
     traffic), so two probes usually settle it.
@@ -68,8 +82,8 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int =
     def expected(width: int) -> float:
         return known[width].step_seconds if width in known else last.step_seconds * (width / last.width) ** 1.3
 
-    fitting = [w for w in WIDTHS if expected(w) <= goal and (w not in known or known[w].peak <= memory)]
-    best = max(fitting) if fitting else WIDTHS[0]
+    fitting = [w for w in widths if expected(w) <= goal and (w not in known or known[w].peak <= memory)]
+    best = max(fitting) if fitting else widths[0]
     return None if best in known else best
 
 

@@ -211,7 +211,8 @@ def _with_patch(configuration: Configuration, patch: tuple[int, ...], batch: int
     stages = len(net.strides)
     architecture = configuration.architecture.model_copy(update={
         "kernels": net.kernels, "strides": net.strides, "encoder_blocks": (1, *(2,) * (stages - 1)),
-        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (), "features": _features(width_for(configuration.architecture.name, width), stages),
+        "decoder_blocks": (1, *(2,) * (stages - 2)) if stages > 1 else (),
+        "features": _features(width_for(configuration.architecture.name, width), stages),
     })
     return configuration.model_copy(update={"patch": patch, "batch": batch, "architecture": architecture,
                                             "tile_step": tuple(max(1, p // 2) for p in patch)})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from biosegkit.errors import PlanError
 from biosegkit.plan.schema import Architecture, Decision
 
-__all__ = ["NETWORKS", "USUAL", "Network", "checked_network", "is_anisotropic", "network_decisions"]
+__all__ = ["DEFAULT_ENCODER", "NETWORKS", "USUAL", "Network", "checked_network", "fitted", "is_anisotropic",
+           "network_decisions", "width_for"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,29 @@ NETWORKS: dict[str, Network] = {
                             "fine structures, and time for about three U-Nets; predict --depth prunes it"),
     "resenc_unet": Network((2, 3), True, "U-Net with a residual encoder (Isensee et al. 2024)",
                            "many cases and hours of GPU time"),
+    "fcn": Network((2, 3), True, "class scores of three resolutions, summed (Long et al. 2015)",
+                   "a plain baseline: large, smooth structures", deep_supervision=False),
+    "segnet": Network((2, 3), True, "unpooling by the indices of max pooling (Badrinarayanan et al. 2017)",
+                      "a baseline whose decoder sees no skip, only places", deep_supervision=False),
+    **{name: Network((2,), False, summary, when, encoder=True, deep_supervision=False, width_step=0, extra="nets")
+       for name, summary, when in (
+           ("fpn", "feature pyramid (Kirillov et al. 2019)", "objects of very different sizes, pretrained encoder"),
+           ("pspnet", "pyramid pooling at 1/8 (Zhao et al. 2017)", "where context decides; cheap, coarse outlines"),
+           ("deeplabv3plus", "dilated pyramid pooling (Chen et al. 2018)", "large structures, pretrained encoder"),
+           ("linknet", "skips that are added (Chaurasia et al. 2017)", "a light decoder for a pretrained encoder"),
+           ("manet", "attention to places and channels (Fan et al. 2020)", "as linknet, with time for attention"),
+           ("segformer", "stages projected and joined (Xie et al. 2021)", "transformer encoders: --encoder mit_b0"),
+           ("upernet", "pyramid pooling and feature pyramid (Xiao et al. 2018)", "transformer and ConvNeXt encoders"),
+       )},
+    "segresnet": Network((3,), False, "deep residual encoder, slim decoder (Myronenko 2018)",
+                         "isotropic MRI and CT with few cases", deep_supervision=False, width_step=4),
+    "swinunetr": Network((3,), False, "attention in shifted windows (Hatamizadeh et al. 2022)",
+                         "many isotropic cases and a GPU; sizes are padded to multiples of 32",
+                         deep_supervision=False, width_step=12, extra="nets"),
 }
+
+#: The encoder of networks that take one, where none is asked for.
+DEFAULT_ENCODER = "resnet34"
 
 #: The network of the default preset, and what is known of it.
 USUAL = "unet"
@@ -89,6 +112,49 @@ def checked_network(name: str, ndim: int, file: str | None = None) -> Network:
     return row
 
 
+def width_for(name: str, width: int) -> int:
+    """The number of features nearest to ``width`` that a network can have in its first stage.
+
+    Examples
+    --------
+    >>> width_for("unet", 16), width_for("swinunetr", 16), width_for("swinunetr", 20)
+    (16, 12, 24)
+    """
+    step = NETWORKS[name].width_step
+    return width if step <= 1 else step * max(1, round(width / step))
+
+
+def fitted(architecture: Architecture, encoder: str | None = None, weights: str | None = None,
+           digest: str = "") -> Architecture:
+    """The architecture as its network can have it: widths, deep supervision, encoder.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        After the rules, its network checked.
+    encoder, weights : str, optional
+        What was asked for: name of an encoder, and a file or the name of a download with its weights.
+    digest : str
+        SHA-256 of these weights.
+
+    Raises
+    ------
+    PlanError
+        If an encoder is asked for and the network has no place for one.
+    """
+    name, row = architecture.name, NETWORKS[architecture.name]
+    if (encoder or weights) and not row.encoder:
+        others = ", ".join(n for n, other in NETWORKS.items() if other.encoder)
+        raise PlanError(f"encoder {encoder or weights!r} for network {name!r}, which has its own",
+                        expected=f"--network {others}", remedy="choose one of these, or leave the encoder out")
+    return architecture.model_copy(update={
+        "features": tuple(width_for(name, f) for f in architecture.features),
+        "deep_supervision": architecture.deep_supervision and row.deep_supervision,
+        "encoder": (encoder or DEFAULT_ENCODER) if row.encoder else "", "encoder_weights": weights or "",
+        "encoder_digest": digest,
+    })
+
+
 def network_decisions(architecture: Architecture, own: str) -> list[Decision]:
     """What a plan says of its network: which one it would choose and why, and what the one asked for cannot do.
 
@@ -112,6 +178,11 @@ def network_decisions(architecture: Architecture, own: str) -> list[Decision]:
         why if name == own else f"asked for; without --network it would be {own}: {why}"))]
     if not row.follows_topology:
         said.append(Decision(name="network topology", value="its own", reason=_not_followed(architecture)))
+    if row.encoder:
+        begin = architecture.encoder_weights or "random"
+        said.append(Decision(name="encoder", value=f"{architecture.encoder}, weights: {begin}", reason=(
+            f"begins as SHA-256 {architecture.encoder_digest[:12]}" if architecture.encoder_digest
+            else "nothing is downloaded unless --encoder-weights names it")))
     return said
 
 

@@ -109,7 +109,8 @@ class Architecture(_Frozen):
     """A network's topology, one entry per stage from full resolution down.
 
     ``encoder`` names a pretrained 2D encoder for networks that take one, ``encoder_weights`` the file or the download
-    its weights come from; where both are empty they are not written, so that other plans keep their text and hash.
+    its weights come from and ``encoder_digest`` their SHA-256; what is empty is not written, so that other plans keep
+    their text and hash.
     """
 
     name: str = "unet"
@@ -122,6 +123,7 @@ class Architecture(_Frozen):
     deep_supervision: bool = True
     encoder: str = ""
     encoder_weights: str = ""
+    encoder_digest: str = ""
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -266,8 +268,14 @@ class Plan(_Frozen):
     @property
     def hash(self) -> str:
         """SHA-256 over everything that changes the model (decision texts and measured seconds do not)."""
-        text = self.model_copy(update={"decisions": (), "budget": Budget()}).model_dump_json()
+        text = self.shared().model_copy(update={"decisions": (), "budget": Budget()}).model_dump_json()
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def shared(self) -> Plan:
+        """The plan as others may read it: weights it begins from are known by their hash, not by a place (fault S8)."""
+        return self.model_copy(update={
+            "configuration": _placeless(self.configuration),
+            "alternatives": {k: _placeless(c) for k, c in self.alternatives.items()}})
 
     @property
     def preprocessing_hash(self) -> str:
@@ -276,3 +284,11 @@ class Plan(_Frozen):
         text = (self.preprocessing.model_dump_json() + self.labels.model_dump_json()
                 + repr((c.ndim, c.spacing, c.name.startswith("2d"))))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placeless(configuration: Configuration) -> Configuration:
+    """Without the path of a file whose hash is known."""
+    a = configuration.architecture
+    if not (a.encoder_digest and a.encoder_weights.endswith(".safetensors")):
+        return configuration
+    return configuration.model_copy(update={"architecture": a.model_copy(update={"encoder_weights": ""})})
