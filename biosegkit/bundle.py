@@ -138,7 +138,7 @@ def write_bundle(
     """
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
-        plan.write(temporary / "plan.json")
+        plan.shared().write(temporary / "plan.json")
         for fold, tensors in weights.items():
             save_tensors(temporary / f"weights-{fold}.safetensors", tensors)
         networks = [_filled(network_of(plan), tensors, fold) for fold, tensors in weights.items()]
