@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
+from biosegkit.grid import Grid
+from biosegkit.image import Image
 from biosegkit.plan.schema import (
     Architecture,
     Augmentation,
@@ -96,6 +99,12 @@ class Discs(nn.Module):
         return {"foreground": 40 * (x[:, :1] - 0.05), "distance": x[:, :1]}
 
 
+def image(shape, seed=0, spacing=1.0, unit="mm", top=3.0, channels=1):
+    """Random values from 0 to ``top``."""
+    values = np.random.default_rng(seed).random((channels, *shape), np.float32) * top
+    return Image(values, Grid.regular(shape, spacing, unit))
+
+
 def segmenter(network, plan, **options):
     """A predictor around a stub."""
     networks = network if isinstance(network, tuple) else (network,)
@@ -110,4 +119,4 @@ def fresh_weights(plan, seed=0):
     return network_of(plan).state_dict()
 
 
-__all__ = ["Bands", "Context", "Discs", "Hungry", "fresh_weights", "method_of", "segmenter", "stub_plan"]
+__all__ = ["Bands", "Context", "Discs", "Hungry", "fresh_weights", "image", "method_of", "segmenter", "stub_plan"]

@@ -1,4 +1,4 @@
-"""Builders of bad files, ten lines each: pure functions from bytes to bytes, and small TIFF, PNG and NIfTI seeds."""
+"""Builders of bad files, ten lines each: functions from bytes to bytes, and small TIFF, PNG and NIfTI seeds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import gzip
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import tifffile
+
+
+def put(folder: Path, name: str, data: bytes) -> Path:
+    """A file of these bytes."""
+    path = folder / name
+    path.write_bytes(data)
+    return path
 
 
 def cut(data: bytes, fraction: float) -> bytes:

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from faults import make
+from faults.make import put
 
 from biosegkit.errors import BiosegError, FileError
 from biosegkit.grid import Grid
@@ -12,12 +13,6 @@ from biosegkit.image import Image, Labels
 from biosegkit.io import ReadOptions, peek, read, read_labels, write
 
 STACK = np.random.default_rng([1]).integers(0, 200, (12, 16, 20), dtype=np.uint8)
-
-
-def put(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 def refused(path, kind=FileError, **options):

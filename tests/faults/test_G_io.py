@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from faults import make
+from faults.make import put
 
 from biosegkit.errors import BiosegError, OptionError
 from biosegkit.grid import Grid
@@ -12,12 +13,6 @@ from biosegkit.io import ReadOptions, read, read_labels, write
 
 STACK = np.random.default_rng([21]).integers(0, 99, (6, 5, 4), dtype=np.uint8)
 TWO = np.diag([2.0, 2.0, 2.0, 1.0])
-
-
-def put(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 def refused(path, match, **options):

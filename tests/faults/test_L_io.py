@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from faults import make
+from faults.make import put
 
 from biosegkit.errors import DataError
 from biosegkit.grid import Grid
@@ -16,12 +17,6 @@ def labels(*values, grid=GRID, **options):
     array = np.zeros(12, np.uint64)
     array[: len(values)] = values
     return Labels.from_values(array.reshape(3, 4), grid, "instance", **options)
-
-
-def put(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".tif", ".ome.zarr"])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from faults import make
+from faults.make import put
 
 from biosegkit.errors import FileError
 from biosegkit.grid import Grid
@@ -12,12 +13,6 @@ from biosegkit.image import Image
 from biosegkit.io import read, write
 
 PLANE = np.arange(12, dtype=np.uint8).reshape(3, 4)
-
-
-def put(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 def test_S4_pickle_filter_in_a_zarr_is_never_decoded(tmp_path):

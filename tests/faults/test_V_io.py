@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from faults import make
+from faults.make import put
 
 from biosegkit.errors import BiosegError, DataError, OptionError
 from biosegkit.io import ReadOptions, peek, read, read_labels
@@ -10,12 +11,6 @@ from biosegkit.io import ReadOptions, peek, read, read_labels
 RNG = np.random.default_rng([11])
 PLANE = RNG.integers(0, 200, (14, 18), dtype=np.uint8)
 COLOUR = RNG.integers(0, 200, (14, 18, 3), dtype=np.uint8)
-
-
-def put(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 def refused(path, match, **options):
