@@ -216,6 +216,8 @@ class Predicting:
     threshold: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Replace a threshold of the model (repeatable).")] = None
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the network's maps too.")] = False
+    depth: Annotated[str | None, typer.Option(
+        metavar="N|mean", help="Cut a U-Net++ back to a depth (1 is the fastest), or average all depths.")] = None
 
     def thresholds(self) -> dict[str, float] | None:
         """Thresholds by name."""

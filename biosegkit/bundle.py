@@ -11,7 +11,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,14 @@ class Bundle:
                 maps: bool = False) -> Prediction:
         """Segment one image; see :meth:`Segmenter.predict`."""
         return self.segmenter.predict(image, tta=tta, thresholds=thresholds, maps=maps)
+
+    def at_depth(self, depth: int | str) -> Bundle:
+        """The model at one depth of its networks, or at the ``"mean"`` of all; see :meth:`Segmenter.at_depth`.
+
+        It is another model with a digest of its own, so that its results are not taken for those of this one.
+        """
+        digest = hashlib.sha256(f"{self.digest} depth {depth}".encode()).hexdigest()
+        return replace(self, segmenter=self.segmenter.at_depth(depth), digest=digest)
 
     def maps(self, image: Image, *, tta: bool = False) -> dict[str, npt.NDArray[np.float32]]:
         """Dense maps (C, *space) on the image's grid."""

@@ -174,7 +174,9 @@ def predict(model: Model,
         _refuse_existing(output, writing.overwrite, "continue with --resume, ")
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
-    outcomes = predict_files(load(model, device=computing.device), wanted, output, tta=predicting.tta,
+    loaded = load(model, device=computing.device)
+    loaded = loaded if predicting.depth is None else loaded.at_depth(predicting.depth)
+    outcomes = predict_files(loaded, wanted, output, tta=predicting.tta,
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
                              resume=predicting.resume, overwrite=writing.overwrite,
                              options=geometry.description().read_options(), progress=FileProgress())

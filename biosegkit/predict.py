@@ -63,7 +63,7 @@ class Outcome:
 
 
 def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
-            maps: bool = False) -> Prediction:
+            maps: bool = False, depth: int | str | None = None) -> Prediction:
     """Segment one image.
 
     Parameters
@@ -77,6 +77,9 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
         Override those of the model.
     maps : bool
         Also return the dense maps on the image's grid.
+    depth : int or "mean", optional
+        Of U-Net++: the depth that its networks are cut back to (1 is the fastest), or the mean of all; by default
+        whole.
 
     Returns
     -------
@@ -89,7 +92,10 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
         If the model cannot do what is asked for.
     """
     if isinstance(model, Bundle | Segmenter):
-        return model.predict(image, tta=tta, thresholds=thresholds, maps=maps)
+        chosen = model if depth is None else model.at_depth(depth)
+        return chosen.predict(image, tta=tta, thresholds=thresholds, maps=maps)
+    if depth is not None:
+        raise OptionError("a depth with a model that is no bundle", remedy="leave out --depth")
     if tta:
         raise OptionError("test-time augmentation with a model that is no bundle", remedy="leave out --tta")
     if not thresholds and not maps:
@@ -299,6 +305,8 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     if isinstance(model, Bundle):
         record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
                    "thresholds": dict(model.thresholds), "bundle_versions": model.info.get("versions", {})}
+        if model.segmenter.depth:
+            record["depth"] = model.segmenter.depth
     write_json(_sidecar(job.output), record)
 
 

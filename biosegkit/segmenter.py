@@ -20,6 +20,7 @@ from .image import Image, Labels
 from .lattice import Lattice
 from .methods import METHODS, Block, Decisions, Method
 from .methods.protocol import ArrayDict, checked_thresholds, empty_table
+from .nets.unetplusplus import at_depth
 from .plan.objective import Objective
 from .plan.schema import Plan
 from .planes import JOINED_NOTE, slice_by_slice
@@ -111,6 +112,8 @@ class Segmenter:
         Tuned after training; the method's defaults otherwise.
     batch : int, optional
         Tiles per call; changes speed, and maps by no more than a network's rounding (1e-6).
+    depth : str
+        What `at_depth` was asked for; empty for whole networks.
     """
 
     plan: Plan
@@ -118,6 +121,17 @@ class Segmenter:
     device: torch.device
     thresholds: Mapping[str, float]
     batch: int | None = None
+    depth: str = ""
+
+    def at_depth(self, depth: int | str) -> Segmenter:
+        """With networks cut back to a depth, which is faster, or answering with the ``"mean"`` of all depths.
+
+        Raises
+        ------
+        OptionError
+            For networks without such a depth; only U-Net++ has several.
+        """
+        return replace(self, networks=tuple(at_depth(n, depth) for n in self.networks), depth=str(depth))
 
     @property
     def method(self) -> Method:

@@ -12,7 +12,26 @@ from biosegkit.nets.blocks import ConvBlock, same_size, stack, upsample
 from biosegkit.nets.unet import Heads, encoder
 from biosegkit.plan.schema import Architecture
 
-__all__ = ["UNetPlusPlus"]
+__all__ = ["UNetPlusPlus", "at_depth"]
+
+
+def at_depth(network: nn.Module, depth: int | str) -> UNetPlusPlus:
+    """What answers with one depth of a trained network, or with ``"mean"``, the mean of all.
+
+    Raises
+    ------
+    OptionError
+        For a network that is no U-Net++, or a depth that it has no head for.
+    """
+    if not isinstance(network, UNetPlusPlus):
+        raise OptionError(f"depth {depth} of a network with one depth only", expected="a model of network unetplusplus",
+                          remedy="leave out --depth")
+    if depth == "mean":
+        return network.averaged()
+    if not str(depth).isdecimal():
+        raise OptionError(f"depth {depth}", expected=f"one of {', '.join(map(str, network.depths))}, or mean",
+                          remedy="choose another --depth")
+    return network.pruned(int(depth))
 
 
 class UNetPlusPlus(nn.Module):
@@ -109,7 +128,7 @@ class UNetPlusPlus(nn.Module):
             For a depth without a head of its own.
         """
         if depth not in self.depths:
-            raise OptionError(f"depth {depth}", expected=f"one of {', '.join(map(str, self.depths))}",
+            raise OptionError(f"depth {depth}", expected=f"one of {', '.join(map(str, self.depths))}, or mean",
                               remedy="choose another --depth")
         _, _, a, _ = self.made_from
         shallow = a.model_copy(update={
