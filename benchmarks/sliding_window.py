@@ -1,11 +1,13 @@
 """Tiled inference over bare network calls: ours, MONAI's, nnU-Net's if installed, and a naive one, paired in one run.
 
-    python benchmarks/sliding_window.py [--repeats 5] [--threads 1] [--json out.json]
+    python benchmarks/sliding_window.py [--repeats 5] [--threads 1] [--json benchmarks/results/sliding_window.json]
 
 Every backend sees the same tiles of the same image with the same network and blends logits (ours blends whatever it is
-given, here logits, so that results can be compared). ``ratio`` is the median over repeats of time / time of the bare
-network calls of the same repeat. ``error`` is the largest difference from a naive float64 accumulation.
-``ours, labels`` adds softmax, slabs and argmax: what a prediction does.
+given, here logits, so that results can be compared). Each timing has the bare network calls timed next to it, before
+and after in turn; ``ratio`` is the median over these pairs. ``error`` is the largest difference from the same blend,
+with the backend's own window, in float64. ``ours, labels`` adds softmax, slabs and argmax: what a prediction does.
+
+nnU-Net does not belong to the development packages: install ``nnunetv2`` beside biosegkit to have it measured.
 """
 
 from __future__ import annotations
@@ -13,9 +15,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import platform
 import statistics
 import time
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from io import StringIO
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,6 +39,7 @@ from biosegkit.slabs import blocks
 from biosegkit.tiling import Forward, blend
 
 CPU = torch.device("cpu")
+HAS_NNUNET = importlib.util.find_spec("nnunetv2") is not None
 
 
 class Logits:
@@ -100,44 +110,110 @@ def monai(network, image, lattice):
     return inferer(torch.from_numpy(image[None, None]), lambda x: network(x)["classes"])[0]
 
 
-def naive(network, image, lattice, classes, dtype=torch.float32, floor=0.0):
-    total, weight = torch.zeros((classes, *image.shape), dtype=dtype), torch.zeros(image.shape, dtype=dtype)
-    window = torch.ones((), dtype=torch.float64)
-    for p in lattice.patch:
-        window = window[..., None] * torch.from_numpy(gaussian(p))
-    window = window.clamp(min=floor).to(dtype)
+class Tensors(nn.Module):
+    """The network as nnU-Net calls one: it returns a tensor."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)["classes"]
+
+
+def nnunet(network, lattice, classes):
+    """nnU-Net's predictor, made by hand of the three things that its sliding window asks for."""
+    with redirect_stdout(StringIO()):  # it says on import that it has no folders, and here that sums stay on the CPU
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        predictor = nnUNetPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=False, device=CPU,
+                                    allow_tqdm=False)
+    predictor.network = Tensors(network)
+    predictor.configuration_manager = SimpleNamespace(patch_size=lattice.patch)
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=classes)
+
+    def run(image):
+        planes = image[None, None] if image.ndim == 2 else image[None]  # it knows 2D images as stacks of one plane
+        found = predictor.predict_sliding_window_return_logits(torch.from_numpy(planes))
+        return found[:, 0] if image.ndim == 2 else found
+
+    return run
+
+
+def naive(network, image, lattice, window, dtype=torch.float32):
+    total, weight, window = 0, torch.zeros(image.shape, dtype=dtype), window.to(dtype)
     for start in product(*lattice.starts):
         place = tuple(slice(s, s + p) for s, p in zip(start, lattice.patch, strict=True))
-        total[(slice(None), *place)] += network(torch.from_numpy(image[place])[None, None])["classes"][0] * window
+        logits = network(torch.from_numpy(image[place])[None, None])["classes"][0]
+        total = torch.zeros((len(logits), *image.shape), dtype=dtype) if isinstance(total, int) else total
+        total[(slice(None), *place)] += logits * window
         weight[place] += window
     return total / weight
 
 
+def windows(lattice):
+    """The blending window of each backend in float64: its error is that to its own blend."""
+    smooth = torch.ones((), dtype=torch.float64)
+    for p in lattice.patch:
+        smooth = smooth[..., None] * torch.from_numpy(gaussian(p))
+    found = {"ours": smooth, "naive": smooth, "monai": smooth.clamp(min=1e-3)}  # MONAI lifts small weights to 0.001
+    if HAS_NNUNET:
+        from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+        found["nnunet"] = compute_gaussian(lattice.patch, 1 / 8, 10, torch.float64, CPU)
+    return found
+
+
+def timed(run):
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def paired(run, bare, repeats):
+    """Seconds of ``run`` and of the bare calls next to it, each first in turn so that a drift cancels out."""
+    pairs = []
+    for i in range(repeats):
+        first = timed(run) if i % 2 else None
+        alone = timed(bare)
+        pairs.append((first if i % 2 else timed(run), alone))
+    return pairs
+
+
 def one_case(name, network, image, lattice, classes, repeats):
+    blends = windows(lattice)
     backends = {
         "bare": lambda: bare(network, image, lattice),
         "ours": lambda: ours(network, image, lattice),
         "ours, labels": lambda: ours_labels(network, image, lattice, classes),
         "monai": lambda: monai(network, image, lattice),
-        "naive": lambda: naive(network, image, lattice, classes),
+        "naive": lambda: naive(network, image, lattice, blends["naive"]),
     }
-    times = {key: [] for key in backends}
-    with torch.inference_mode():
-        exact = {floor: naive(network, image, lattice, classes, torch.float64, floor) for floor in (0.0, 1e-3)}
-        # MONAI lifts small weights to 0.001: its error is that to the same blend in float64.
-        floors = {"ours": 0.0, "monai": 1e-3, "naive": 0.0}
-        errors = {key: float((backends[key]().double() - exact[f]).abs().max()) for key, f in floors.items()}
-        for _ in range(repeats):
-            for key, run in backends.items():
-                started = time.perf_counter()
-                run()
-                times[key].append(time.perf_counter() - started)
+    if HAS_NNUNET:
+        predictor = nnunet(network, lattice, classes)
+        backends["nnunet"] = lambda: predictor(image)
     rows = []
-    for key, seconds in times.items():
-        ratios = [s / b for s, b in zip(seconds, times["bare"], strict=True)]
-        rows.append({"case": name, "backend": key, "tiles": len(lattice), "seconds": statistics.median(seconds),
-                     "ratio": statistics.median(ratios), "error": errors.get(key)})
+    with torch.inference_mode():
+        for key, run in backends.items():
+            error = None
+            if key in blends:
+                exact = naive(network, image, lattice, blends[key], torch.float64)
+                error = float((run().double() - exact).abs().max())
+            run()
+            pairs = paired(run, backends["bare"], repeats)
+            rows.append({"case": name, "backend": key, "tiles": len(lattice),
+                         "seconds": statistics.median(seconds for seconds, _ in pairs),
+                         "ratio": statistics.median(seconds / alone for seconds, alone in pairs), "error": error})
     return rows
+
+
+def machine():
+    """What the figures depend on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ["torch", "monai", *(["nnunetv2"] if HAS_NNUNET else [])]
+    return {"machine": f"{cores} core{'s' if cores != 1 else ''}, {platform.machine()}",
+            "threads": torch.get_num_threads(), "python": platform.python_version(),
+            "versions": {package: version(package) for package in packages}, "date": time.strftime("%Y-%m-%d")}
 
 
 def main():
@@ -145,7 +221,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--case", default="", help="only cases whose name has this in it")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -167,12 +243,13 @@ def main():
             cells = (name, row["backend"], row["tiles"], f"{row['seconds']:.4g}", f"{row['ratio']:.3f}", error)
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
             rows.append(row)
-    if importlib.util.find_spec("nnunetv2") is None:
+    if not HAS_NNUNET:
         print("\nnnU-Net is not installed here: not measured.")
+    about = machine()
+    print(f"\n{about['machine']}, {about['threads']} thread, {about['versions']}")
     if options.json:
-        from pathlib import Path
-
-        Path(options.json).write_text(json.dumps(rows, indent=2))
+        record = about | {"repeats": options.repeats, "rows": rows}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
