@@ -93,8 +93,8 @@ def test_by_hand():
     assert counts.classes[3] == PanopticClass(tp=1, iou_sum=2 / 3)
     scores = counts.scores()
     assert scores["pq_stuff"] == 2 / 3
-    assert scores["pq_things"] == pytest.approx((2 / 3 / 3 + 0) / 2)
-    assert scores["pq"] == pytest.approx((2 / 9 + 0 + 2 / 3) / 3)
+    assert scores["pq_things"] == pytest.approx((2 / 3 / 2.5 + 0) / 2)
+    assert scores["pq"] == pytest.approx((2 / 3 / 2.5 + 0 + 2 / 3) / 3)
 
 
 def test_void_forgives_only_what_lies_in_it():
