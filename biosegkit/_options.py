@@ -15,9 +15,10 @@ from .plan.losses import LOSSES
 
 if TYPE_CHECKING:
     from .description import Description
+    from .scores import ScoreOptions
 
 __all__ = ["Choosing", "Common", "Computing", "Describing", "Geometry", "Grouping", "Meaning", "Planning",
-           "Predicting", "Training", "Writing", "flattened", "pairs"]
+           "Predicting", "Scoring", "Training", "Writing", "flattened", "pairs"]
 
 _DATA, _PLAN, _TRAIN = "Describing the data", "The plan", "Training"
 
@@ -226,6 +227,39 @@ class Predicting:
         except ValueError as error:
             raise OptionError(f"--threshold {' '.join(self.threshold or [])}", expected="numbers, as in prob=0.5",
                               remedy="give a number after the equals sign") from error
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How to score, and what to make of it."""
+
+    metrics: Annotated[str | None, typer.Option(
+        metavar="NAMES", help="Scores to compute, e.g. dice,hd95 or ap,v_rand; docs/metrics.md lists all.")] = None
+    everything: Annotated[bool, typer.Option("--all", help="Compute every score, also the costly ones.")] = False
+    surface: Annotated[str, typer.Option(
+        metavar="NAME", help="Definition of surface distances: voxel, subvoxel, deepmind, medpy, …")] = "voxel"
+    tolerance: Annotated[float, typer.Option(
+        metavar="SIZE", help="Distance that NSD and boundary F1 forgive, in the unit of the truth.")] = 1.0
+    percentile: Annotated[float, typer.Option(metavar="P", help="Percentile of the Hausdorff distance.")] = 95.0
+    include_background: Annotated[bool, typer.Option(
+        "--include-background", help="Score the background as a class.")] = False
+    compare: Annotated[Path | None, typer.Option(
+        metavar="OTHER", help="Compare with another model: its predictions, or the scores.json made of them.")] = None
+    maps: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", help="Probability maps for calibration, if they are not beside the predictions.")] = None
+    no_pictures: Annotated[bool, typer.Option(
+        "--no-pictures", help="Write no page with pictures beside scores.json.")] = False
+
+    def options(self) -> ScoreOptions:
+        """What :func:`biosegkit.evaluate_folder` takes."""
+        from .scores import ScoreOptions
+
+        names = tuple(name.strip() for name in (self.metrics or "").split(",") if name.strip())
+        if self.metrics is not None and (not names or self.everything):
+            raise OptionError(f"--metrics {self.metrics}{' --all' if self.everything else ''}",
+                              expected="names separated by commas, or --all", remedy="for example --metrics dice,hd95")
+        return ScoreOptions(include_background=self.include_background, metrics=("all",) if self.everything else names,
+                            surface=self.surface, tolerance=self.tolerance, percentile=self.percentile)
 
 
 def pairs(entries: list[str] | None, option: str, form: str) -> list[tuple[str, str]]:

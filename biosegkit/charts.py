@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from .errors import FileError
 
-__all__ = ["Curves", "bar_chart", "loss_chart", "read_metrics", "smoothed", "validation_chart"]
+__all__ = ["Curves", "bar_chart", "loss_chart", "read_metrics", "reliability_chart", "smoothed",
+           "validation_chart"]
 
 #: One colour per fold or term (Okabe and Ito, legible to colour-blind readers).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a7a7a")
@@ -151,6 +152,33 @@ def bar_chart(names: Sequence[str], values: Sequence[float], label: str) -> byte
         axes.set_xticks(range(len(order)), [names[i][:18] for i in order], rotation=35, ha="right", fontsize=8)
     else:
         axes.set_xlabel(f"{len(order)} cases, worst first")
+    return _png(figure)
+
+
+def reliability_chart(curve: Mapping[str, Sequence[float]]) -> bytes:
+    """Probability against the share of voxels that are right, with the number of voxels of each bin below.
+
+    Parameters
+    ----------
+    curve : dict
+        Arrays over bins ``low high count confidence accuracy``, as :class:`biosegkit.metrics.CalibrationCounts` gives.
+    """
+    low, high, count, confidence, accuracy = (
+        np.array([np.nan if v is None else v for v in curve[k]], np.float64)
+        for k in ("low", "high", "count", "confidence", "accuracy"))
+    figure, (top, below) = _figure(4.2, (3, 1))
+    used = count > 0
+    top.plot([0, 1], [0, 1], color="#7a7a7a", linewidth=1.0, linestyle="--", label="calibrated")
+    top.plot(confidence[used], accuracy[used], color=COLOURS[0], marker="o", markersize=4, linewidth=1.6, label="model")
+    top.set_ylabel("share right")
+    top.set_ylim(0, 1.02)
+    top.legend(frameon=False, fontsize=9, loc="upper left")
+    below.bar((low + high) / 2, count, width=(high - low) * 0.9, color=COLOURS[4])
+    below.set_yscale("log")
+    below.set_ylim(0.5, None)
+    below.set_ylabel("voxels")
+    below.set_xlabel("probability")
+    below.set_xlim(0, 1)
     return _png(figure)
 
 

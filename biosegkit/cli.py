@@ -24,9 +24,11 @@ from ._options import (
     Computing,
     Describing,
     Geometry,
+    Grouping,
     Meaning,
     Planning,
     Predicting,
+    Scoring,
     Training,
     Writing,
     flattened,
@@ -188,25 +190,31 @@ def predict(model: Model,
 
 @verb
 def evaluate(prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A label file, or a folder of them.")],
-             truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The true labels, file or folder.")],
-             choosing: Choosing, geometry: Geometry, meaning: Meaning, writing: Writing, common: Common,
-             output: Annotated[Path | None, typer.Option("-o", "--output", metavar="scores.json",
-                                                         help="Where to write the scores.")] = None,
-             include_background: Annotated[bool, typer.Option(
-                 "--include-background", help="Score the background as a class.")] = False) -> None:
-    """Compare predicted with true labels; print scores per class or per image."""
-    from ._atomic import write_json
+             truth: Annotated[str, typer.Argument(
+                 metavar="TRUTH", help="The true labels, file or folder, or a DATASET with its images.")],
+             scoring: Scoring, choosing: Choosing, geometry: Geometry, meaning: Meaning, grouping: Grouping,
+             writing: Writing, common: Common,
+             output: Annotated[Path | None, typer.Option(
+                 "-o", "--output", metavar="scores.json",
+                 help="Where to write the scores, with a CSV and a page of pictures beside.")] = None) -> None:
+    """Compare predicted with true labels; print scores with their intervals, per class or per image."""
     from ._console import out
-    from .evaluate import ScoreOptions, evaluate_folder
+    from .evaluate import compared, score_files
+    from .pairing import pair_files, with_maps
+    from .score_page import companions, write_scores
 
-    _refuse_existing(output, writing.overwrite)
-    scores = evaluate_folder(prediction, truth, where=choosing.conditions(),
-                             describe=geometry.description(**meaning.entries()),
-                             options=ScoreOptions(include_background=include_background))
+    for path in () if output is None else (output, *companions(output)):
+        _refuse_existing(path, writing.overwrite)
+    options = scoring.options()
+    pairs = pair_files(prediction, truth, where=choosing.conditions(),
+                       describe=geometry.description(group=grouping.group, **meaning.entries()))
+    pairs = pairs if scoring.maps is None else with_maps(pairs, scoring.maps)
+    scores = score_files(pairs, options)
+    scores = scores if scoring.compare is None else compared(scores, pairs, scoring.compare, options)
     _print_scores(scores)
     if output:
-        write_json(output, scores)
-        out().print(f"scores written to {output}")
+        files = write_scores(scores, output, None if scoring.no_pictures else pairs)
+        out().print(f"scores written to {', '.join(map(str, files))}", soft_wrap=True)
 
 
 @verb
@@ -351,7 +359,7 @@ def _print_scores(scores: dict[str, Any]) -> None:
 
     for block in tables(scores):
         score_table(block.title, block.head, block.rows)
-    for note in scores.get("notes", ()):
+    for note in (*scores.get("notes", ()), *scores.get("intervals", {}).get("notes", ())):
         out(stderr=True).print(note, style="yellow", markup=False)
 
 

@@ -12,9 +12,10 @@ from .cases import Description
 from .errors import BiosegError, DataError, OptionError
 from .image import Labels, Task
 from .pairing import Pairs, pair_files
-from .scores import ScoreOptions, compare, score_pair, summarise, tables, write_csv
+from .scores import ScoreOptions, compare, read_scores, score_pair, summarise, tables, write_csv
 
-__all__ = ["ScoreOptions", "compare", "evaluate", "evaluate_folder", "score_files", "score_pair", "tables", "write_csv"]
+__all__ = ["ScoreOptions", "compare", "compared", "evaluate", "evaluate_folder", "score_files", "score_pair", "tables",
+           "write_csv"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -135,6 +136,44 @@ def score_files(pairs: Pairs, options: ScoreOptions | None = None, progress: Pro
     cases, remarks = calibrated(pairs, cases, options, values[0] | values[1])
     return summarise(cases, pairs.task, unit="/".join(sorted(units)), options=options, notes=[*notes, *remarks],
                      groups={case.id: case.group for case in pairs.dataset})
+
+
+def compared(scores: Mapping[str, Any], pairs: Pairs, other: str | Path,
+             options: ScoreOptions | None = None) -> dict[str, Any]:
+    """A scores record with its comparison to another model.
+
+    Parameters
+    ----------
+    scores : dict
+        The record of ``pairs``.
+    pairs : Pairs
+        What was scored.
+    other : path
+        Predictions of another model for the same truths, or the scores record that was written of them.
+    options : ScoreOptions, optional
+        As the record was made with.
+
+    Raises
+    ------
+    DataError
+        If predictions are missing, or the two do not compare.
+    FileError
+        If a file is missing or no scores record.
+    """
+    path = Path(other)
+    recorded = path.suffix.lower() == ".json"
+    second = read_scores(path) if recorded else score_files(pairs.with_predictions(path), options)
+    names = _short_names(Path(pairs.source).resolve(), path.resolve())
+    return {**scores, "comparison": compare(scores, second, names, (options or ScoreOptions()).bootstrap)}
+
+
+def _short_names(first: Path, second: Path) -> tuple[str, str]:
+    """The ends of two paths that tell them apart."""
+    for depth in range(1, min(len(first.parts), len(second.parts))):
+        one, two = ("/".join(path.parts[-depth:]) for path in (first, second))
+        if one != two:
+            return one, two
+    return "first", "second"
 
 
 def _scored(pairs: Pairs, options: ScoreOptions, progress: Progress | None) -> tuple[

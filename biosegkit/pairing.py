@@ -40,6 +40,8 @@ class Pairs:
         What was assumed, and what was left out.
     maps : mapping of str to Path
         Case id → file of probabilities, of the cases that have one.
+    source : str
+        Where the predictions are, for their name.
     """
 
     dataset: Dataset
@@ -47,6 +49,7 @@ class Pairs:
     task: Task
     notes: tuple[str, ...] = ()
     maps: Mapping[str, Path] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def has_images(self) -> bool:
@@ -62,6 +65,17 @@ class Pairs:
         about = self.dataset.about.model_copy(update={"ignore": None, "labels": labels, "mapping": again})
         found = replace(self.dataset, about=about).load_labels(replace(case, labels=self.paths[case.id]), self.task)
         return found, self.dataset.load_labels(case, self.task)
+
+    def with_predictions(self, predictions: str | Path) -> Pairs:
+        """The same truths with the predictions of another model.
+
+        Raises
+        ------
+        DataError
+            If predictions are missing or not unique (D1), all listed.
+        """
+        paths, notes = _paired(Path(predictions), self.dataset)
+        return replace(self, paths=paths, notes=tuple(notes), maps=_maps_beside(paths), source=str(predictions))
 
     def object_scores(self, case: Case) -> dict[int, float] | None:
         """Scores of the predicted objects by id, from the table beside the prediction; None if there is none.
@@ -104,8 +118,8 @@ def pair_files(predictions: str | Path, truth: str | Path, *, task: Task | None 
     paths, notes = _paired(Path(predictions), dataset)
     dataset = replace(dataset, cases=tuple(c for c in dataset if c.id in paths))
     chosen, reason = _task(dataset, paths, task)
-    maps = {name: file for name, path in paths.items() if (file := _map_beside(path, path.parent)) is not None}
-    return Pairs(dataset, paths, chosen, (*dataset.notes, *([reason] if reason else []), *notes), maps)
+    return Pairs(dataset, paths, chosen, (*dataset.notes, *([reason] if reason else []), *notes), _maps_beside(paths),
+                 str(predictions))
 
 
 def with_maps(pairs: Pairs, folder: str | Path) -> Pairs:
@@ -131,11 +145,15 @@ def with_maps(pairs: Pairs, folder: str | Path) -> Pairs:
     return replace(pairs, maps=found)
 
 
-def _map_beside(prediction: Path, folder: Path) -> Path | None:
-    """The probabilities that were written with a prediction."""
-    tail = ending(prediction) or prediction.suffix
-    names = (folder / f"{prediction.name[:len(prediction.name) - len(tail)]}_{kind}{tail}" for kind in MAPS)
-    return next((path for path in names if path.exists()), None)
+def _maps_beside(paths: Mapping[str, Path]) -> dict[str, Path]:
+    """The probabilities that were written with predictions."""
+    found: dict[str, Path] = {}
+    for name, path in paths.items():
+        tail = path.name[len(path.name) - len(ending(path) or path.suffix):]
+        places = (path.with_name(f"{path.name.removesuffix(tail)}_{kind}{tail}") for kind in MAPS)
+        if place := next((place for place in places if place.exists()), None):
+            found[name] = place
+    return found
 
 
 def _truths(source: str | Path, where: Mapping[str, str | Sequence[str]] | None,

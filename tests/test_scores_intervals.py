@@ -135,7 +135,7 @@ def test_two_models_by_hand():
     assert (back["mean"], back["p"], back["wins"]) == (pytest.approx(-row["mean"]), row["p"], row["losses"])
     assert (back["low"], back["high"]) == pytest.approx((-row["high"], -row["low"]))
     shown = tables(first | {"comparison": found})[-1]
-    assert shown.title == "a less b, the same 6 cases"
+    assert shown.title == "a less b per case, 6 cases"
     assert shown.rows[0][-1] == "3/1/1"
     assert shown.rows[0][3] == "+0.050"
 

@@ -140,7 +140,7 @@ def _comparison(scores: Mapping[str, Any]) -> list[Block]:
     rows = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
              number(row["mean"], sign=True), span([row["low"], row["high"]], sign=True), number(row["p"]),
              number(row["p_holm"]), f"{row['wins']}/{row['ties']}/{row['losses']}"] for row in made["scores"]]
-    blocks = [Block(f"{made['first']} less {made['second']}, the same {made['cases']} cases", head, rows)]
+    blocks = [Block(f"{made['first']} less {made['second']} per case, {made['cases']} cases", head, rows)]
     pooled = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
                number(row["difference"], sign=True), span([row["low"], row["high"]], sign=True)]
               for row in made.get("pooled", ())]
