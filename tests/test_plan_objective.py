@@ -21,7 +21,8 @@ def test_facts_and_functions_are_of_the_same_terms():
     assert set(TERMS) == set(FUNCTIONS)
     for name, function in FUNCTIONS.items():
         names = [k for k in function.__annotations__ if k not in ("c", "return")]
-        assert dict(zip(names, function.__defaults__ or (), strict=True)) == {k: v for k, v in TERMS[name].options.items() if k != "weight"}
+        own = dict(zip(names, function.__defaults__ or (), strict=True))
+        assert own == {k: v for k, v in TERMS[name].options.items() if k != "weight"}
 
 
 @pytest.mark.parametrize(("name", "terms"), [

@@ -75,6 +75,11 @@ class Comparison:
         return cls(logits, target, weight.to(logits.dtype), softmax, batch, weights, distance)
 
     @cached_property
+    def all_known(self) -> bool:
+        """Whether every weight is 1: then no sum needs them, which saves passes over memory."""
+        return bool((self.weight == 1).all())
+
+    @cached_property
     def logp(self) -> Tensor:
         """Logarithm of the softmax, (B, C, *space)."""
         return torch.log_softmax(self.logits, 1)
@@ -82,14 +87,17 @@ class Comparison:
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities of all channels, (B, C, *space)."""
-        return self.logp.exp() if self.softmax else self.logits.sigmoid()
+        if not self.softmax:
+            return self.logits.sigmoid()
+        return self.logp.exp() if "logp" in self.__dict__ else torch.softmax(self.logits, 1)
 
     @cached_property
     def truth(self) -> Tensor:
         """One map of 0 and 1 per channel, (B, C, *space)."""
         if not self.softmax:
             return self.target
-        return torch.zeros_like(self.logits).scatter_(1, self.target.unsqueeze(1), 1.0)
+        classes = torch.arange(self.logits.shape[1], device=self.target.device)
+        return (self.target.unsqueeze(1) == classes.reshape(-1, *(1,) * (self.target.ndim - 1))).to(self.logits.dtype)
 
     @property
     def first(self) -> int:
@@ -98,11 +106,18 @@ class Comparison:
 
     @cached_property
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Soft volumes of overlap, prediction and truth per channel: (C,) pooled over the batch, else (B, C)."""
-        w = self.weight.unsqueeze(1)
+        """Soft volumes of overlap, prediction and truth per foreground channel: (K,) over the batch, else (B, K)."""
+        return self.volumes(self.first)
+
+    def volumes(self, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from any channel on."""
+        probs, truth = self.probs[:, first:], self.truth[:, first:]
         over = (0, *range(2, self.logits.ndim)) if self.batch else tuple(range(2, self.logits.ndim))
-        weighted = self.probs * w
-        return (weighted * self.truth).sum(over), weighted.sum(over), (self.truth * w).sum(over)
+        if self.all_known:
+            return (probs * truth).sum(over), probs.sum(over), truth.sum(over)
+        w = self.weight.unsqueeze(1)
+        weighted = probs * w
+        return (weighted * truth).sum(over), weighted.sum(over), (truth * w).sum(over)
 
     @cached_property
     def channel_weights(self) -> Tensor | None:
@@ -122,6 +137,12 @@ class Comparison:
         if len(given) == self.logits.shape[1]:
             return w * given.reshape(-1, *(1,) * (self.logits.ndim - 2))
         return w * (given[0] + (given[1] - given[0]) * self.target)
+
+    def over_voxels(self, values: Tensor) -> Tensor:
+        """Mean of a value per voxel (and channel) by `voxel_weights`."""
+        if self.class_weights is None and self.all_known:
+            return values.mean()
+        return mean_over(values, self.voxel_weights)
 
     def over_classes(self, values: Tensor, first: int) -> Tensor:
         """Mean of a value per channel, (C - first,) or (B, C - first), over channels and samples."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biosegkit.losses.comparison import TINY, Comparison, mean_over
+from biosegkit.losses.comparison import TINY, Comparison
 
 __all__ = ["bce", "ce", "focal", "topk_ce"]
 
@@ -26,7 +26,7 @@ def ce(c: Comparison) -> Tensor:
     >>> round(float(ce(c)), 4)  # log 2
     0.6931
     """
-    return mean_over(_per_voxel(c), c.voxel_weights)
+    return c.over_voxels(_per_voxel(c))
 
 
 def bce(c: Comparison) -> Tensor:
@@ -47,7 +47,7 @@ def bce(c: Comparison) -> Tensor:
         return ce(c)
     rest = torch.log(-torch.expm1(c.logp.clamp_max(-1e-7)))
     per_voxel = -torch.where(c.truth > 0, c.logp, rest).mean(1)
-    return mean_over(per_voxel, c.voxel_weights)
+    return c.over_voxels(per_voxel)
 
 
 def focal(c: Comparison, gamma: float = 2.0) -> Tensor:
@@ -73,7 +73,7 @@ def focal(c: Comparison, gamma: float = 2.0) -> Tensor:
     loss = _per_voxel(c)
     # 1 - p of the truth is 1 - exp(-cross-entropy), exactly where it is small; the floor keeps powers below 1 finite.
     wrong = -torch.expm1(-loss)
-    return mean_over(wrong.clamp_min(TINY) ** gamma * loss, c.voxel_weights)
+    return c.over_voxels(wrong.clamp_min(TINY) ** gamma * loss)
 
 
 def topk_ce(c: Comparison, share: float = 0.1) -> Tensor:

@@ -65,11 +65,11 @@ def _of_set(c: Comparison, errors: Tensor, truth: Tensor, weight: Tensor) -> Ten
 
 def _extension(errors: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """``Σ m_k (J_k - J_{k-1})`` over errors from large to small; no gradient flows through the order."""
+    ranked, order = torch.sort(errors, descending=True)
     with torch.no_grad():
-        order = torch.argsort(errors, descending=True)
         w = weight[order]
         inside = truth[order] * w
         total = inside.sum()
         jaccard = 1.0 - (total - inside.cumsum(0)) / (total + (w - inside).cumsum(0)).clamp_min(TINY)
         steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-    return (errors[order] * steps).sum()
+    return (ranked * steps).sum()

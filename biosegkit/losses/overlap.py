@@ -41,7 +41,7 @@ def dice(c: Comparison, smooth: float = 1e-5) -> Tensor:
     """
     overlap, predicted, true = c.sums
     score = (2.0 * overlap + smooth) / (predicted + true + smooth).clamp_min(TINY)
-    return c.over_classes(1.0 - score[..., c.first:], c.first)
+    return c.over_classes(1.0 - score, c.first)
 
 
 def tversky(c: Comparison, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1e-5) -> Tensor:
@@ -125,7 +125,7 @@ def generalized_dice(c: Comparison, smooth: float = 1e-5) -> Tensor:
     >>> round(float(generalized_dice(c, smooth=0.0)), 3)  # 1 - 2 (0.5 + 1.5 / 9) / (3 + 5 / 9)
     0.625
     """
-    overlap, predicted, true = c.sums
+    overlap, predicted, true = c.volumes(0)
     present = true > 0
     inverse = torch.where(present, 1.0 / true.clamp_min(TINY), torch.zeros_like(true))
     largest = inverse.amax(-1, keepdim=True)
@@ -138,6 +138,6 @@ def generalized_dice(c: Comparison, smooth: float = 1e-5) -> Tensor:
 
 def _index(c: Comparison, alpha: float, beta: float, smooth: float) -> Tensor:
     """Tversky index of the foreground channels."""
-    overlap, predicted, true = (s[..., c.first:] for s in c.sums)
+    overlap, predicted, true = c.sums
     below = overlap + alpha * (predicted - overlap) + beta * (true - overlap) + smooth
     return (overlap + smooth) / below.clamp_min(TINY)
