@@ -74,7 +74,7 @@ def tiny_plan(ndim=2, *, task="instance", method=None, network="unet", patch=Non
     architecture = Architecture(
         name=network, features=(first, first + 2, first + 4), kernels=(*kernels, (3,) * ndim, (3,) * ndim),
         strides=((1,) * ndim, flat, (2,) * ndim), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1), norm="group",
-        deep_supervision=row.deep_supervision, encoder="resnet18" if row.encoder else "")
+        deep_supervision=row.deep_supervision, encoder="tu-test_efficientnet" if row.encoder else "")
     patch = patch or ((4, 16, 16) if anisotropic else (16,) * ndim)
     configuration = Configuration(
         name="2d" if ndim == 2 else "3d_fullres", ndim=ndim, spacing=(3.0, 1.0, 1.0) if anisotropic else (1.0,) * ndim,
