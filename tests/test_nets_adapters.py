@@ -1,4 +1,4 @@
-"""Networks of other libraries behind the project's heads: any size, any channels, no weight twice, no network access."""
+"""Networks of other libraries behind the heads of ours: any size, any channels, no weight twice, no network access."""
 
 import socket
 import subprocess
@@ -120,7 +120,7 @@ def test_no_weight_is_stored_twice(name):
 
 @pytest.mark.parametrize("name", [n for n in DECODERS if n != "pspnet"])
 def test_it_is_the_librarys_network_on_an_image_of_its_stride(name):
-    """The same weights give the same logits as the library's own class; only DeepLabV3+ and UPerNet differ in a norm."""
+    """The same weights give the same logits as the library's own class; DeepLabV3+ and UPerNet differ in a norm."""
     ours = network(name, inputs=3, heads={"a": 2, "b": 1}).eval()
     theirs = smp.create_model(DECODERS[name], SMALL, encoder_weights=None, in_channels=3, classes=3).eval()
     assert count(ours) == count(theirs)
@@ -179,12 +179,12 @@ def test_an_encoder_that_cannot_serve_is_refused_with_a_remedy(encoder, said, of
 
 
 def test_a_pair_that_does_not_go_together_is_refused():
-    with pytest.raises(PlanError, match="linknet.*not supported.*another --encoder"):
+    with pytest.raises(PlanError, match=r"linknet.*not supported.*another --encoder"):
         network("linknet", encoder="mit_b0")
 
 
 def test_swin_unetr_asks_for_a_multiple_of_twelve():
-    with pytest.raises(PlanError, match="16 features.*multiple of 12"):
+    with pytest.raises(PlanError, match=r"16 features.*multiple of 12"):
         network("swinunetr", width=16)
 
 
