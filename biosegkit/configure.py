@@ -23,6 +23,7 @@ from .methods.protocol import Method
 from .patches import Batch
 from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps, widths_of
 from .plan.draft import Wishes, draft, smaller, with_strength, with_width
+from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
@@ -213,6 +214,8 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
     count = max(1, round(training.validation_fraction * len(tiles)))
     if fingerprint.task == "instance":
         count += training.tune_cases
+    if NETWORKS[c.architecture.name].attention:
+        count += min(count, ATTENTION_SHOWN)
     return count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 
 from ._atomic import write_bytes
 
-__all__ = ["BOTH", "PREDICTED", "TRUTH", "Overlay", "compose", "informative_slice", "overlay_of", "png_bytes", "to_rgb",
-           "write_png"]
+__all__ = ["BOTH", "PREDICTED", "TRUTH", "Overlay", "compose", "heat", "informative_slice", "overlay_of", "png_bytes",
+           "to_rgb", "with_attention", "write_png"]
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -29,7 +30,8 @@ class Overlay(NamedTuple):
     """One picture of the report.
 
     ``image`` is ``(y, x)`` or ``(c, y, x)``; ``truth`` and ``predicted`` are ``(y, x)`` labels of one numbering;
-    ``score`` is the case's headline score, in [0, 1], or None.
+    ``score`` is the case's headline score, in [0, 1], or None; ``cut`` the axis and index of the slice shown of a
+    volume; ``attention`` named planes ``(y, x)`` of an attention network, from 0 (shut) to 1 (open).
     """
 
     title: str
@@ -37,6 +39,8 @@ class Overlay(NamedTuple):
     truth: Array | None
     predicted: Array | None
     score: float | None = None
+    cut: tuple[int, int] | None = None
+    attention: tuple[tuple[str, Array], ...] = ()
 
 
 def overlay_of(title: str, image: Array, truth: Array | None, predicted: Array | None, score: float | None = None,
@@ -65,7 +69,22 @@ def overlay_of(title: str, image: Array, truth: Array | None, predicted: Array |
     stack = np.moveaxis(image, axis + 1, 0)
     index = informative_slice(stack, *planes)
     cut = [None if labels is None else np.moveaxis(labels, axis, 0)[index] for labels in (truth, predicted)]
-    return Overlay(f"{title}, slice {index + 1} of {len(stack)}", stack[index], cut[0], cut[1], score)
+    return Overlay(f"{title}, slice {index + 1} of {len(stack)}", stack[index], cut[0], cut[1], score, (axis, index))
+
+
+def with_attention(overlay: Overlay, attention: Mapping[str, Array]) -> Overlay:
+    """The overlay with the same slice of attention maps, ``(1, *space)`` each.
+
+    Examples
+    --------
+    >>> volume = np.zeros((1, 3, 4, 4)); volume[0, 1] = np.eye(4)
+    >>> name, plane = with_attention(overlay_of("a", volume, None, None), {"level 0": volume}).attention[0]
+    >>> name, plane.sum()
+    ('level 0', np.float64(4.0))
+    """
+    planes = tuple((name, np.array(a[0] if overlay.cut is None else np.take(a[0], overlay.cut[1], overlay.cut[0])))
+                   for name, a in attention.items())
+    return overlay._replace(attention=planes)
 
 
 def informative_slice(image: Array, *labels: Array) -> int:
@@ -129,6 +148,18 @@ def compose(overlay: Overlay, width: int = WIDTH) -> RGB:
     if truth is not None and predicted is not None:
         picture[truth & predicted] = BOTH
     return picture
+
+
+def heat(overlay: Overlay, plane: Array, width: int = WIDTH) -> RGB:
+    """An attention map over the darkened image: from the plane's lowest value (dark violet) to its highest (yellow)."""
+    from matplotlib import colormaps
+
+    low, high = float(plane.min()), float(plane.max())
+    scaled = (plane - low) / max(high - low, 1e-12)
+    colours = (255 * np.asarray(colormaps["plasma"](scaled))[..., :3]).astype(np.float32)
+    mixed = 0.7 * colours + 0.3 * to_rgb(overlay.image).astype(np.float32)
+    factor = max(1, round(width / max(plane.shape)))
+    return _enlarged(mixed.astype(np.uint8), factor)
 
 
 def _enlarged(array: Array, factor: int) -> Array:

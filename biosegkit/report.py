@@ -14,7 +14,7 @@ from ._atomic import read_json, write_bytes
 from .charts import Curves, loss_chart, read_metrics, validation_chart
 from .errors import FileError, Problem
 from .fingerprint import Fingerprint
-from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, png_bytes
+from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, heat, png_bytes
 from .plan.schema import Plan
 from .plan.units import duration_text
 from .scores.tables import case_table, tables
@@ -56,6 +56,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
     folds = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("fold-*/metrics.jsonl"))}
     run, scores = found["run"] or {}, found["scores"] or {}
     listed = _problem_rows(problems if problems is not None else run.get("problems"))
+    shown = [Overlay(*overlay) for overlay in overlays]
     page = _page(
         title=folder.resolve().name if plan is None else f"{plan.name}",
         subtitle=_subtitle(plan, run),
@@ -63,7 +64,8 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         scores=_score_blocks(scores),
         definitions=list(scores.get("definitions", {}).items()),
         score_notes=scores.get("notes", []),
-        pictures=[_picture(Overlay(*overlay)) for overlay in overlays],
+        pictures=[_picture(o) for o in shown if not o.attention],
+        attention=[_attention(o) for o in shown if o.attention],
         legend=[(f"rgb{colour}", name) for colour, name in ((TRUTH, "truth"), (PREDICTED, "prediction"),
                                                              (BOTH, "where both agree"))],
         charts=_charts(folds),
@@ -97,6 +99,13 @@ def _picture(overlay: Overlay) -> dict[str, str]:
     score = overlay.score
     shown = "" if score is None else "–" if not np.isfinite(score) else f"{score:.3f}"
     return {"title": overlay.title, "data": _encoded(png_bytes(compose(overlay))), "score": shown}
+
+
+def _attention(overlay: Overlay) -> list[dict[str, str]]:
+    """The overlay, and beside it what the gates of each level let through there."""
+    maps = [{"title": f"{name}: {plane.min():.2f} to {plane.max():.2f}", "score": "",
+             "data": _encoded(png_bytes(heat(overlay, plane)))} for name, plane in overlay.attention]
+    return [_picture(overlay), *maps]
 
 
 def _charts(folds: Mapping[str, Curves]) -> list[dict[str, str]]:

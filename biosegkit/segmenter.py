@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from .image import Image, Labels
 from .lattice import Lattice
 from .methods import METHODS, Block, Decisions, Method
 from .methods.protocol import ArrayDict, checked_thresholds, empty_table
+from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
 from .plan.objective import Objective
 from .plan.schema import Plan
@@ -167,6 +168,19 @@ class Segmenter:
         found = self._laddered(image, _Wish({}, tta, maps=True, labels=False)).maps
         return dict(found or {})
 
+    def attention(self, image: Image) -> dict[str, npt.NDArray[np.float32]]:
+        """How much of each skip the gates of an Attention U-Net let through.
+
+        Returns
+        -------
+        dict of ndarray, (1, *space)
+            Coefficients from 0 to 1 on the image's grid, by level (``"level 0"`` is full resolution), averaged over
+            tiles and folds; empty for networks without gates.
+        """
+        if not all(isinstance(n, AttentionUNet) for n in self.networks):
+            return {}
+        return dict(self._laddered(image, _Wish({}, tta=False, maps=True, labels=False, attention=True)).maps or {})
+
     def _laddered(self, image: Image, wish: _Wish) -> Prediction:
         """Go down the ladder until memory suffices."""
         prepared = prepare(image, self.plan)
@@ -227,7 +241,7 @@ class Segmenter:
         """One attempt on one rung of the ladder."""
         shape = tuple(w.stop - w.start for w in prepared.window)
         planes = max(1, _BLOCK[self.plan.labels.task] // math.prod(shape[1:]))
-        slabs = self._slabs(image, prepared, rung, wish.tta, planes)
+        slabs = self._slabs(image, prepared, rung, wish, planes)
         found: dict[str, npt.NDArray[np.float32]] = {}
         parts = blocks(slabs, shape, planes)
         if wish.maps:
@@ -241,16 +255,18 @@ class Segmenter:
         labels = self._labels(out, image.grid, image.source)
         return Prediction(labels, objects, found if wish.maps else None)
 
-    def _slabs(self, image: Image, prepared: Prepared, rung: Rung, tta: bool, planes: int) -> Iterator[Slab]:
+    def _slabs(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish, planes: int) -> Iterator[Slab]:
         """Blended maps on the turned and cropped image's grid."""
         plan, lead = self.plan, len(prepared.shape) - self.plan.configuration.ndim
         patch, step = (1,) * lead + rung.patch, (1,) * lead + rung.step
-        axes = self._mirrored if tta else ()
+        axes = self._mirrored if wish.tta else ()
         networks = self.networks
+        if wish.attention:
+            networks = tuple(Looking(n) for n in networks if isinstance(n, AttentionUNet))
         if rung.device != self.device:
             networks = tuple(network.to(rung.device) for network in networks)
-        forward = Forward(networks, self.method, rung.device, axes, plan.training.memory_format == "channels_last",
-                          plane=lead > 0)
+        forward = Forward(networks, _AsTheyAre() if wish.attention else self.method, rung.device, axes,
+                          plan.training.memory_format == "channels_last", plane=lead > 0)
         lattice = Lattice(prepared.shape, patch, step)
         batch = math.ceil(len(lattice) / math.ceil(len(lattice) / rung.batch))
         slabs = blend(partial(prepared.read, size=patch), lattice, forward, batch=batch, device=rung.sums,
@@ -302,6 +318,19 @@ class _Wish:
     tta: bool
     maps: bool
     labels: bool = True
+    attention: bool = False
+
+
+class _AsTheyAre:
+    """The activation of maps that need none."""
+
+    def activate(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """In float32."""
+        return {name: value.float() for name, value in outputs.items()}
+
+    def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
+        """Flipped."""
+        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
 
 
 def _kept(parts: Iterator[tuple[ArrayDict, Block]], found: dict[str, npt.NDArray[np.float32]], prepared: Prepared,

@@ -8,10 +8,10 @@ how tiles are grouped into calls nor who asks for the slabs changes a bit of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .errors import DataError
 from .lattice import Lattice
-from .methods.protocol import Method
+from .methods.protocol import ArrayDict
 
 __all__ = ["Forward", "Slab", "blend", "is_out_of_memory"]
 
@@ -43,6 +43,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
+class Activation(Protocol):
+    """The part of a method that tiles need."""
+
+    def activate(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logits to maps, in float32."""
+        ...
+
+    def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
+        """Flip maps ``(C, *space)`` along space axes."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Forward:
     """Activated maps of a batch of tiles: networks, activation, mirrored copies, average.
@@ -51,8 +63,8 @@ class Forward:
     ----------
     networks : tuple of Module
         One per fold, in evaluation mode, on ``device``.
-    method : Method
-        Gives the activation and says how maps turn under a flip.
+    method : Activation
+        A method: gives the activation and says how maps turn under a flip.
     device : torch.device
         Where the networks are.
     mirror_axes : tuple of int
@@ -64,7 +76,7 @@ class Forward:
     """
 
     networks: tuple[nn.Module, ...]
-    method: Method
+    method: Activation
     device: torch.device
     mirror_axes: tuple[int, ...] = ()
     channels_last: bool = False
@@ -111,7 +123,7 @@ def _combinations(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
 
 
-def _mirrored(method: Method, maps: Mapping[str, Tensor], axes: tuple[int, ...]) -> dict[str, Tensor]:
+def _mirrored(method: Activation, maps: Mapping[str, Tensor], axes: tuple[int, ...]) -> dict[str, Tensor]:
     """The method's own mirroring, tile by tile: rays are permuted and flows change sign."""
     device = next(iter(maps.values())).device
     arrays = {name: value.cpu().numpy() for name, value in maps.items()}

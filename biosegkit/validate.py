@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from .inputs import output_ending
 from .io import write
 from .loop import make_network
 from .methods.protocol import Block, State
-from .overlay import Overlay, overlay_of
+from .overlay import Overlay, overlay_of, with_attention
+from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.schema import Plan
 from .scores import ScoreOptions, score_pair, summarise
 from .segmenter import Segmenter, method_of
@@ -77,7 +78,8 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
     thresholds = _tuned(job) if plan.labels.task == "instance" else {}
     options = _score_options(plan)
     scores: dict[str, dict[str, Any]] = {}
-    overlays, unit = [], "px"
+    overlays: list[tuple[Overlay, str]] = []
+    unit = "px"
     said: dict[str, None] = {}
     for fold, segmenter, case in _cases(job):
         image, truth = _load(job, case)
@@ -86,17 +88,21 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
         write(found, out / f"fold-{fold}" / "validation" / (case.id + output_ending(case.images[0])))
         scores[case.id] = score_pair(found, truth, options)
-        overlays.append(_picture(case, image, truth, found, scores[case.id]))
+        overlays.append((_picture(case, image, truth, found, scores[case.id]), case.id))
         unit = truth.grid.unit
     record = summarise(scores, plan.labels.task, unit=unit, options=options,
                        notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}", *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
-    return Outcome(record, thresholds, _ends(overlays))
+    pictures = _ends(overlays, SHOWN)
+    if NETWORKS[plan.configuration.architecture.name].attention:
+        pictures = _looked_at(job, pictures)
+    return Outcome(record, thresholds, [picture for picture, _ in pictures])
 
 
-def _cases(job: _Job) -> Iterator[tuple[str, Segmenter, Case]]:
-    """Every held-back case with the segmenter of its fold."""
-    for fold, ids in job.held.items():
+def _cases(job: _Job, among: Set[str] | None = None) -> Iterator[tuple[str, Segmenter, Case]]:
+    """Every held-back case (of those named) with the segmenter of its fold."""
+    for fold, held in job.held.items():
+        ids = [i for i in held if among is None or i in among]
         network = make_network(job.plan, method_of(job.plan), job.device)
         network.load_state_dict(dict(job.weights[fold]))
         segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
@@ -156,14 +162,24 @@ def _picture(case: Case, image: Image, truth: Labels, found: Labels, scores: Map
     score = None if value is None or not np.isfinite(value) else float(value)
     picture = overlay_of(case.id, np.asarray(image.array), truth.restored(), found.restored(), score,
                          truth.grid.spacing)
-    return Overlay(picture.title, np.array(picture.image), _own(picture.truth), _own(picture.predicted), score)
+    return picture._replace(image=np.array(picture.image), truth=_own(picture.truth), predicted=_own(picture.predicted))
 
 
 def _own(array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
     return None if array is None else np.array(array)
 
 
-def _ends(overlays: Sequence[Overlay]) -> list[Overlay]:
+def _looked_at(job: _Job, pictures: Sequence[tuple[Overlay, str]]) -> list[tuple[Overlay, str]]:
+    """The worst and the best of the pictures with the attention of the network at that place."""
+    wanted = {case for _, case in _ends(pictures, ATTENTION_SHOWN)}
+    found = {case: picture for picture, case in pictures}
+    for _, segmenter, case in _cases(job, wanted):
+        attention = segmenter.attention(_load(job, case)[0])
+        found[case.id] = with_attention(found[case.id], attention)
+    return [(found[case], case) for _, case in pictures]
+
+
+def _ends(overlays: Sequence[tuple[Overlay, str]], count: int) -> list[tuple[Overlay, str]]:
     """The worst and the best cases."""
-    ranked = sorted(overlays, key=lambda o: -1.0 if o.score is None else o.score)
-    return ranked if len(ranked) <= SHOWN else ranked[: SHOWN // 2] + ranked[-SHOWN // 2:]
+    ranked = sorted(overlays, key=lambda o: -1.0 if o[0].score is None else o[0].score)
+    return ranked if len(ranked) <= count else ranked[: count // 2] + ranked[-count // 2:]

@@ -13,7 +13,7 @@ from biosegkit.nets.blocks import CONV, ConvBlock, conv, same_size, stack, upsam
 from biosegkit.nets.unet import Heads, encoder
 from biosegkit.plan.schema import Architecture
 
-__all__ = ["AttentionUNet", "Gate"]
+__all__ = ["AttentionUNet", "Gate", "Looking"]
 
 #: Bias of the last layer of a gate at the start: gates begin almost open (sigmoid 0.88), so that training begins as
 #: that of a U-Net.
@@ -144,3 +144,17 @@ class AttentionUNet(nn.Module):
             if level == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[str(level)](x))
         return outputs[::-1] if self.training and self.deep_supervision else outputs[-1], alphas
+
+
+class Looking(nn.Module):
+    """A network that answers with its attention: ``{"level 0": (B, 1, *space), …}``, all at full resolution."""
+
+    def __init__(self, network: AttentionUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Coefficients in (0, 1) per level, finest first."""
+        mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
+        found = sorted(self.network.attention(x).items())
+        return {f"level {level}": F.interpolate(alpha, x.shape[2:], mode=mode) for level, alpha in found}

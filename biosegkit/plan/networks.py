@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from biosegkit.errors import PlanError
 from biosegkit.plan.schema import Architecture, Decision
 
-__all__ = ["DEFAULT_ENCODER", "NETWORKS", "USUAL", "Network", "checked_network", "fitted", "is_anisotropic",
-           "network_decisions", "width_for"]
+__all__ = ["ATTENTION_SHOWN", "DEFAULT_ENCODER", "NETWORKS", "USUAL", "Network", "checked_network", "fitted",
+           "is_anisotropic", "network_decisions", "width_for"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Network:
         What the features of the first stage are a multiple of; 0 where the widths are its own.
     extra : str
         The extra of this package that it needs.
+    attention : bool
+        Whether it has attention to show in the report.
     """
 
     ndims: tuple[int, ...]
@@ -43,6 +45,7 @@ class Network:
     deep_supervision: bool = True
     width_step: int = 1
     extra: str = ""
+    attention: bool = False
 
 
 #: Networks by the name a plan uses; ``biosegkit.nets.NETS`` builds them.
@@ -50,7 +53,7 @@ NETWORKS: dict[str, Network] = {
     "unet": Network((2, 3), True, "U-Net after nnU-Net's rules (Ronneberger et al. 2015, Isensee et al. 2021)",
                     "first: the fastest to train"),
     "attention_unet": Network((2, 3), True, "U-Net with attention gates on its skips (Oktay et al. 2018)",
-                              "small structures in a large field; the report shows where it looked"),
+                              "small structures in a large field; the report shows where it looked", attention=True),
     "unetplusplus": Network((2, 3), True, "nested U-Nets, each depth supervised and usable alone (Zhou et al. 2018)",
                             "fine structures, and time for about three U-Nets; predict --depth prunes it"),
     "resenc_unet": Network((2, 3), True, "U-Net with a residual encoder (Isensee et al. 2024)",
@@ -79,6 +82,8 @@ NETWORKS: dict[str, Network] = {
 #: The encoder of networks that take one, where none is asked for.
 DEFAULT_ENCODER = "resnet34"
 
+#: Cases whose attention the report shows, half worst and half best; each is another pass of the network.
+ATTENTION_SHOWN = 4
 #: The network of the default preset, and what is known of it.
 USUAL = "unet"
 _WHY_USUAL = ("in minutes the cheapest step counts: in published cross-validation on hippocampus nnU-Net's plain U-Net "
