@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit
 
 from biosegkit.errors import OptionError
 
@@ -200,15 +200,15 @@ def _ends(drawn: Floats, value: float, left_out: Floats, options: Bootstrap) -> 
     if not drawn.size or n < 2:
         return np.nan, np.nan
     tail = (1 - options.level) / 2
-    wide = np.sqrt(n / (n - 1)) * stats.t.ppf([tail, 1 - tail], n - 1)
+    wide = np.sqrt(n / (n - 1)) * stdtrit(n - 1, [tail, 1 - tail])
     if options.method == "bca":
         below = np.count_nonzero(drawn < value) + np.count_nonzero(drawn == value) / 2
-        shift = stats.norm.ppf(np.clip(below / drawn.size, 1 / (drawn.size + 1), drawn.size / (drawn.size + 1)))
+        shift = ndtri(np.clip(below / drawn.size, 1 / (drawn.size + 1), drawn.size / (drawn.size + 1)))
         skew = left_out.mean() - left_out
         spread = float((skew**2).sum())
         bend = float((skew**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
         wide = shift + (shift + wide) / np.maximum(1 - bend * (shift + wide), 1e-6)
-    low, high = np.quantile(drawn, stats.norm.cdf(wide))
+    low, high = np.quantile(drawn, ndtr(wide))
     return float(low), float(high)
 
 
@@ -304,6 +304,8 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike, *, lower_is_b
 
 def _signed_rank(gaps: Floats, groups: Sequence[Any] | None, smallest: int) -> float:
     """Two-sided p value of independent differences; 1 if all are ties."""
+    from scipy.stats import wilcoxon  # slow to import, and only comparisons need it
+
     if groups is not None and gaps.size:
         members: dict[Any, list[float]] = {}
         for group, gap in zip(groups, gaps, strict=True):
@@ -311,7 +313,7 @@ def _signed_rank(gaps: Floats, groups: Sequence[Any] | None, smallest: int) -> f
         gaps = np.round([np.mean(m) for m in members.values()], 12)
     if gaps.size < smallest:
         return float("nan")
-    return float(stats.wilcoxon(gaps).pvalue) if gaps.any() else 1.0
+    return float(wilcoxon(gaps).pvalue) if gaps.any() else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
