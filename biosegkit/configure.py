@@ -18,10 +18,11 @@ from .cases import Dataset
 from .device import describe, pick
 from .errors import OptionError
 from .fingerprint import Fingerprint
+from .fingerprint_schema import CaseRecord
 from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
 from .methods.protocol import Method
 from .patches import Batch
-from .plan.budget import Allowance, Probe, chosen, next_width, steps_for, wanted_steps, widths_of
+from .plan.budget import Allowance, Probe, chosen, members_for, next_width, steps_for, wanted_steps, widths_of
 from .plan.draft import Wishes, draft, smaller, with_strength, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
@@ -43,7 +44,7 @@ DECODE_SECONDS = 2.5e-7
 def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
               memory: str | int | None = None, preset: str = "default", config: str | None = None,
               network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
-              folds: int = 1, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
+              folds: int | None = None, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
               class_weights: ClassWeights = None, encoder: str | None = None,
               encoder_weights: str | None = None) -> Plan:
     """Decide everything that training and prediction need, each decision with its reason.
@@ -67,8 +68,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         Overrides of the choices; losses and when to choose them: `biosegkit.plan.losses`.
     seed : int
         Of everything random.
-    folds : int
-        How many folds the budget is for.
+    folds : int, optional
+        How many folds the budget is for; by default one, or a few if one network would only learn the cases by heart.
     steps : int, optional
         Takes the clock out: exactly so many steps.
     device : str
@@ -93,7 +94,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     here = pick(device)
     limit = parse_memory(memory) if memory is not None else default_memory(here)
     asked = limit if memory is not None else None
-    wishes = Wishes(preset, config, network, method, loss, seed, folds, asked, here.type == "cuda",
+    wishes = Wishes(preset, config, network, method, loss, seed, folds or 1, asked, here.type == "cuda",
                     class_weights, encoder, encoder_weights)
     started = time.monotonic()
     labels = label_table(fingerprint, dataset)
@@ -105,10 +106,44 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     seconds = parse_duration(budget) if budget is not None else None
     if seconds is None and steps is None and preset == "default":
         seconds = parse_duration(DEFAULT_BUDGET)
-    per_fold = None if seconds is None else seconds / folds
+    if folds is None and seconds is not None and steps is None:
+        plan = _with_members(plan, fingerprint, seconds)
+    count = plan.training.folds
+    per_fold = None if seconds is None else seconds / count
     plan, probes = _probes(plan, here, per_fold, limit)
     spent = elapsed + time.monotonic() - started
-    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / folds), fingerprint)
+    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / count), fingerprint)
+
+
+def _with_members(plan: Plan, fingerprint: Fingerprint, seconds: float) -> Plan:
+    """Several networks on different shares of the cases where the time is long for so few cases; the default only."""
+    if plan.preset != "default" or len({c.group for c in fingerprint.cases}) < 10:
+        return plan
+    c, augmentation = plan.configuration, plan.training.augmentation
+    seen = wanted_steps(0.85 * seconds, c.ndim) * c.batch * math.prod(c.patch)
+    orientations = 2 ** len(augmentation.mirror_axes) * (2 if augmentation.transpose_axes else 1)
+    visits = seen / sum(_voxels(case, c) for case in fingerprint.cases) / orientations
+    count = members_for(visits)
+    if count == 1:
+        return plan
+    decision = Decision(name="networks", value=str(count), reason=(
+        f"one network would see each case about {visits:.0f} times and learn it by heart; {count} networks share "
+        "the time, each trained without another share of the cases, and their probabilities are averaged; --folds 0 "
+        "trains one"))
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"folds": count}),
+                                   "decisions": (*plan.decisions, decision)})
+
+
+def _voxels(case: CaseRecord, c: Configuration) -> float:
+    """Voxels of a case at the working spacing, at least one patch."""
+    planes, shape = _working(case, c)
+    return planes * math.prod(max(n, p) for n, p in zip(shape, c.patch, strict=True))
+
+
+def _working(case: CaseRecord, c: Configuration) -> tuple[int, list[float]]:
+    """How many images a network of these axes sees in a case, and their shape at its spacing."""
+    space = zip(case.shape[-c.ndim:], case.spacing[-c.ndim:], c.spacing, strict=True)
+    return math.prod(case.shape[:-c.ndim]), [n * s / t for n, s, t in space]
 
 
 class _Limits:
@@ -206,11 +241,9 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
     """Time for predicting and scoring the held-back cases, those that choose thresholds twice."""
     tiles = []
     for case in fingerprint.cases:
-        shape = case.shape[-c.ndim:]
-        lead = math.prod(case.shape[:-c.ndim])
-        scale = [s / t for s, t in zip(case.spacing[-c.ndim:], c.spacing, strict=True)]
-        tiles.append(lead * math.prod(max(1, math.ceil((n * f - p) / s) + 1)
-                                      for n, f, p, s in zip(shape, scale, c.patch, c.tile_step, strict=True)))
+        planes, shape = _working(case, c)
+        tiles.append(planes * math.prod(max(1, math.ceil((n - p) / s) + 1)
+                                        for n, p, s in zip(shape, c.patch, c.tile_step, strict=True)))
     count = max(1, round(training.validation_fraction * len(tiles)))
     if fingerprint.task == "instance":
         count += training.tune_cases

@@ -68,7 +68,8 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     out : str or Path
         The RUN folder.
     folds : sequence of int or "all", optional
-        Folds of a five-fold cross-validation to train; None holds back one share of the cases.
+        Folds of a five-fold cross-validation to train; None holds back one share of the cases for each of the plan's
+        networks.
     steps : int, optional
         Takes the clock out: exactly so many steps per fold.
     init : str or Path, optional
@@ -125,7 +126,10 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
 def _folds(plan: Plan, dataset: Dataset, folds: Sequence[int] | str | None) -> dict[str, tuple[Any, Any]]:
     """Name of each fold to its training and held-back ids."""
     if folds is None:
-        return {"0": holdout(dataset, plan.training.validation_fraction)}
+        if plan.training.folds == 1:
+            return {"0": holdout(dataset, plan.training.validation_fraction)}
+        shares = split_folds(dataset, max(plan.training.folds, round(1 / plan.training.validation_fraction)))
+        return {str(k): fold for k, fold in enumerate(shares[:plan.training.folds])}
     every = split_folds(dataset, 5)
     wanted = range(len(every)) if folds == "all" else [int(f) for f in folds]
     if not wanted or max(wanted) >= len(every) or min(wanted) < 0:
@@ -163,7 +167,9 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
         start = begin(job.plan)
     _check_stop(job)
     _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, {describe(job.device)}")
-    weights = train(job.plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
+    # Every fold begins with other weights and draws other patches: alike networks would gain less from their average.
+    plan = job.plan.model_copy(update={"seed": job.plan.seed + (int(fold) if fold.isdigit() else 0)})
+    weights = train(plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
                     start_weights=start, progress=job.progress, stop=job.stop)
     weights = {k: v.cpu().contiguous() for k, v in weights.items()}
     checkpoint.save_tensors(finished, weights)

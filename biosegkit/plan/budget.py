@@ -12,8 +12,13 @@ from dataclasses import dataclass
 
 from biosegkit.plan.networks import NETWORKS, width_for
 
-__all__ = ["Allowance", "Probe", "next_width", "steps_for", "wanted_steps", "widths_of"]
+__all__ = ["Allowance", "Probe", "members_for", "next_width", "steps_for", "wanted_steps", "widths_of"]
 
+#: Visits of a case in one orientation up to which one network gains from more steps. Measured on hippocampus, training
+#: cases only: Dice on unseen cases peaked near 20 visits and fell at 38; two networks of half the time were 0.002 above
+#: one, and their HD95 was 1.5 mm instead of 2.7 mm.
+VISITS = 20
+MOST_MEMBERS = 5
 WIDTHS = (8, 12, 16, 20, 24, 32)
 #: Steps wanted in four minutes of training, by number of axes (a 2D batch holds about half the voxels of a 3D one).
 STEPS_IN_FOUR_MINUTES = {2: 2400, 3: 1100}
@@ -92,6 +97,24 @@ def chosen(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3) 
     goal = seconds / wanted_steps(seconds, ndim)
     fitting = [p for p in probes if p.step_seconds <= goal and p.peak <= memory]
     return max(fitting, key=lambda p: p.width) if fitting else min(probes, key=lambda p: p.width)
+
+
+def members_for(visits: float) -> int:
+    """How many networks to share a budget among, so that none sees its cases much more often than ``VISITS`` times.
+
+    Steps, and so visits, grow with the square root of the time (`wanted_steps`).
+
+    Parameters
+    ----------
+    visits : float
+        Visits of every case, in one of the orientations it can be mirrored to, if one network took all the time.
+
+    Examples
+    --------
+    >>> [members_for(v) for v in (5, 20, 26, 200)]
+    [1, 1, 2, 5]
+    """
+    return min(MOST_MEMBERS, max(1, round((visits / VISITS) ** 2)))
 
 
 def steps_for(seconds: float, step_seconds: float) -> int:
