@@ -178,5 +178,5 @@ def test_many_objects_are_counted_right():
     found[:, :9] = 0
     counts = instance_counts(truth, found)  # the others moved by one column of eight: IoU 7/9
     assert counts.ap(0.75) == 9_900 / 10_000
-    assert counts.ap(0.8) == 0
+    assert counts.ap(0.9) == 0
     assert counts.mean_matched_iou(0.75) == pytest.approx((9_800 * 7 / 9 + 100 * 7 / 8) / 9_900)
