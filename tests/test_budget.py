@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biosegkit.plan.budget import WIDTHS, Allowance, Probe, chosen, next_width, steps_for, wanted_steps
+from biosegkit.plan.budget import (
+    MOST_MEMBERS,
+    VISITS,
+    WIDTHS,
+    Allowance,
+    Probe,
+    chosen,
+    members_for,
+    next_width,
+    steps_for,
+    wanted_steps,
+)
 
 SECONDS = st.floats(10, 1e5)
 GB = 2**30
@@ -72,3 +83,10 @@ def test_an_allowance_is_what_is_left():
     # 1 % of 100 s unspent, 10 s before, 20 s validation, 8 s at the end
     assert Allowance(100.0, 10.0, 20.0, 8.0).training == pytest.approx(61.0)
     assert Allowance(10.0, 9.0, 20.0, 8.0).training == 1.0
+
+
+def test_networks_grow_as_visits_would():
+    """Twice the visits of one network are four times its time: four networks of the old time."""
+    assert members_for(0) == members_for(VISITS) == 1
+    assert members_for(2 * VISITS) == 4
+    assert members_for(1e6) == MOST_MEMBERS

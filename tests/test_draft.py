@@ -258,6 +258,26 @@ def test_make_plan_fits_steps_into_the_budget():
     assert plan.training.steps * plan.budget.step_seconds < 120
 
 
+def of_groups(found):
+    """Every case is a patient."""
+    return found.model_copy(update={"cases": tuple(c.model_copy(update={"group": c.id}) for c in found.cases)})
+
+
+@pytest.mark.parametrize(("found", "budget", "networks"), [
+    (of_groups(fingerprint((16, 16), cases=12)), "10m", 5),
+    (of_groups(fingerprint((16, 16), cases=12)), None, 1),  # --steps: no time to share
+    (fingerprint((16, 16), cases=12), "10m", 1),  # one patient
+    (of_groups(fingerprint((1024, 1024), cases=40)), "1m", 1),  # every voxel seen a few times
+])
+def test_time_that_is_long_for_the_cases_is_shared_among_networks(found, budget, networks):
+    plan = make_plan(found, dataset(), budget=budget, steps=None if budget else 5, device="cpu")
+    assert plan.training.folds == networks
+    told = [d for d in plan.decisions if d.name == "networks"]
+    assert [d.value for d in told] == ([str(networks)] if networks > 1 else [])
+    if networks > 1:
+        assert make_plan(found, dataset(), budget=budget, folds=1, device="cpu").training.folds == 1
+
+
 def test_label_tables_keep_the_users_values():
     found = fingerprint((16, 16), classes=3)
     labels = label_table(found, dataset(labels={"background": 0, "k1": 1, "k2": 2}))

@@ -221,3 +221,14 @@ def test_weights_of_a_2d_model_are_none_of_a_3d_one(instances):
     network = make_network(tiny_plan(3), method_of(tiny_plan(3)), torch.device("cpu"))
     with pytest.raises(DataError, match="another network"):
         adopt(network, instances[2].segmenter.networks[0].state_dict())
+
+
+def test_the_networks_of_a_plan_hold_back_different_cases(instances, tmp_path):
+    _, _, _, _, plan = instances
+    dataset = write_instances(tmp_path / "data", cases=5)
+    bundle = fit(changed(plan, steps=2, folds=2, validation_fraction=0.2), dataset, tmp_path / "run", device="cpu")
+    assert len(bundle.segmenter.networks) == 2
+    held = [c["case"] for c in json.loads((tmp_path / "run/scores.json").read_text())["cases"]]
+    assert len(set(held)) == 2
+    assert json.loads((tmp_path / "run/run.json").read_text())["folds"] == {
+        "0": {"train": 4, "validation": 1}, "1": {"train": 4, "validation": 1}}
