@@ -1,6 +1,6 @@
 """Forward and backward of each loss: ours over MONAI's on the same arrays, paired in one run.
 
-    python benchmarks/losses.py [--repeats 7] [--threads 1] [--json benchmarks/results/losses.json]
+    python benchmarks/losses.py [--repeats 7] [--threads 1] [--json losses.json]
 
 Softmax of three classes in 2D and 3D; everything is annotated, as MONAI has no voxel weights. ``ratio`` is the median
 over pairs timed in turn, below 1 where ours is faster; ``difference`` that of the two values, for options that make the
