@@ -68,7 +68,7 @@ def stardist(truth, found, corner):
     thresholds = tuple(k / 20 for k in range(10, 20))
     matching(truth[corner], found[corner], thresh=thresholds)
     yield
-    yield [m.tp for m in matching(truth, found, thresh=thresholds)]
+    yield [int(m.tp) for m in matching(truth, found, thresh=thresholds)]
 
 
 def sparse(truth, found, corner):

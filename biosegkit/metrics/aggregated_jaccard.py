@@ -156,7 +156,7 @@ def _assigned(i: Ints, j: Ints, iou: Floats, positions: Ints) -> Ints:
     of_row, of_column = min_weight_full_bipartite_matching(graph)
     partner = np.empty(rows.size, np.int64)
     partner[of_row] = of_column
-    return positions[partner[i] == j]
+    return np.asarray(positions[partner[i] == j], np.int64)
 
 
 def _sums(overlaps: Overlaps, used: Ints) -> tuple[int, int]:
