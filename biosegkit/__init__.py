@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .predict import predict_files as predict_files
     from .predictor import Prediction as Prediction
     from .predictor import Predictor as Predictor
-    from .recipe import run_recipe as run_recipe
+    from .recipe_run import run_recipe as run_recipe
     from .report import write_report as write_report
     from .train import fit as fit
 
@@ -64,7 +64,7 @@ _HOMES = {
     "Plan": "plan.schema", "Prediction": "predictor", "Predictor": "predictor", "Problem": "errors",
     "ReadOptions": "io", "diagnose": "checks", "evaluate": "evaluate", "evaluate_folder": "evaluate", "fit": "train",
     "load": "bundle", "make_plan": "configure", "measure": "fingerprint", "predict": "predict",
-    "predict_files": "predict", "read": "io", "read_labels": "io", "run_recipe": "recipe", "scan": "cases",
+    "predict_files": "predict", "read": "io", "read_labels": "io", "run_recipe": "recipe_run", "scan": "cases",
     "write": "io", "write_report": "report",
 }
 

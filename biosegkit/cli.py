@@ -225,16 +225,25 @@ def run(context: typer.Context,
         output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN",
                                                     help="Run folder in place of the recipe's.")] = None,
         budget: Annotated[str | None, typer.Option(metavar="TIME",
-                                                   help="Time in place of the recipe's.")] = None) -> None:
-    """Carry out a recipe: check, plan, train, predict, evaluate, report."""
-    from ._console import TrainingProgress, out
-    from .recipe import load_recipe, run_recipe
+                                                   help="Time in place of the recipe's.")] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped.")] = False) -> None:
+    """Carry out a recipe: check, plan, train, predict, evaluate, report; or compare the networks it names."""
+    from ._atomic import read_json
+    from ._console import TrainingProgress, out, score_table
+    from .recipe import load_recipe
+    from .recipe_run import run_recipe
 
     changes = {"data": data, "out": None if output is None else str(output), "budget": budget}
     loaded = load_recipe(recipe).changed(**{k: v for k, v in changes.items() if v is not None})
     with TrainingProgress() as progress:
-        folder = run_recipe(loaded, device=computing.device, overwrite=writing.overwrite, started=_started(context),
-                            progress=progress)
+        folder = run_recipe(loaded, device=computing.device, resume=resume, overwrite=writing.overwrite,
+                            started=_started(context), progress=progress)
+    if loaded.networks:
+        from .comparison import comparison_table
+
+        score_table(*comparison_table(read_json(folder / "comparison.json")))
+        out().print(f"models  {folder}\npage    {folder / 'comparison.html'}")
+        return
     _show_scores(folder / "scores.json")
     out().print(f"model   {folder}\nreport  {folder / 'report.html'}")
 
@@ -312,7 +321,7 @@ def _make_plan(found: Dataset, measured: Fingerprint, planning: Planning, comput
     from .configure import make_plan
 
     folds = training.fold_list()
-    count = 1 if folds is None else 5 if folds == "all" else len(folds)
+    count = None if folds is None else 5 if folds == "all" else len(folds)
     try:
         return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps,
                          device=computing.device, elapsed=time.monotonic() - started)

@@ -1,10 +1,8 @@
-"""Recipes: a whole run in one YAML file, read as data and carried out by the public functions."""
+"""Recipes: a whole run in one YAML file, read as data; :mod:`biosegkit.recipe_run` carries it out."""
 
 from __future__ import annotations
 
 import difflib
-import time
-from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .description import Description
-from .errors import DataError, FileError, OptionError, PlanError
-from .image import Task
+from .errors import FileError, OptionError, PlanError
+from .plan.networks import NETWORKS
 from .plan.units import parse_duration, parse_memory
 
-__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "load_recipe", "recipe_names", "run_recipe"]
+__all__ = ["Evaluating", "PlanOptions", "Predicting", "Recipe", "load_recipe", "recipe_names"]
 
 #: No recipe is larger (fault S7).
 _LARGEST = 1 << 20
@@ -93,6 +91,9 @@ class Recipe(_Frozen):
         What the files do not say; as ``dataset.json``.
     plan : PlanOptions
         What the plan is made from.
+    networks : tuple of str
+        Networks to compare: each is trained in a run of its own, ``out``/name, with the whole budget, and all are put
+        into one table.
     out : str, optional
         The run folder, from the current folder; by default the recipe's name.
     predict, evaluate : optional
@@ -111,9 +112,25 @@ class Recipe(_Frozen):
     where: Where = Field(default_factory=dict)
     describe: Description = Field(default_factory=Description)
     plan: PlanOptions = Field(default_factory=PlanOptions)
+    networks: tuple[str, ...] = ()
     out: str | None = None
     predict: Predicting | None = None
     evaluate: Evaluating | None = None
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Recipe:
+        for name in self.networks:
+            if name not in NETWORKS:
+                near = difflib.get_close_matches(name, NETWORKS, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NETWORKS)}"
+                raise ValueError(f"networks: unknown network {name!r}, {hint}")
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError("networks: one is named twice")
+        if self.networks and self.plan.network:
+            raise ValueError("networks and plan.network together; leave plan.network out")
+        if self.networks and self.predict and self.predict.out:
+            raise ValueError("networks and predict.out together; each network's predictions stand in its run")
+        return self
 
     @classmethod
     def from_data(cls, data: Any, file: str = "recipe") -> Recipe:
@@ -145,6 +162,16 @@ class Recipe(_Frozen):
             parse_duration(budget)
             plan = plan.model_copy(update={"budget": budget})
         return self.model_copy(update={**new, "plan": plan})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return Path(self.out or self.name.replace(" ", "_"))
+
+    def alone(self, network: str) -> Recipe:
+        """The run of one of the networks."""
+        return self.model_copy(update={"networks": (), "out": str(self.folder / network),
+                                       "plan": self.plan.model_copy(update={"network": network})})
 
 
 def _complaint(error: dict[str, Any]) -> str:
@@ -235,84 +262,3 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.evaluate:
         changes["evaluate"] = recipe.evaluate.model_copy(update={"truth": place(recipe.evaluate.truth)})
     return recipe.model_copy(update=changes)
-
-
-def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", overwrite: bool = False,
-               started: float | None = None, progress: Callable[[Mapping[str, Any]], None] | None = None) -> Path:
-    """Carry out a recipe: scan, check, measure, plan, fit; then predict and evaluate if it says so.
-
-    Parameters
-    ----------
-    recipe : Recipe, or name or path of one
-        What to do.
-    device : str
-        Where to compute.
-    overwrite : bool
-        Replace a run that exists.
-    started : float, optional
-        ``time.monotonic()`` from which the budget counts; now by default.
-    progress : callable, optional
-        Called with rows of ``metrics.jsonl`` and with ``{"stage": text}``.
-
-    Returns
-    -------
-    Path
-        The run folder. Predictions and their scores are in ``predictions/`` of it unless the recipe says otherwise.
-
-    Raises
-    ------
-    OptionError
-        If no data set is named.
-    """
-    from .cases import scan
-    from .checks import refuse
-    from .configure import make_plan
-    from .fingerprint import survey
-    from .train import fit
-
-    started = time.monotonic() if started is None else started
-    todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if todo.data is None:
-        raise OptionError(f"recipe {todo.name} without data", expected="a data set", remedy="give --data DATASET")
-    tell = progress or (lambda row: None)
-    out = Path(todo.out or todo.name.replace(" ", "_"))
-    dataset = scan(todo.data, where=todo.where, describe=todo.describe)
-    tell({"stage": f"{todo.name}: {len(dataset)} cases"})
-    problems, measured = survey(dataset)
-    refuse(problems)
-    if measured is None:
-        raise DataError("no case to train on", file=todo.data, expected="labelled cases", remedy="correct where")
-    folds = todo.plan.folds
-    options = {k: v for k, v in todo.plan.model_dump().items() if k != "folds"} | {"folds": folds or 1}
-    plan = make_plan(measured, dataset, **options, device=device, elapsed=time.monotonic() - started)
-    fit(plan, dataset, out, folds=None if folds is None else range(folds), steps=todo.plan.steps, overwrite=overwrite,
-        device=device, started=started, progress=progress, fingerprint=measured, problems=problems)
-    if todo.predict:
-        tell({"stage": "predicting"})
-        _predict(todo, todo.predict, out, (device, plan.labels.task))
-    return out
-
-
-def _predict(recipe: Recipe, todo: Predicting, run: Path, how: tuple[str, Task]) -> None:
-    """Segment the inputs with the new model and score them where truth is at hand; ``how`` is device and task."""
-    from ._atomic import write_json
-    from .bundle import load
-    from .cases import scan
-    from .evaluate import ScoreOptions, evaluate_folder
-    from .predict import predict_files
-
-    device, task = how
-    out = Path(todo.out) if todo.out else run / "predictions"
-    inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
-    outcomes = predict_files(load(run, device=device), inputs, out, tta=todo.tta, thresholds=todo.thresholds or None,
-                             save_maps=todo.save_maps, options=recipe.describe.read_options())
-    failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
-    if failed:
-        raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,
-                        remedy="correct these images and predict again")
-    if recipe.evaluate:
-        where = recipe.evaluate.where or todo.where
-        scores = evaluate_folder(out, recipe.evaluate.truth or recipe.data or "", where=where or None,
-                                 describe=recipe.describe, task=task,
-                                 options=ScoreOptions(include_background=recipe.evaluate.include_background))
-        write_json(out / "scores.json", scores)

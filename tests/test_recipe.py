@@ -8,7 +8,7 @@ import pytest
 
 import biosegkit.recipe as module
 from biosegkit.errors import FileError, OptionError, PlanError
-from biosegkit.recipe import Recipe, load_recipe, recipe_names, run_recipe
+from biosegkit.recipe import Recipe, load_recipe, recipe_names
 
 
 def write(folder, text):
@@ -18,7 +18,8 @@ def write(folder, text):
 
 
 def test_the_recipes_that_come_along_are_valid_and_fit_the_real_tables():
-    assert set(recipe_names()) >= {"mri_3d_unet", "em_membranes_2d", "nuclei_2d_distance"}
+    assert set(recipe_names()) >= {"mri_3d_unet", "em_membranes_2d", "nuclei_2d_distance",
+                                   "mri_3d_attention_unet", "em_membranes_2d_unetplusplus", "compare_architectures"}
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -74,11 +75,6 @@ def test_the_command_line_wins_and_is_checked():
     assert (recipe.data, recipe.plan.budget) == ("x", "5m")
     with pytest.raises(OptionError, match="15m"):
         recipe.changed(budget="soon")
-
-
-def test_without_data_nothing_is_done():
-    with pytest.raises(OptionError, match="--data"):
-        run_recipe(Recipe(name="a"))
 
 
 def test_only_the_safe_loader_is_named():

@@ -1,0 +1,157 @@
+"""What a recipe says, carried out by the public functions: one run, or one per network and a table of all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ._atomic import read_json
+from .errors import DataError, FileError, OptionError, ResumeError
+from .image import Task
+from .plan.schema import Plan
+from .plan.units import parse_duration
+from .recipe import Predicting, Recipe, load_recipe
+
+__all__ = ["run_recipe"]
+
+
+def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: bool = False, overwrite: bool = False,
+               started: float | None = None, progress: Callable[[Mapping[str, Any]], None] | None = None) -> Path:
+    """Carry out a recipe: scan, check, measure, plan, fit; then predict and evaluate if it says so.
+
+    A recipe with ``networks`` does this for each of them, in ``out``/name, and writes ``comparison.json``, ``.csv`` and
+    ``.html`` into ``out``.
+
+    Parameters
+    ----------
+    recipe : Recipe, or name or path of one
+        What to do.
+    device : str
+        Where to compute.
+    resume, overwrite : bool
+        Continue what was begun, what is finished standing as it is; or replace a run that exists.
+    started : float, optional
+        ``time.monotonic()`` from which the budget counts; now by default. For ``networks``, the first one's.
+    progress : callable, optional
+        Called with rows of ``metrics.jsonl`` and with ``{"stage": text}``.
+
+    Returns
+    -------
+    Path
+        The run folder. Predictions and their scores are in ``predictions/`` of it unless the recipe says otherwise.
+
+    Raises
+    ------
+    OptionError
+        If no data set is named.
+    FileError
+        If a run exists, without ``resume`` or ``overwrite``.
+    ResumeError
+        If a run to continue was begun with another network, budget, data or version.
+    """
+    started = time.monotonic() if started is None else started
+    todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if todo.data is None:
+        raise OptionError(f"recipe {todo.name} without data", expected="a data set", remedy="give --data DATASET")
+    tell = progress or (lambda row: None)
+    how: dict[str, Any] = {"device": device, "resume": resume, "overwrite": overwrite, "progress": progress}
+    if todo.networks:
+        return _compare(todo, how, started, tell)
+    plan = _train(todo, how, started, tell)
+    if todo.predict and not (resume and (todo.folder / "predictions" / "scores.json").is_file()):
+        tell({"stage": "predicting"})
+        _predict(todo, todo.predict, how, plan.labels.task)
+    return todo.folder
+
+
+def _compare(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Mapping[str, Any]], None]) -> Path:
+    """One run per network, then the table of all."""
+    from .comparison import compare_runs, write_comparison
+
+    runs = {name: todo.alone(name) for name in todo.networks}
+    there = [run.out for run in runs.values() if run.folder.exists() and any(run.folder.iterdir())]
+    if there and not (how["resume"] or how["overwrite"]):
+        raise FileError("runs that exist", file=there[0], expected="a new folder",
+                        remedy="continue them with --resume or replace them with --overwrite")
+    for count, (name, run) in enumerate(runs.items(), 1):
+        tell({"stage": f"network {count} of {len(runs)}: {name}"})
+        run_recipe(run, started=started if count == 1 else None, **how)
+    scores = "predictions/scores.json" if todo.predict and todo.evaluate else "scores.json"
+    write_comparison(compare_runs({name: run.folder for name, run in runs.items()}, scores), todo.folder, todo.name)
+    return todo.folder
+
+
+def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Mapping[str, Any]], None]) -> Plan:
+    """Plan and fit, or continue; a run that is finished is only checked."""
+    from .cases import scan
+    from .checks import refuse
+    from .configure import make_plan
+    from .fingerprint import survey
+    from .run_folder import open_run
+    from .train import fit
+
+    out = todo.folder
+    dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
+    tell({"stage": f"{todo.name}: {len(dataset)} cases"})
+    stored = _stored_plan(todo, out) if how["resume"] else None
+    if stored and read_json(out / "run.json").get("finished"):
+        open_run(out, stored, dataset, resume=True, overwrite=False)
+        tell({"stage": f"{out} is finished"})
+        return stored
+    problems, measured = survey(dataset)
+    refuse(problems)
+    if measured is None:
+        raise DataError("no case to train on", file=todo.data, expected="labelled cases", remedy="correct where")
+    folds = todo.plan.folds
+    plan = stored or make_plan(measured, dataset, **todo.plan.model_dump(), device=how["device"],
+                               elapsed=time.monotonic() - started)
+    fit(plan, dataset, out, folds=None if folds is None else range(folds), steps=todo.plan.steps, started=started,
+        fingerprint=measured, problems=problems, **how)
+    return plan
+
+
+def _stored_plan(todo: Recipe, out: Path) -> Plan | None:
+    """The plan of a run that was begun, if the recipe still asks for it."""
+    if not (out / "plan.json").is_file() or not (out / "run.json").is_file():
+        return None
+    plan, asked = Plan.read(out / "plan.json"), todo.plan
+    here: dict[str, tuple[Any, Any]] = {
+        "network": (plan.configuration.architecture.name, asked.network), "method": (plan.method, asked.method),
+        "steps": (plan.training.steps, asked.steps), "seed": (plan.seed, asked.seed),
+        "budget": (plan.budget.seconds, None if asked.budget is None else parse_duration(asked.budget)),
+    }
+    here = here if asked.steps is None else {k: v for k, v in here.items() if k != "budget"}
+    for name, (was, now) in here.items():
+        if now is not None and was != now:
+            raise ResumeError(f"{name} {was} when the run began, {now} in the recipe", file=out,
+                              expected="the recipe the run began with",
+                              remedy="correct the recipe or the options, or replace the run with --overwrite")
+    return plan
+
+
+def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) -> None:
+    """Segment the inputs with the new model and score them where truth is at hand."""
+    from ._atomic import write_json
+    from .bundle import load
+    from .cases import scan
+    from .evaluate import ScoreOptions, evaluate_folder
+    from .predict import predict_files
+
+    run = recipe.folder
+    out = Path(todo.out) if todo.out else run / "predictions"
+    inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
+    outcomes = predict_files(load(run, device=how["device"]), inputs, out, tta=todo.tta,
+                             thresholds=todo.thresholds or None, save_maps=todo.save_maps, resume=how["resume"],
+                             options=recipe.describe.read_options())
+    failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
+    if failed:
+        raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,
+                        remedy="correct these images and predict again")
+    if recipe.evaluate:
+        where = recipe.evaluate.where or todo.where
+        scores = evaluate_folder(out, recipe.evaluate.truth or recipe.data or "", where=where or None,
+                                 describe=recipe.describe, task=task,
+                                 options=ScoreOptions(include_background=recipe.evaluate.include_background))
+        write_json(out / "scores.json", scores)

@@ -1,0 +1,121 @@
+"""Recipes carried out: one run, several networks in one table, what a stopped one repeats and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from small_sets import discs
+
+from biosegkit.errors import FileError, OptionError, PlanError, ResumeError
+from biosegkit.recipe import Recipe
+from biosegkit.recipe_run import run_recipe
+
+NETWORKS = ["unet", "attention_unet"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ten images of bright discs on one class: five to train on, five to score."""
+    folder = tmp_path_factory.mktemp("discs")
+    rows = ["image,label,split"]
+    for k in range(10):
+        image, labels = discs((32, 32), count=2 + k % 2, seed=k)
+        tifffile.imwrite(folder / f"i{k}.tif", image)
+        tifffile.imwrite(folder / f"l{k}.tif", (labels > 0).astype(np.uint8))
+        rows.append(f"i{k}.tif,l{k}.tif,{'train' if k < 5 else 'test'}")
+    (folder / "cases.csv").write_text("\n".join(rows))
+    return folder / "cases.csv"
+
+
+def recipe(data, out, **changes):
+    plan = {"steps": 2, **changes.pop("plan", {})}
+    return Recipe.from_data({
+        "name": "small", "data": str(data), "out": str(out), "where": {"split": "train"}, "plan": plan,
+        "describe": {"task": "semantic"}, "predict": {"where": {"split": "test"}}, "evaluate": {}, **changes})
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared") / "out"
+    run_recipe(recipe(data, out, networks=NETWORKS), device="cpu")
+    return out
+
+
+def test_every_network_has_its_run_and_a_row(compared):
+    found = json.loads((compared / "comparison.json").read_text())
+    assert [row["network"] for row in found["rows"]] == [row["name"] for row in found["rows"]] == NETWORKS
+    assert found["cases"] == 5
+    for row in found["rows"]:
+        run = compared / row["name"]
+        alone = json.loads((run / "predictions/scores.json").read_text())
+        assert row["scores"] == alone["headline"]
+        assert row["intervals"] == alone["intervals"]["headline"]
+        assert row["steps"] == 2
+        assert row["step_seconds"] > 0
+        assert (run / "bundle/bundle.json").is_file()
+    first, second = found["rows"]
+    assert "difference" not in first
+    gap = second["difference"]
+    assert gap["score"] == "dice"
+    assert gap["mean"] == pytest.approx(second["scores"]["dice"] - first["scores"]["dice"])
+    assert second["parameters"] > first["parameters"]  # the gates
+
+
+def test_the_table_is_also_a_csv_and_a_page(compared):
+    rows = list(csv.DictReader((compared / "comparison.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == NETWORKS
+    found = json.loads((compared / "comparison.json").read_text())
+    assert float(rows[1]["dice"]) == found["rows"][1]["scores"]["dice"]
+    assert int(rows[0]["parameters"]) == found["rows"][0]["parameters"]
+    page = (compared / "comparison.html").read_text()
+    assert "attention_unet" in page
+    assert "dice against unet" in page
+
+
+def test_what_is_finished_is_not_repeated_and_what_is_missing_is_made(data, compared):
+    weights = compared / "unet/fold-0/weights.safetensors"
+    before = weights.stat().st_mtime_ns, (compared / "unet/predictions/scores.json").stat().st_mtime_ns
+    said = []
+    (compared / "comparison.json").unlink()
+    run_recipe(recipe(data, compared, networks=[*NETWORKS, "fcn"]), device="cpu", resume=True,
+               progress=lambda row: said.append(row.get("stage", "")))
+    assert (weights.stat().st_mtime_ns, (compared / "unet/predictions/scores.json").stat().st_mtime_ns) == before
+    assert sum("is finished" in text for text in said) == 2
+    found = json.loads((compared / "comparison.json").read_text())
+    assert [row["name"] for row in found["rows"]] == [*NETWORKS, "fcn"]
+
+
+def test_a_run_that_exists_is_refused_before_any_training(data, tmp_path):
+    (tmp_path / "attention_unet").mkdir()
+    (tmp_path / "attention_unet/notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="--resume"):
+        run_recipe(recipe(data, tmp_path, networks=NETWORKS))
+    assert not (tmp_path / "unet").exists()
+
+
+def test_another_recipe_does_not_continue_a_run(data, compared):
+    with pytest.raises(ResumeError, match="steps 2 when the run began, 3 in the recipe"):
+        run_recipe(recipe(data, compared, networks=NETWORKS, plan={"steps": 3}), resume=True)
+
+
+@pytest.mark.parametrize(("changes", "hint"), [
+    ({"networks": ["unett"]}, "did you mean 'unet'"),
+    ({"networks": ["unet", "unet"]}, "twice"),
+    ({"networks": ["unet"], "plan": {"network": "unet"}}, "leave plan.network out"),
+    ({"networks": ["unet"], "predict": {"out": "x"}}, "predict.out"),
+    ({"networks": "unet"}, "networks"),
+    ({"network": ["unet"]}, "did you mean 'networks'"),
+])
+def test_wrong_comparisons_are_refused(changes, hint):
+    with pytest.raises(PlanError) as caught:
+        Recipe.from_data({"name": "a", **changes})
+    assert hint in str(caught.value)
+
+
+def test_without_data_nothing_is_done():
+    with pytest.raises(OptionError, match="--data"):
+        run_recipe(Recipe(name="a"))
