@@ -111,6 +111,8 @@ def filled_encoder(name: str, inputs: int, tensors: Mapping[str, Tensor], like: 
     encoders = optional(f"{_LIBRARY}.encoders")
     options = _encoder_options(name)
     own = like.state_dict()
+    if not tensors:  # timm takes an empty state for none and asks the hub
+        raise _foreign(name, "an empty file")
     try:
         if name.startswith("tu-"):
             made = encoders.get_encoder(name, in_channels=inputs, weights=True, **options,
@@ -120,10 +122,11 @@ def filled_encoder(name: str, inputs: int, tensors: Mapping[str, Tensor], like: 
             made.load_state_dict(dict(tensors))
             made.set_in_channels(inputs, pretrained=True)
     except _UNFIT as error:
-        raise PlanError(f"weights that do not fit encoder {name!r}: {_first_line(error)}",
-                        expected="those of the same encoder",
-                        remedy="correct --encoder or --encoder-weights") from error
-    return {k: v for k, v in made.state_dict().items() if k in own and own[k].shape == v.shape}
+        raise _foreign(name, _first_line(error)) from error
+    filled = {k: v for k, v in made.state_dict().items() if k in own and own[k].shape == v.shape}
+    if len(filled) < len(own):
+        raise _foreign(name, f"{len(own) - len(filled)} of {len(own)} entries are missing")
+    return filled
 
 
 def _encoder_options(name: str) -> dict[str, Any]:
@@ -189,6 +192,12 @@ def _drop_unused(network: nn.Module, x: Tensor) -> None:
             network.set_submodule(name, nn.Identity())
     network.zero_grad(set_to_none=True)
     network.train()
+
+
+def _foreign(encoder: str, why: str) -> PlanError:
+    """Weights that are not those of the encoder."""
+    return PlanError(f"weights that do not fit encoder {encoder!r}: {why}", expected="those of the same encoder",
+                     remedy="correct --encoder or --encoder-weights")
 
 
 def _unfit(encoder: str, decoder: str, error: Exception) -> PlanError:
