@@ -15,7 +15,7 @@ from .metrics import CalibrationCounts, calibration_counts, mask_calibration_cou
 from .pairing import Pairs
 from .scores import ScoreOptions
 
-__all__ = ["calibrated", "case_calibration"]
+__all__ = ["calibrated", "calibration_row", "case_calibration"]
 
 
 def calibrated(pairs: Pairs, cases: Mapping[str, dict[str, Any]], options: ScoreOptions,
@@ -57,15 +57,21 @@ def calibrated(pairs: Pairs, cases: Mapping[str, dict[str, Any]], options: Score
         _, truth = pairs.load(case)
         probabilities = read(pairs.maps[case.id], None)
         try:
-            counts = case_calibration(np.asarray(probabilities.array), truth, sorted({0, *classes}), options)
+            row = calibration_row(np.asarray(probabilities.array), truth, sorted({0, *classes}), options)
         except DataError as error:
             if options.classes or options.regions or chosen:
                 raise DataError(error.found, file=pairs.maps[case.id], expected=error.expected,
                                 remedy=error.remedy) from error
             note = f"no calibration: {pairs.maps[case.id].name} has {error.found}; name the classes in dataset.json"
             return dict(cases), [note]
-        result[case.id] = {**cases[case.id], **counts.scores(), "counts": {"calibration": asdict(counts)}}
+        result[case.id] = {**cases[case.id], **row}
     return result, []
+
+
+def calibration_row(probabilities: Any, truth: Labels, classes: list[int], options: ScoreOptions) -> dict[str, Any]:
+    """What calibration adds to the scores of a case: see :func:`case_calibration`."""
+    counts = case_calibration(probabilities, truth, classes, options)
+    return {**counts.scores(), "counts": {"calibration": asdict(counts)}}
 
 
 def case_calibration(probabilities: Any, truth: Labels, classes: list[int], options: ScoreOptions) -> CalibrationCounts:

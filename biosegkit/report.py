@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._atomic import read_json, write_bytes
-from .charts import Curves, loss_chart, read_metrics, validation_chart
+from .charts import Curves, loss_chart, read_metrics, reliability_chart, validation_chart
 from .errors import FileError, Problem
 from .fingerprint import Fingerprint
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, heat, png_bytes
@@ -63,11 +63,12 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         tiles=_tiles(plan, folds, scores),
         scores=_score_blocks(scores),
         definitions=list(scores.get("definitions", {}).items()),
-        score_notes=scores.get("notes", []),
+        score_notes=[*scores.get("notes", []), *scores.get("intervals", {}).get("notes", [])],
         pictures=[_picture(o) for o in shown if not o.attention],
         attention=[_attention(o) for o in shown if o.attention],
         legend=[(f"rgb{colour}", name) for colour, name in ((TRUTH, "truth"), (PREDICTED, "prediction"),
                                                              (BOTH, "where both agree"))],
+        reliability=_reliability(scores),
         charts=_charts(folds),
         problems=None if listed is None else listed[:MOST_PROBLEMS],
         hidden_problems=0 if listed is None else max(0, len(listed) - MOST_PROBLEMS),
@@ -106,6 +107,12 @@ def _attention(overlay: Overlay) -> list[dict[str, str]]:
     maps = [{"title": f"{name}: {plane.min():.2f} to {plane.max():.2f}", "score": "",
              "data": _encoded(png_bytes(heat(overlay, plane)))} for name, plane in overlay.attention]
     return [_picture(overlay), *maps]
+
+
+def _reliability(scores: Mapping[str, Any]) -> str:
+    """The reliability curve of the probabilities, where they were scored."""
+    found = scores.get("calibration")
+    return _encoded(reliability_chart(found["reliability"])) if found else ""
 
 
 def _charts(folds: Mapping[str, Curves]) -> list[dict[str, str]]:

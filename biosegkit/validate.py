@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._atomic import write_json
+from .calibrate import calibration_row
 from .cases import Case, Dataset
 from .image import Image, Labels
 from .inputs import output_ending
@@ -30,6 +31,8 @@ __all__ = ["Outcome", "validate"]
 
 #: Cases shown in the report, half worst and half best.
 SHOWN = 8
+#: Largest maps of a case that are kept to score their calibration.
+MAPS_BYTES = 1 << 28
 #: Notes of predictions that are repeated beside the scores.
 NOTES = 5
 
@@ -83,14 +86,19 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
     said: dict[str, None] = {}
     for fold, segmenter, case in _cases(job):
         image, truth = _load(job, case)
-        prediction = segmenter.predict(image, thresholds=thresholds)
+        calibrate = _maps_fit(plan, truth)
+        prediction = segmenter.predict(image, thresholds=thresholds, maps=calibrate)
         found = prediction.labels
         said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
         write(found, out / f"fold-{fold}" / "validation" / (case.id + output_ending(case.images[0])))
         scores[case.id] = score_pair(found, truth, options)
+        if calibrate and prediction.maps:
+            scores[case.id] |= calibration_row(next(iter(prediction.maps.values())), truth, list(plan.labels.values),
+                                               options)
         overlays.append((_picture(case, image, truth, found, scores[case.id]), case.id))
         unit = truth.grid.unit
     record = summarise(scores, plan.labels.task, unit=unit, options=options,
+                       groups={case.id: case.group for case in dataset if case.id in scores},
                        notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}", *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
     pictures = _ends(overlays, SHOWN)
@@ -145,6 +153,12 @@ def _planes(maps: dict[str, npt.NDArray[np.float32]], truth: npt.NDArray[Any], v
         return
     for z in range(len(truth)):
         yield {name: m[:, z] for name, m in maps.items()}, truth[z], valid[z]
+
+
+def _maps_fit(plan: Plan, truth: Labels) -> bool:
+    """Whether the probabilities of a case are small enough to be kept whole for their calibration."""
+    channels = len(plan.labels.regions or plan.labels.values)
+    return plan.labels.task == "semantic" and 4 * channels * truth.array.size <= MAPS_BYTES
 
 
 def _score_options(plan: Plan) -> ScoreOptions:

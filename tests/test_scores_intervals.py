@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ from biosegkit._atomic import read_json, write_json
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Labels
-from biosegkit.metrics import THRESHOLDS, instance_counts
+from biosegkit.metrics import DEFINITIONS, THRESHOLDS, instance_counts
 from biosegkit.metrics.statistics import Bootstrap, intervals, mean_estimate
-from biosegkit.scores import ScoreOptions, compare, score_pair, summarise, tables
+from biosegkit.scores import METRICS, ScoreOptions, compare, score_pair, summarise, tables
 from biosegkit.scores.pooling import pools
 from biosegkit.scores.tables import case_table
 
@@ -219,3 +221,12 @@ def test_scores_of_the_other_task_are_refused():
         score_pair(labels([[1]], "instance"), labels([[1]], "instance"), ScoreOptions(metrics=("nsd",)))
     assert instance_counts(np.array([1]), np.array([1])).thresholds == THRESHOLDS
     assert Bootstrap().smallest == 5
+
+
+def test_every_score_is_on_the_page_of_scores():
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_0-9]+)`", page))
+    reported = {"hd": "hd95", "object_hd": "object_hd95"}
+    wanted = {reported.get(name, name) for metrics in METRICS.values() for name in metrics}
+    assert wanted <= named
+    assert set(DEFINITIONS) <= named | {"seg-metrics"}
