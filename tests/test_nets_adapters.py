@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -224,6 +225,17 @@ def test_libraries_are_loaded_only_when_one_of_their_networks_is_built():
             "print([m for m in names if m in sys.modules])")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_lists_every_network_as_it_is():
+    page = (Path(__file__).parents[1] / "docs" / "plan.md").read_text("utf-8")
+    rows = [line for line in page.partition("## Networks")[2].splitlines() if line.startswith("| `")]
+    listed = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[2:-1]] for line in rows}
+    for name, row in NETWORKS.items():
+        dims, topology, when, extra = listed[name]
+        assert dims == ", ".join(f"{n}D" for n in row.ndims)
+        assert topology == ("the plan’s" if row.follows_topology else "its own")
+        assert (when, extra) == (row.choose_when, f"`{row.extra}`" if row.extra else "")
 
 
 def test_every_network_has_its_row_and_every_row_its_network():
