@@ -123,15 +123,21 @@ def class_scores(record: dict) -> dict:
     return {k: v["dice"] for k, v in found.items() if isinstance(v, dict) and isinstance(v.get("dice"), float)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=sorted(TASKS))
+def arguments(about: str, budget: str) -> argparse.ArgumentParser:
+    """What every benchmark that trains takes."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the data set's folder")
-    parser.add_argument("--budget", default="15m", help="time for training, all folds, from start to report")
+    parser.add_argument("--budget", default=budget, help="time for training, all folds, from start to report")
     parser.add_argument("--steps", type=int, help="train so many steps in place of the budget, to try the script")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--keep", type=Path, help="keep run and predictions in this new folder")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__, "15m")
+    parser.add_argument("name", choices=sorted(TASKS))
     options, more = parser.parse_known_args()
     options.more = more
     if options.keep:

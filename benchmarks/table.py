@@ -1,7 +1,7 @@
-"""Put the records of accuracy.py into the README's table, between its two marks.
+"""Put the records of accuracy.py and of architectures.py into the README's tables, each between its two marks.
 
-python benchmarks/table.py            # prints the table
-python benchmarks/table.py --write    # and puts it into README.md
+python benchmarks/table.py            # prints the tables
+python benchmarks/table.py --write    # and puts them into README.md
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
+ARCHITECTURES = ("<!-- architectures -->", "<!-- /architectures -->")
 HEAD = ["| data, images not trained on | budget | scores | training took | cores | peak memory, train / predict |",
         "|---|---|---|---|---|---|"]
 
@@ -42,23 +43,54 @@ def table(records: list[dict]) -> str:
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}."])
 
 
+def architectures(records: list[dict]) -> str:
+    """One row per data set and network."""
+    lines = ["| data, images not trained on | budget | network | Dice | HD95 | s per step | steps | parameters |",
+             "|---|---|---|---|---|---|---|---|"]
+    for record in sorted(records, key=lambda r: r["name"]):
+        for row in record["rows"]:
+            dice, hd95 = (with_interval(row, name) for name in ("dice", "hd95"))
+            cells = (f"`{record['name']}`, {record['cases']} images", record["limit"], f"`{row['network']}`", dice,
+                     f"{hd95} {record['unit']}", f"{row['step_seconds']:.3f}",
+                     f"{row['folds']} × {row['steps']}" if row["folds"] > 1 else row["steps"],
+                     f"{row['parameters'] / 1e6:.2f} M")
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    machines = sorted({f"{row['machine']}, {row['device']}, {row['date']}" for r in records for row in r["rows"]})
+    return "\n".join([*lines, "", f"In brackets 95 % intervals over the images. Measured on {'; '.join(machines)}."])
+
+
+def with_interval(row: dict, name: str) -> str:
+    """A score and, where it has one, its interval."""
+    value, ends = row["scores"].get(name), row["intervals"].get(name)
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends and None not in ends else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--write", action="store_true", help="replace what stands between the marks in README.md")
     options = parser.parse_args()
     found = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
-    records = [r for r in found if isinstance(r, dict) and "budget" in r]  # other benchmarks keep theirs there too
-    if not records:
+    records = [r for r in found if isinstance(r, dict)]  # other benchmarks keep theirs there too
+    accuracy = [r for r in records if "train" in r]
+    compared = [r for r in records if r.get("kind") == "architectures"]
+    if not accuracy:
         sys.exit(f"no record in {options.results}; accuracy.py makes them")
-    made = table(records)
-    print(made)
-    if options.write:
-        before, start, rest = README.read_text("utf-8").partition(START)
-        _, end, after = rest.partition(END)
-        if not (start and end):
-            sys.exit(f"{README} has no marks {START} … {END}")
-        README.write_text(f"{before}{START}\n{made}\n{END}{after}", "utf-8")
+    made = [((START, END), table(accuracy)), *([(ARCHITECTURES, architectures(compared))] if compared else [])]
+    print("\n\n".join(text for _, text in made))
+    for marks, text in made if options.write else ():
+        put(text, *marks)
+
+
+def put(text: str, start: str, end: str) -> None:
+    """Replace what stands between the marks in README.md."""
+    before, first, rest = README.read_text("utf-8").partition(start)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        sys.exit(f"{README} has no marks {start} … {end}")
+    README.write_text(f"{before}{start}\n{text}\n{end}{after}", "utf-8")
 
 
 if __name__ == "__main__":

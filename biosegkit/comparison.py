@@ -38,9 +38,10 @@ def compare_runs(runs: Mapping[str, Path], scores: str = "scores.json") -> dict[
     -------
     dict
         ``kind`` "comparison", ``unit``, ``level`` of the intervals, ``cases``, and ``rows``: ``name``, ``network``,
-        ``parameters`` (trainable), ``steps`` (of one fold), ``step_seconds`` (median), ``seconds`` (the whole run),
-        ``scores`` and ``intervals`` by name, and from the second row on ``difference``: of the first score to that of
-        the first row, on the same cases, with its interval.
+        ``parameters`` (trainable, of one fold), ``folds`` (trained, their probabilities averaged), ``steps`` (of one
+        fold), ``step_seconds`` (median), ``seconds`` (the whole run), ``scores`` and ``intervals`` by name, and from
+        the second row on ``difference``: of the first score to that of the first row, on the same cases, with its
+        interval.
 
     Raises
     ------
@@ -69,12 +70,13 @@ def compare_runs(runs: Mapping[str, Path], scores: str = "scores.json") -> dict[
 def _run_facts(run: Path) -> dict[str, Any]:
     """What a finished run says of itself."""
     plan = Plan.read(run / "plan.json")
-    rows = [row for log in sorted(run.glob("fold-*/metrics.jsonl")) for row in _lines(log) if "seconds" in row]
+    logs = sorted(run.glob("fold-*/metrics.jsonl"))
+    rows = [row for log in logs for row in _lines(log) if "seconds" in row]
     if not rows:
         raise FileError("no step on record", file=run, expected="a finished run", remedy="continue it with --resume")
     return {"network": plan.configuration.architecture.name,
             "parameters": sum(p.numel() for p in network_of(plan).parameters()),
-            "steps": max(row["step"] for row in rows),
+            "folds": len(logs), "steps": max(row["step"] for row in rows),
             "step_seconds": statistics.median(row["seconds"] for row in rows),
             "seconds": read_json(run / "run.json").get("seconds")}
 
@@ -89,11 +91,11 @@ def comparison_table(found: Mapping[str, Any]) -> Block:
     Examples
     --------
     >>> row = {"name": "unet", "scores": {"dice": 0.9, "hd95": 2.0}, "intervals": {"dice": [0.85, 0.93]},
-    ...        "step_seconds": 0.25, "steps": 100, "parameters": 1234567}
+    ...        "step_seconds": 0.25, "folds": 3, "steps": 100, "parameters": 1234567}
     >>> comparison_table({"unit": "mm", "rows": [row]}).head
     ['network', 'dice', 'interval', 'hd95 (mm)', 's per step', 'steps', 'parameters']
     >>> comparison_table({"unit": "mm", "rows": [row]}).rows
-    [['unet', '0.900', '0.850 to 0.930', '2.000', '0.250', '100', '1.23 M']]
+    [['unet', '0.900', '0.850 to 0.930', '2.000', '0.250', '3 × 100', '1.23 M']]
     """
     rows = found["rows"]
     names = list(rows[0]["scores"])
@@ -113,7 +115,8 @@ def _cells(row: Mapping[str, Any], names: Sequence[str], compared: bool) -> list
     gap = row.get("difference")
     ends = "" if gap is None else span([gap["low"], gap["high"]], sign=True)
     text = "" if gap is None else number(gap["mean"], sign=True) + (f" ({ends})" if ends else "")
-    return [row["name"], *scores, *([text] if compared else []), number(float(row["step_seconds"])), str(row["steps"]),
+    steps = f"{row['folds']} × {row['steps']}" if row["folds"] > 1 else str(row["steps"])
+    return [row["name"], *scores, *([text] if compared else []), number(float(row["step_seconds"])), steps,
             f"{row['parameters'] / 1e6:.3g} M"]
 
 

@@ -53,10 +53,32 @@ def test_the_table_replaces_what_stands_between_the_marks(record, tmp_path, monk
     assert "old" not in text
 
 
-def test_the_readme_has_the_marks_of_the_table():
+def test_the_readme_has_the_marks_of_the_tables():
     table, readme = script("table"), (BENCHMARKS.parent / "README.md").read_text("utf-8")
-    assert readme.count(table.START) == readme.count(table.END) == 1
-    assert readme.index(table.START) < readme.index(table.END)
+    for start, end in ((table.START, table.END), table.ARCHITECTURES):
+        assert readme.count(start) == readme.count(end) == 1
+        assert readme.index(start) < readme.index(end)
+
+
+def compared(network: str, dice: float, **changes) -> dict:
+    return {"network": network, "scores": {"dice": dice, "hd95": 2.0}, "intervals": {"dice": [dice - 0.1, dice + 0.05]},
+            "step_seconds": 0.25, "folds": 1, "steps": 900, "parameters": 1234567, "machine": "1 core, x86_64",
+            "device": "cpu", "date": "2026-01-01", **changes}
+
+
+def test_networks_become_rows_and_a_new_one_takes_the_place_of_its_old(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    architectures, path = script("architectures"), tmp_path / "architectures-em.json"
+    about = {"kind": "architectures", "name": "em", "what": "EM", "limit": "5m", "unit": "px", "cases": 4}
+    for row in (compared("unetplusplus", 0.5), compared("unet", 0.8), compared("unetplusplus", 0.7, folds=3)):
+        path.write_text(json.dumps(architectures.merged(path, about, row)))
+    found = json.loads(path.read_text())
+    assert [(row["network"], row["scores"]["dice"]) for row in found["rows"]] == [("unet", 0.8), ("unetplusplus", 0.7)]
+    lines = script("table").architectures([found]).splitlines()
+    assert lines[2] == ("| `em`, 4 images | 5m | `unet` | 0.800 (0.700 to 0.850) | 2.000 px | 0.250 | 900 | 1.23 M |")
+    assert "| 3 × 900 |" in lines[3]
+    other = architectures.merged(path, about | {"limit": "9m"}, compared("fcn", 0.1))
+    assert [row["network"] for row in other["rows"]] == ["fcn"]
 
 
 def test_memory_of_children_counts():

@@ -54,7 +54,7 @@ def test_every_network_has_its_run_and_a_row(compared):
         alone = json.loads((run / "predictions/scores.json").read_text())
         assert row["scores"] == alone["headline"]
         assert row["intervals"] == alone["intervals"]["headline"]
-        assert row["steps"] == 2
+        assert (row["folds"], row["steps"]) == (1, 2)
         assert row["step_seconds"] > 0
         assert (run / "bundle/bundle.json").is_file()
     first, second = found["rows"]
