@@ -114,7 +114,7 @@ def _tiles(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _legend(task: str) -> list[tuple[str, str]]:
     """Colours of both panels."""
     unmatched = " objects (no match at IoU 0.5)" if task == "instance" else ""
-    other = "pieces and merged objects" if task == "instance" else "another class"
+    other = "where such objects overlap: in pieces, merged, badly drawn" if task == "instance" else "another class"
     lines = [(TRUTH, "outline of the truth"), (PREDICTED, "of the prediction"), (BOTH, "of both")]
     fills = [(COLOURS[INVENTED], f"false{unmatched}"), (COLOURS[MISSED], f"missed{unmatched}"),
              (COLOURS[WRONG], other), (COLOURS[AGREED], "right")]
