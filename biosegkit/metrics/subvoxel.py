@@ -6,8 +6,8 @@ wants to measure. Here the surface is the zero level of a field: the occupancy, 
 wide in all directions in world units (0.9 of the largest spacing), and turned into a distance by the inverse of its
 error function, so that a plane stays where it is. Smoothing shrinks what is round; the level is moved so that the
 surface holds the volume the voxels count, which is unbiased. Two rules bind the surface to the mask: it never passes a
-voxel centre, so that filling it gives the mask back, and where smoothing would pass one by more than half the smallest
-spacing (objects and gaps of a voxel or two) it follows the faces of the voxels instead. So nothing thin vanishes.
+voxel centre, so that filling it gives the mask back, and where smoothing would pass one by more than half its width
+(objects and gaps of a voxel or two) it follows the faces of the voxels instead. So nothing thin vanishes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def smooth_surface(mask: Mask, spacing: Sequence[float], valid: Mask | None = No
     field, inside = _distance(inside, None if valid is None else _cut(valid, low, high, fill=True), sigma / steps)
     field *= np.float32(sigma)
     volume = float(np.count_nonzero(inside) * np.prod(steps))
-    field = _bound(_level(field, inside, steps, volume, sigma), inside, float(steps.min()))
+    field = _bound(_level(field, inside, steps, volume, sigma), inside, sigma / 2)
     simplices = _zero(field, steps)
     if valid is not None:
         simplices = simplices[_in_known(simplices.mean(1) / steps, _cut(valid, low, high, fill=True))]
@@ -134,14 +134,14 @@ def _level(field: Field, inside: Mask, steps: Floats, volume: float, sigma: floa
     return field + np.float32(moved)
 
 
-def _bound(field: Field, inside: Mask, least: float) -> Field:
+def _bound(field: Field, inside: Mask, limit: float) -> Field:
     """Bind the surface to the mask: on the right side of every centre, on the faces where it would be far off."""
     wrong = (field > 0) != inside
-    deep = wrong & (np.abs(field) > least / 2)
+    deep = wrong & (np.abs(field) > limit)
     faces = ndimage.binary_dilation(deep, np.ones((3,) * field.ndim, bool)) if deep.any() else deep
     sign = np.where(inside, np.float32(1), np.float32(-1))
-    field = np.where(wrong, sign * np.float32(least / 50), field)
-    return np.where(faces, sign * np.float32(least / 2), field)
+    field = np.where(wrong, sign * np.float32(limit / 50), field)
+    return np.where(faces, sign * np.float32(limit), field)
 
 
 def _zero(field: Field, steps: Floats) -> Floats:
