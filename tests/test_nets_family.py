@@ -14,6 +14,7 @@ from biosegkit.errors import OptionError
 from biosegkit.loop import forward_loss, make_network
 from biosegkit.nets.attention_unet import Gate
 from biosegkit.nets.blocks import CONV, TRANSPOSED, ConvBlock, conv_parts
+from biosegkit.nets.instance_norm import InstanceNorm
 from biosegkit.patches import Batch
 from biosegkit.plan.memory import feature_counts, residual_blocks, residual_elements
 from biosegkit.plan.topology import topology
@@ -187,6 +188,26 @@ def test_a_gate_is_its_equation():
 def test_gates_begin_almost_open():
     alphas = network(CASES["3d"], name="attention_unet").eval().attention(torch.randn(1, 1, 16, 16, 16))
     assert all(float(a.median()) > 0.6 for a in alphas.values())
+
+
+# --- instance norm ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last, torch.channels_last_3d])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_instance_norm_and_its_gradients_are_those_of_torch(layout, samples):
+    shape = (samples, 5, 4, 6, 3) if layout is not torch.channels_last else (samples, 5, 7, 6)
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    ours = InstanceNorm(5).double()
+    torch.nn.init.normal_(ours.weight)
+    torch.nn.init.normal_(ours.bias)
+    aim = torch.randn(shape, dtype=torch.float64)
+    y, wanted = ours(x), torch.nn.functional.instance_norm(x, weight=ours.weight, bias=ours.bias)
+    assert torch.allclose(y, wanted, atol=1e-12)
+    inputs = (x, ours.weight, ours.bias)
+    for a, b in zip(torch.autograd.grad((y * aim).sum(), inputs), torch.autograd.grad((wanted * aim).sum(), inputs),
+                    strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
 
 
 # --- depths -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from biosegkit.nets.instance_norm import InstanceNorm
+
 __all__ = ["ConvBlock", "ResidualBlock", "conv", "conv_parts", "norm", "stack", "upsample"]
 
 CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -39,15 +41,13 @@ def conv_parts(layer: Any, parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def norm(kind: str, ndim: int, features: int) -> nn.Module:
-    """Instance norm (nnU-Net), group norm with groups of up to eight channels, or batch norm.
-
-    Instance norm is written as group norm with one channel per group: the same numbers, but without the copies that
-    torch's own makes of channels-last tensors.
-    """
+    """Instance norm (nnU-Net), group norm with groups of up to eight channels, or batch norm."""
+    if kind == "instance":
+        return InstanceNorm(features)
     if kind == "batch":
         batch: nn.Module = BATCH[ndim](features)
         return batch
-    size = 1 if kind == "instance" else next(s for s in (8, 7, 6, 5, 4, 3, 2, 1) if features % s == 0)
+    size = next(s for s in (8, 7, 6, 5, 4, 3, 2, 1) if features % s == 0)
     return nn.GroupNorm(features // size, features, eps=1e-5)
 
 
