@@ -134,13 +134,14 @@ class AttentionUNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
+        skips.pop()
         outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x)]
         alphas: dict[int, Tensor] = {}
-        levels = range(len(skips) - 2, -1, -1)
+        levels = range(len(skips) - 1, -1, -1)
         for level, gate, up, stage in zip(levels, self.gates, self.up, self.decoder, strict=True):
-            skip = skips[level]
-            alphas[level] = gate(skip, x)
-            x = stage(torch.cat((same_size(up(x), skip), skip * alphas[level]), dim=1))
+            alphas[level] = gate(skips[-1], x)
+            x = torch.cat((same_size(up(x), skips[-1]), skips.pop() * alphas[level]), dim=1)
+            x = stage(x)
             if level == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[str(level)](x))
         return outputs[::-1] if self.training and self.deep_supervision else outputs[-1], alphas

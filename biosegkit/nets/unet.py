@@ -87,9 +87,12 @@ class UNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
+        skips.pop()
         outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x)]
-        for level, up, stage in zip(range(len(skips) - 2, -1, -1), self.up, self.decoder, strict=True):
-            x = stage(torch.cat((same_size(up(x), skips[level]), skips[level]), dim=1))
+        for level, up, stage in zip(range(len(skips) - 1, -1, -1), self.up, self.decoder, strict=True):
+            # what has been joined is let go of: at full resolution every copy counts
+            x = torch.cat((same_size(up(x), skips[-1]), skips.pop()), dim=1)
+            x = stage(x)
             if level == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[str(level)](x))
         return outputs[::-1] if self.training and self.deep_supervision else outputs[-1]
