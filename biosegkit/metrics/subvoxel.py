@@ -3,11 +3,14 @@
 A mask says on which side of the surface each voxel centre lies, and nothing else. Voxel centres, and corners between
 them, are off the surface by up to half a voxel, which at a slice distance of 2.5 mm is more than most differences one
 wants to measure. Here the surface is the zero level of a field: the occupancy, smoothed by a Gaussian that is equally
-wide in all directions in world units (0.9 of the largest spacing), and turned into a distance by the inverse of its
-error function, so that a plane stays where it is. Smoothing shrinks what is round; the level is moved so that the
-surface holds the volume the voxels count, which is unbiased. Two rules bind the surface to the mask: it never passes a
-voxel centre, so that filling it gives the mask back, and where smoothing would pass one by more than half its width
-(objects and gaps of a voxel or two) it follows the faces of the voxels instead. So nothing thin vanishes.
+wide in all directions in world units (0.9 of the largest spacing, and up to twice that where the result still agrees
+with the mask, which levels the wide steps where the surface runs along the slices), and turned into a distance by the
+inverse of its error function, so that a plane stays where it is. Smoothing shrinks what is round; the level is moved
+so that the surface holds the volume the voxels count, which is unbiased.
+
+Two rules bind the surface to the mask. It never passes a voxel centre, so that filling it gives the mask back. And
+where smoothing would wipe something out (objects and gaps of a voxel or two) it follows the faces of the voxels
+instead, so that nothing thin vanishes.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ Field = npt.NDArray[np.float32]
 
 _WIDTH = 0.9  # of the Gaussian, in largest spacings
 _REACH = 3.5  # its cut, in standard deviations
+_WIDER = (1.4, 2.0)  # how much wider the further Gaussians are
+_SHIFT = 0.5  # a level that must move by more of the width says that the object is too small for it
 _TAIL = 2e-4  # occupancies nearer to 0 or 1 are beyond the reach
 
 
@@ -67,8 +72,8 @@ def smooth_surface(mask: Mask, spacing: Sequence[float], valid: Mask | None = No
     --------
     >>> y, x = np.ogrid[-9:10, -9:10]
     >>> lines = smooth_surface(y**2 + x**2 <= 49, (1.0, 1.0))
-    >>> round(float(np.linalg.norm(lines[:, 1] - lines[:, 0], axis=1).sum() / (2 * np.pi)), 1)
-    7.0
+    >>> bool(abs(simplex_areas(lines).sum() / (2 * np.pi) - 7) < 0.1)
+    True
     """
     if mask.ndim not in (2, 3):
         raise DataError(f"a mask of {mask.ndim} axes", expected="2 or 3 for a smooth surface")
@@ -81,13 +86,12 @@ def smooth_surface(mask: Mask, spacing: Sequence[float], valid: Mask | None = No
     low = [part.start - p for part, p in zip(used[0], pad, strict=True)]
     high = [part.stop + p for part, p in zip(used[0], pad, strict=True)]
     inside = _cut(known, low, high, fill=False)
-    field, inside = _distance(inside, None if valid is None else _cut(valid, low, high, fill=True), sigma / steps)
-    field *= np.float32(sigma)
-    volume = float(np.count_nonzero(inside) * np.prod(steps))
-    field = _bound(_level(field, inside, steps, volume, sigma), inside, sigma / 2)
+    certain = None if valid is None else _cut(valid, low, high, fill=True)
+    field, inside = _smooth(inside, certain, steps, sigma)
+    field = _bound(field, inside, sigma / 2)
     simplices = _zero(field, steps)
-    if valid is not None:
-        simplices = simplices[_in_known(simplices.mean(1) / steps, _cut(valid, low, high, fill=True))]
+    if certain is not None:
+        simplices = simplices[_in_known(simplices.mean(1) / steps, certain)]
     return simplices + np.array(low) * steps
 
 
@@ -120,25 +124,52 @@ def _blur(mask: Mask, widths: Floats) -> Field:
     return blurred
 
 
-def _level(field: Field, inside: Mask, steps: Floats, volume: float, sigma: float) -> Field:
-    """Move the level so that the surface holds the volume of the voxels, but for those that smoothing lost."""
+def _smooth(inside: Mask, valid: Mask | None, steps: Floats, sigma: float) -> tuple[Field, Mask]:
+    """Signed distance in world units: from wide smoothing where that agrees with the mask, else from narrow."""
+    field, filled = _distance(inside, valid, sigma / steps)
+    field *= np.float32(sigma)
+    field += np.float32(_shift(field, filled, steps, sigma))
+    for wide in (factor * sigma for factor in _WIDER):
+        coarse, _ = _distance(filled, None, wide / steps)
+        coarse *= np.float32(wide)
+        shift = _shift(coarse, filled, steps, wide)
+        if abs(shift) > _SHIFT * wide:
+            break
+        coarse += np.float32(shift)
+        wrong = ((coarse > 0) != filled) & (np.abs(coarse) > sigma / 4)
+        if wrong.any():
+            fits = ~ndimage.binary_dilation(wrong, np.ones((3,) * wrong.ndim, bool))
+            coarse -= field
+            coarse *= np.clip(2 * _blur(fits, sigma / steps / 2) - 1, 0, 1)
+            coarse += field
+        field = coarse
+    return field, filled
+
+
+def _shift(field: Field, inside: Mask, steps: Floats, sigma: float) -> float:
+    """How far the level must move for the surface to hold the volume of the voxels, but for those smoothing lost."""
     lost = np.count_nonzero(inside & (field < -sigma)) - np.count_nonzero(~inside & (field > sigma))
-    target, moved = volume - lost * float(np.prod(steps)), 0.0
+    target, moved = (np.count_nonzero(inside) - lost) * float(np.prod(steps)), 0.0
     for _ in range(2):
         if not float(field.min()) + moved < 0 < float(field.max()) + moved:
             break
         simplices = _zero(field + np.float32(moved), steps)
         area = float(simplex_areas(simplices).sum())
         moved += (target - _enclosed(simplices)) / area if area else 0.0
-        moved = min(max(moved, -sigma / 2), sigma / 2)
-    return field + np.float32(moved)
+        moved = min(max(moved, -sigma), sigma)
+    return moved
 
 
 def _bound(field: Field, inside: Mask, limit: float) -> Field:
-    """Bind the surface to the mask: on the right side of every centre, on the faces where it would be far off."""
+    """Bind the surface to the mask: on the right side of every centre, on the faces where something would be lost."""
     wrong = (field > 0) != inside
-    deep = wrong & (np.abs(field) > limit)
-    faces = ndimage.binary_dilation(deep, np.ones((3,) * field.ndim, bool)) if deep.any() else deep
+    if not wrong.any():
+        return field
+    around = np.ones((3,) * field.ndim, bool)
+    lost = wrong & (np.abs(field) > limit)
+    for side in (inside, ~inside):  # what has no neighbour of its kind on the right side is gone, not just rounded
+        lost |= wrong & side & ~ndimage.binary_dilation(side & ~wrong, around)
+    faces = ndimage.binary_dilation(lost, around)
     sign = np.where(inside, np.float32(1), np.float32(-1))
     field = np.where(wrong, sign * np.float32(limit / 50), field)
     return np.where(faces, sign * np.float32(limit), field)
