@@ -197,11 +197,20 @@ def _found(source: str | Path, describe: Description | None) -> tuple[Descriptio
     if not (path / "imagesTr").is_dir():
         table = path / "cases.csv"
         unread = [f"{table} is not used: name it to use its groups and splits"] * table.is_file()
-        return about, folder_cases(path), unread
+        return about, folder_cases(path), unread + _unread_labels(path)
     cases = nnunet_cases(path, about)
     stated = about.num_training
     odd = stated is not None and stated != len(cases)
     return about, cases, [f"numTraining {stated} in dataset.json, but {len(cases)} cases"] * odd
+
+
+def _unread_labels(root: Path) -> list[str]:
+    """A note if there are images but no ``labels/``: the folders beside that may hold them."""
+    if not (root / "images").is_dir() or (root / "labels").is_dir():
+        return []
+    beside = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != "images" and not p.name.startswith("."))
+    others = f"; {', '.join(f'{name}/' for name in beside)} beside it is not read, rename it if it holds them"
+    return [f"no folder labels/ in {root}" + others * bool(beside)]
 
 
 def _columns(case: Case) -> dict[str, str]:

@@ -275,8 +275,15 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
                              "spacing and unit of a table"))
     elif "px" in units:
         found.append(Problem("G6", "warning", "", dataset.source, f"no physical size in {len(facts)} cases",
-                             "a pixel size", "lengths are in pixels; --pixel-size or --spacing says more"))
+                             "a pixel size", _no_size_remedy(facts)))
     return found
+
+
+def _no_size_remedy(facts: Sequence[Facts]) -> str:
+    """What to do without a physical size: volumes need the distance of their planes, too."""
+    if any(len(f.shape) == 3 for f in facts):
+        return "voxels are taken as cubes of 1 px; --spacing Z,Y,X --unit um gives the distances"
+    return "lengths are in pixels; --pixel-size 0.5 gives the distance in um"
 
 
 def _table(kinds: dict[str, list[str]]) -> str:
@@ -350,7 +357,14 @@ def _note_problems(facts: Sequence[Facts]) -> list[Problem]:
 
 
 def _object_problems(facts: Sequence[Facts]) -> list[Problem]:
-    """L10: ids in several pieces and objects of one voxel."""
+    """L10: ids in several pieces and objects of one voxel; masks of one value are told once."""
+    masks = [f for f in facts if f.ids.present == f.ids.split == 1]
+    if len(masks) > 1 and len({v for f in facts for v in f.values}) == 1:
+        return [Problem("L10", "warning", "", masks[0].file, f"one id, {masks[0].values[0]}, in several pieces in "
+                        f"{len(masks)} of {len(facts)} cases: a mask, in which all objects are one",
+                        "one id per object",
+                        "give each object its number (skimage.measure.label parts those that do not touch), or "
+                        "train the mask with --task semantic")]
     found = []
     for f in facts:
         parts = [f"{f.ids.split} of {f.ids.present} ids in several pieces"] * bool(f.ids.split)

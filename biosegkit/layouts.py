@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -122,8 +122,31 @@ def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) ->
         parts = [f"{len(missing)} images without labels: {_listing(missing)}"] * bool(missing)
         parts += [f"{len(extra)} labels without image: {_listing(extra)}"] * bool(extra)
         raise DataError("; ".join(parts), file=where, expected="the same names for images and labels",
-                        remedy="rename, add or remove the files listed")
+                        remedy=_globs(images, labels) or "rename, add or remove the files listed")
     return [Case(k, k, (images[k],), labels.get(k)) for k in sorted(images)]
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    least, most = min(names), max(names)
+    return least[:next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
+
+
+def _globs(images: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
+    """The two globs that pair all files, where each side's names are one thing with an addition of its side."""
+    sides = []
+    for files in (images, labels):
+        places = {(p.parent, p.name[len(p.name) - len(ending(p.name) or p.suffix):]) for p in files.values()}
+        if len(places) > 1 or len(files) < 2 or any("/" in k or "*" in k or "?" in k for k in files):
+            return ""
+        before, after = _common(list(files)), _common([k[::-1] for k in files])[::-1]
+        # the digits that all numbers begin or end with are parts of the numbers
+        sides.append((*places.pop(), re.sub(r"\d+$", "", before), re.sub(r"^\d+", "", after)))
+    cores = [{k[len(s[2]):len(k) - len(s[3])] for k in files} for files, s in zip((images, labels), sides, strict=True)]
+    if cores[0] != cores[1]:
+        return ""
+    globs = "::".join((folder / f"{before}*{after}{tail}").as_posix() for folder, tail, before, after in sides)
+    return f"name the files by two globs in place of the folder, '{globs}', or rename them"
 
 
 def folder_cases(root: Path) -> list[Case]:
@@ -143,7 +166,8 @@ def folder_cases(root: Path) -> list[Case]:
     if not cases:
         raise DataError("no data set", file=root, expected="images/ and labels/, an nnU-Net folder (imagesTr/, "
                         "labelsTr/), case folders with images/ and masks/, or a CSV file",
-                        remedy="arrange the files, or write a CSV with columns image,label")
+                        remedy="arrange the files, write a CSV with columns image,label, or name them by two globs, "
+                        "'imgs/*.tif::imgs/*_mask.tif'")
     return cases
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,26 @@ def test_a_table_in_the_folder_that_is_not_used_is_told(tmp_path):
 def test_a_missing_table_is_a_file_error(tmp_path):
     with pytest.raises(FileError, match="no such file"):
         scan(tmp_path / "none.csv")
+
+
+def test_names_with_an_addition_get_the_globs_that_pair_them(tmp_path):
+    for i in range(8, 12):
+        for folder, tail in (("images", "_raw.png"), ("labels", "_mask.tif")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"nuc{i:02d}{tail}").touch()
+    with pytest.raises(DataError, match="4 images without labels") as caught:
+        scan(tmp_path)
+    globs = re.findall("'(.*)'", caught.value.remedy)[0]
+    assert globs.endswith("labels/nuc*_mask.tif")
+    assert [c.id for c in scan(globs)] == ["08", "09", "10", "11"]
+    (tmp_path / "labels/nuc11_mask.tif").unlink()
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path)
+    assert "::" not in caught.value.remedy  # no globs pair what is not there
+
+
+def test_images_beside_masks_say_that_masks_are_not_read(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").touch()
+    assert "masks/ beside it is not read" in scan(tmp_path).notes[0]

@@ -117,3 +117,28 @@ def test_unlike_channel_names_warn_and_exchanged_ones_are_refused(tmp_path):
 
 def test_refuse_accepts_warnings():
     refuse([Problem("V4", "warning", "a", "a.tif", "x", "y", "z")])
+
+
+def test_masks_of_one_value_as_objects_are_one_warning(tmp_path):
+    write(tmp_path, 3)
+    for i in range(3):
+        labels = np.zeros((16, 16), np.uint8)
+        labels[2:6, 2:6] = labels[8:12, 8:12] = 255
+        tifffile.imwrite(tmp_path / f"labels/{i:03d}.tif", labels)
+    problem, = (p for p in diagnose(scan(tmp_path, describe=Description(task="instance"))) if p.code == "L10")
+    assert "one id, 255, in several pieces in 3 of 3 cases" in problem.found
+    assert "--task semantic" in problem.remedy
+
+
+def test_planes_at_an_unknown_distance_are_told(tmp_path):
+    for folder, kind in (("images", np.uint16), ("labels", np.uint8)):
+        (tmp_path / folder).mkdir()
+        stack = np.zeros((5, 8, 9), kind)
+        stack[1:3, 2:5, 2:5] = 1
+        tifffile.imwrite(tmp_path / folder / "a.tif", stack, metadata={"axes": "ZYX"})
+    assert any("distance of the planes" in p.found and p.code == "G6"
+               for p in diagnose(scan(tmp_path, describe=Description(pixel_size=0.5))))
+    remedies = [p.remedy for p in diagnose(scan(tmp_path)) if p.code == "G6"]
+    assert any("--spacing Z,Y,X" in r for r in remedies)
+    stated = scan(tmp_path, describe=Description(spacing=(2, 1, 1), unit="um"))
+    assert not [p for p in diagnose(stated) if p.code == "G6"]

@@ -184,6 +184,9 @@ def _stated(raw: Raw, shape: tuple[int, ...], letters: str, options: ReadOptions
     unit = options.unit or (grid.unit if options.pixel_size is None or grid.unit != "px" else "um")
     changed = Grid(shape, (grid if wanted is None else grid.with_spacing(wanted)).affine, unit)
     known = raw.affine is not None or bool(raw.spacing)
+    if options.spacing is None and options.pixel_size and "z" in letters and raw.affine is None \
+            and "z" not in raw.spacing:
+        notes.append("distance of the planes unknown, taken as the pixel size: --spacing Z,Y,X gives it")
     if known and (not np.allclose(changed.spacing, grid.spacing, rtol=1e-6) or unit != grid.unit):
         notes.append(f"spacing {sizes_text(changed)} as given; the file says {sizes_text(grid)}")
     return changed
