@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .scores import ScoreOptions
 
 __all__ = ["Choosing", "Common", "Computing", "Describing", "Geometry", "Grouping", "Meaning", "Planning",
-           "Predicting", "Scoring", "Training", "Writing", "flattened", "pairs"]
+           "Predicting", "Replacing", "Scoring", "Training", "Writing", "flattened", "pairs"]
 
 _DATA, _PLAN, _TRAIN = "Describing the data", "The plan", "Training"
 
@@ -42,6 +42,21 @@ class Writing:
     """What every verb that writes takes."""
 
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False
+
+
+@dataclass(frozen=True)
+class Replacing:
+    """What stands in place of a recipe's own entries."""
+
+    data: Annotated[str | None, typer.Option(metavar="DATASET", help="Data set in place of the recipe's.")] = None
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN",
+                                                help="Run folder in place of the recipe's.")] = None
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time in place of the recipe's.")] = None
+
+    def changes(self) -> dict[str, str]:
+        """What was given, by the recipe's key."""
+        given = {"data": self.data, "out": None if self.output is None else str(self.output), "budget": self.budget}
+        return {k: v for k, v in given.items() if v is not None}
 
 
 @dataclass(frozen=True)

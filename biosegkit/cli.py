@@ -28,6 +28,7 @@ from ._options import (
     Meaning,
     Planning,
     Predicting,
+    Replacing,
     Scoring,
     Training,
     Writing,
@@ -221,11 +222,7 @@ def evaluate(prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A 
 def run(context: typer.Context,
         recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or path.")],
         computing: Computing, writing: Writing, common: Common,
-        data: Annotated[str | None, typer.Option(metavar="DATASET", help="Data set in place of the recipe's.")] = None,
-        output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN",
-                                                    help="Run folder in place of the recipe's.")] = None,
-        budget: Annotated[str | None, typer.Option(metavar="TIME",
-                                                   help="Time in place of the recipe's.")] = None,
+        replacing: Replacing,
         resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped.")] = False) -> None:
     """Carry out a recipe: check, plan, train, predict, evaluate, report; or compare the networks it names."""
     from ._atomic import read_json
@@ -233,8 +230,7 @@ def run(context: typer.Context,
     from .recipe import load_recipe
     from .recipe_run import run_recipe
 
-    changes = {"data": data, "out": None if output is None else str(output), "budget": budget}
-    loaded = load_recipe(recipe).changed(**{k: v for k, v in changes.items() if v is not None})
+    loaded = load_recipe(recipe).changed(**replacing.changes())
     with TrainingProgress() as progress:
         folder = run_recipe(loaded, device=computing.device, resume=resume, overwrite=writing.overwrite,
                             started=_started(context), progress=progress)

@@ -146,12 +146,12 @@ def test_no_code_is_run_from_data():
 def test_classes_inherit_from_few_things():
     """Modules, models, errors and protocols; a mixin or a hierarchy of the project's own does not pass."""
     allowed = {"Module", "BaseModel", "Exception", "BaseException", "Protocol", "NamedTuple", "TypedDict", "ModuleType"}
-    seams = {"Sequence": "biosegkit/cases.py", "Handler": "biosegkit/io/tiff.py",
-             "Function": "biosegkit/losses/cldice.py"}  # another library's interface
+    seams = {"Sequence": ("biosegkit/cases.py",), "Handler": ("biosegkit/io/tiff.py",),  # other libraries' interfaces
+             "Function": ("biosegkit/losses/cldice.py", "biosegkit/nets/instance_norm.py")}
     found = []
     for name, tree in TREES.items():
         classes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
-        plain = allowed | {c.name for c in classes} | {seam for seam, home in seams.items() if home == name}
+        plain = allowed | {c.name for c in classes} | {seam for seam, homes in seams.items() if name in homes}
         for node, base in ((n, ast.unparse(b).split("[")[0].split(".")[-1]) for n in classes for b in n.bases):
             if base not in plain and not base.endswith("Error"):
                 found.append(f"{name}:{node.lineno} {node.name}({base})")
