@@ -202,7 +202,8 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     result = call("train", PHANTOM, "-o", tmp_path / "run", "--where", "split=train", "--where", "split=val", "--map",
                   "255=1", "--spacing", "2,1,1", "--unit", "mm", "--task", "semantic", "--group", "p(.)", "--budget",
                   "5m", "--memory", "2GB", "--network", "n", "--method", "m", "--loss", "l", "--config", "2d",
-                  "--class-weights", "1,2", "--seed", "7", "--folds", "1,0", "--steps", "9", "--from", "old",
+                  "--class-weights", "1,2", "--encoder", "e", "--encoder-weights", "w",
+                  "--seed", "7", "--folds", "1,0", "--steps", "9", "--from", "old",
                   "--device", "cpu", "--overwrite")
     assert result.exit_code == 0, result.output
     source, options = seen["scan"]
@@ -214,7 +215,8 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     assert about.model_fields_set == {"mapping", "spacing", "unit", "task", "group"}
     plan = {k: v for k, v in seen["plan"].items() if k != "elapsed"}
     assert plan == {"budget": "5m", "memory": "2GB", "network": "n", "method": "m", "loss": "l", "preset": "default",
-                    "class_weights": "1,2", "config": "2d", "seed": 7, "folds": 2, "steps": 9, "device": "cpu"}
+                    "class_weights": "1,2", "encoder": "e", "encoder_weights": "w", "config": "2d",
+                    "seed": 7, "folds": 2, "steps": 9, "device": "cpu"}
     assert (seen["fit"]["folds"], seen["fit"]["steps"], str(seen["fit"]["init"])) == ([0, 1], 9, "old")
     assert seen["fit"]["overwrite"] is True
     assert seen["fit"]["resume"] is False
