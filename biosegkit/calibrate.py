@@ -54,7 +54,7 @@ def calibrated(pairs: Pairs, cases: Mapping[str, dict[str, Any]], options: Score
         return result, [some] if pairs.maps else []
     classes = [v for _, v in options.classes] or sorted(values)
     for case in pairs.dataset:
-        _, truth = pairs.load(case)
+        truth = pairs.dataset.load_labels(case, pairs.task)
         probabilities = read(pairs.maps[case.id], None)
         try:
             row = calibration_row(np.asarray(probabilities.array), truth, sorted({0, *classes}), options)

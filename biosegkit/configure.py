@@ -30,6 +30,7 @@ from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Trai
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .pretrained import begin, digest_of
 from .segmenter import method_of
+from .splits import shares
 from .tune import TRIALS
 
 __all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "peak_memory", "probe"]
@@ -107,7 +108,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     if seconds is None and steps is None and preset == "default":
         seconds = parse_duration(DEFAULT_BUDGET)
     if folds is None and seconds is not None and steps is None:
-        plan = _with_members(plan, fingerprint, seconds)
+        plan = _with_members(plan, fingerprint, dataset, seconds)
     count = plan.training.folds
     per_fold = None if seconds is None else seconds / count
     plan, probes = _probes(plan, here, per_fold, limit)
@@ -115,7 +116,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / count), fingerprint)
 
 
-def _with_members(plan: Plan, fingerprint: Fingerprint, seconds: float) -> Plan:
+def _with_members(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, seconds: float) -> Plan:
     """Several networks on different shares of the cases where the time is long for so few cases; the default only."""
     if plan.preset != "default" or len({c.group for c in fingerprint.cases}) < 10:
         return plan
@@ -123,7 +124,8 @@ def _with_members(plan: Plan, fingerprint: Fingerprint, seconds: float) -> Plan:
     seen = wanted_steps(0.85 * seconds, c.ndim) * c.batch * math.prod(c.patch)
     orientations = 2 ** len(augmentation.mirror_axes) * (2 if augmentation.transpose_axes else 1)
     visits = seen / sum(_voxels(case, c) for case in fingerprint.cases) / orientations
-    count = members_for(visits)
+    wanted = members_for(visits, seconds)
+    count = min(wanted, len(shares(dataset, wanted, plan.training.validation_fraction)))
     if count == 1:
         return plan
     decision = Decision(name="networks", value=str(count), reason=(

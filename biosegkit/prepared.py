@@ -216,7 +216,7 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
         inside = float(((values >= channel.low) & (values <= channel.high)).mean()) if values.size else 1.0
         low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
         if inside < 0.01 or 0 < high - low < 0.02 * (channel.high - channel.low):
-            notes.append(f"channel {channel.name}: values {low:g} to {high:g}, but {channel.low:g} to {channel.high:g} "
+            notes.append(f"{channel.name}: values {low:g} to {high:g}, but {channel.low:g} to {channel.high:g} "
                          "in the objects of the training set; is the image in another unit?")
     return notes
 

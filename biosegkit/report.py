@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from .charts import Curves, loss_chart, read_metrics, reliability_chart, validat
 from .errors import FileError, Problem
 from .fingerprint import Fingerprint
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, heat, png_bytes
+from .pages import render
 from .plan.schema import Plan
 from .plan.units import duration_text
 from .scores.tables import case_table, tables
@@ -57,7 +57,8 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
     run, scores = found["run"] or {}, found["scores"] or {}
     listed = _problem_rows(problems if problems is not None else run.get("problems"))
     shown = [Overlay(*overlay) for overlay in overlays]
-    page = _page(
+    page = render(
+        "report.html",
         title=folder.resolve().name if plan is None else f"{plan.name}",
         subtitle=_subtitle(plan, run),
         tiles=_tiles(plan, folds, scores),
@@ -81,15 +82,6 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
     )
     write_bytes(folder / name, page.encode())
     return folder / name
-
-
-def _page(**content: Any) -> str:
-    """The template filled in; every text is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("biosegkit"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html").render(version=metadata.version("biosegkit"), **content)
 
 
 def _encoded(data: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from .charts import bar_chart, reliability_chart
 from .error_map import AGREED, COLOURS, INVENTED, MISSED, WRONG, error_codes, error_picture
 from .errors import BiosegError, OptionError
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, informative_slice, png_bytes
+from .pages import render
 from .pairing import Pairs
 from .scores import tables, write_csv
 from .scores.tables import case_table, number, rank, span, titled
@@ -79,18 +79,14 @@ def write_page(scores: Mapping[str, Any], path: str | Path, pairs: Pairs) -> Non
     pairs : Pairs
         What was scored.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     first = next(iter(scores["headline"]), "")
     ranked = sorted((row for row in scores["cases"] if np.isfinite(rank(row, first))), key=lambda row: rank(row, first))
     best = ranked[-_BEST:] if len(ranked) > _WORST + _BEST else []
     worst = ranked[:_WORST] if best else ranked
     cases = {case.id: case for case in pairs.dataset}
     blocks = [block for block in (*tables(scores), case_table(scores)) if block.rows]
-    environment = Environment(loader=PackageLoader("biosegkit"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("scores.html").render(
-        version=metadata.version("biosegkit"), title="Scores", subtitle=_subtitle(scores), tiles=_tiles(scores),
+    page = render(
+        "scores.html", title="Scores", subtitle=_subtitle(scores), tiles=_tiles(scores),
         scores=[block._asdict() for block in blocks], definitions=list(scores["definitions"].items()),
         notes=[*scores["notes"], *scores.get("intervals", {}).get("notes", ())], legend=_legend(scores["task"]),
         worst_title="Worst cases" if best else "Cases, worst first", charts=_charts(scores, ranked, first),

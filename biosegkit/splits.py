@@ -9,7 +9,7 @@ import numpy as np
 from .errors import OptionError
 from .layouts import Case
 
-__all__ = ["holdout", "split_folds", "split_notes", "trainable"]
+__all__ = ["holdout", "shares", "split_folds", "split_notes", "trainable"]
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -89,6 +89,22 @@ def holdout(cases: Sequence[Case], fraction: float, seed: int = 12345) -> Fold:
         if held + sizes[name] / 2 <= fraction * len(cases):
             chosen.add(name)
     return _fold(cases, chosen)
+
+
+def shares(cases: Sequence[Case], count: int, fraction: float) -> list[Fold]:
+    """Up to ``count`` splits that hold back different shares of about ``fraction`` of the cases.
+
+    Fewer where the table or the groups give fewer.
+
+    Examples
+    --------
+    >>> rows = [Case(f"{k}", f"{k}", ()) for k in range(4)]
+    >>> [validation for _, validation in shares(rows, 2, 0.25)]
+    [('2',), ('0',)]
+    """
+    if count == 1:
+        return [holdout(cases, fraction)]
+    return split_folds(cases, max(count, round(1 / fraction)))[:count]
 
 
 def split_notes(cases: Sequence[Case], folds: int) -> list[str]:

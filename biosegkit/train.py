@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -26,12 +27,13 @@ from .fingerprint import Fingerprint
 from .loop import Progress, Stopped, adopt, make_network, train
 from .methods.protocol import Method
 from .plan.schema import Plan
+from .plan.units import duration_text
 from .preprocess import load_or_make
 from .pretrained import begin
 from .report import write_report
 from .run_folder import locked, open_run, update_run
 from .segmenter import method_of
-from .splits import holdout, split_folds, split_notes
+from .splits import shares, split_folds, split_notes
 from .validate import validate
 
 __all__ = ["fit"]
@@ -126,10 +128,8 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
 def _folds(plan: Plan, dataset: Dataset, folds: Sequence[int] | str | None) -> dict[str, tuple[Any, Any]]:
     """Name of each fold to its training and held-back ids."""
     if folds is None:
-        if plan.training.folds == 1:
-            return {"0": holdout(dataset, plan.training.validation_fraction)}
-        shares = split_folds(dataset, max(plan.training.folds, round(1 / plan.training.validation_fraction)))
-        return {str(k): fold for k, fold in enumerate(shares[:plan.training.folds])}
+        found = shares(list(dataset), plan.training.folds, plan.training.validation_fraction)
+        return {str(k): fold for k, fold in enumerate(found)}
     every = split_folds(dataset, 5)
     wanted = range(len(every)) if folds == "all" else [int(f) for f in folds]
     if not wanted or max(wanted) >= len(every) or min(wanted) < 0:
@@ -200,12 +200,28 @@ def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapp
         _check_stop(job)
         _say(job, text)
 
-    found = validate(job.plan, job.dataset, job.out, weights, held, job.device, between)
+    found = validate(job.plan, job.dataset, job.out, weights, held, job.device, between, _warnings(job, held, started))
     write_bundle(job.out / "bundle", job.plan, weights, thresholds=found.thresholds, scores=found.scores["headline"])
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     write_report(job.out, overlays=found.overlays)
     _say(job, "done")
     return load(job.out, job.device)
+
+
+def _warnings(job: _Job, held: Mapping[str, Sequence[str]], started: float) -> list[str]:
+    """What makes a finished model a poor one: hardly any step, or time that was not there."""
+    found = []
+    for fold, ids in held.items():
+        rows = [json.loads(line) for line in (job.out / f"fold-{fold}/metrics.jsonl").read_text().splitlines()]
+        seen = max((row["step"] for row in rows), default=0) * job.plan.configuration.batch
+        cases = len(job.dataset) - len(ids)
+        if seen < cases:
+            found.append(f"fold {fold} saw {seen} patches of {cases} cases: hardly trained; allow a larger --budget")
+    seconds, spent = job.plan.budget.seconds, time.monotonic() - started
+    if seconds is not None and spent > 1.1 * seconds:
+        found.append(f"training ended {duration_text(spent)} after the start, beyond the budget of "
+                     f"{duration_text(seconds)}: the machine was slower than measured, or the budget too small")
+    return found
 
 
 def _check_stop(job: _Job) -> None:

@@ -58,7 +58,8 @@ class _Job:
 
 
 def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapping[str, Tensor]],
-             held: Mapping[str, Sequence[str]], device: torch.device, between: Callable[[str], None]) -> Outcome:
+             held: Mapping[str, Sequence[str]], device: torch.device, between: Callable[[str], None],
+             warnings: Sequence[str] = ()) -> Outcome:
     """Score a run on its held-back cases.
 
     Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case (and,
@@ -76,6 +77,8 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         Where to compute.
     between : callable
         Called with a text between cases; may raise to stop.
+    warnings : sequence of str
+        Put first among the notes of the scores.
     """
     job = _Job(plan, dataset, out, device, weights, held, between)
     thresholds = _tuned(job) if plan.labels.task == "instance" else {}
@@ -99,7 +102,8 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         unit = truth.grid.unit
     record = summarise(scores, plan.labels.task, unit=unit, options=options,
                        groups={case.id: case.group for case in dataset if case.id in scores},
-                       notes=[f"{len(scores)} held-back cases of fold {', '.join(held)}", *list(said)[:NOTES]])
+                       notes=[*warnings, f"{len(scores)} held-back cases of fold {', '.join(held)}",
+                              *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
     pictures = _ends(overlays, SHOWN)
     if NETWORKS[plan.configuration.architecture.name].attention:

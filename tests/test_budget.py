@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biosegkit.plan.budget import (
+    MEMBER_SECONDS,
     MOST_MEMBERS,
     VISITS,
     WIDTHS,
@@ -87,6 +88,7 @@ def test_an_allowance_is_what_is_left():
 
 def test_networks_grow_as_visits_would():
     """Twice the visits of one network are four times its time: four networks of the old time."""
-    assert members_for(0) == members_for(VISITS) == 1
-    assert members_for(2 * VISITS) == 4
-    assert members_for(1e6) == MOST_MEMBERS
+    assert members_for(0, 1e6) == members_for(VISITS, 1e6) == 1
+    assert members_for(2 * VISITS, 1e6) == 4
+    assert members_for(1e6, 1e6) == MOST_MEMBERS
+    assert [members_for(1e6, k * MEMBER_SECONDS) for k in (0.5, 1, 2.9, 3)] == [1, 1, 2, 3]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biosegkit.cases import Dataset
+from biosegkit.cases import Case, Dataset
 from biosegkit.configure import label_table, make_plan
 from biosegkit.description import Description
 from biosegkit.errors import OptionError, PlanError
@@ -263,19 +263,29 @@ def of_groups(found):
     return found.model_copy(update={"cases": tuple(c.model_copy(update={"group": c.id}) for c in found.cases)})
 
 
+def cases_of(found, split=None):
+    """The data set of a fingerprint; a split by name for the last case, the others are to be trained on."""
+    rows = tuple(Case(c.id, c.group, (), split=split and ("train" if c is not found.cases[-1] else split))
+                 for c in found.cases)
+    return Dataset(rows, Description(), "somewhere/cells")
+
+
 @pytest.mark.parametrize(("found", "budget", "networks"), [
-    (of_groups(fingerprint((16, 16), cases=12)), "10m", 5),
+    (of_groups(fingerprint((16, 16), cases=12)), "25m", 5),
+    (of_groups(fingerprint((16, 16), cases=12)), "2m", 1),  # too short to share
     (of_groups(fingerprint((16, 16), cases=12)), None, 1),  # --steps: no time to share
-    (fingerprint((16, 16), cases=12), "10m", 1),  # one patient
+    (fingerprint((16, 16), cases=12), "25m", 1),  # one patient
     (of_groups(fingerprint((1024, 1024), cases=40)), "1m", 1),  # every voxel seen a few times
 ])
 def test_time_that_is_long_for_the_cases_is_shared_among_networks(found, budget, networks):
-    plan = make_plan(found, dataset(), budget=budget, steps=None if budget else 5, device="cpu")
+    plan = make_plan(found, cases_of(found), budget=budget, steps=None if budget else 5, device="cpu")
     assert plan.training.folds == networks
     told = [d for d in plan.decisions if d.name == "networks"]
     assert [d.value for d in told] == ([str(networks)] if networks > 1 else [])
     if networks > 1:
-        assert make_plan(found, dataset(), budget=budget, folds=1, device="cpu").training.folds == 1
+        assert make_plan(found, cases_of(found), budget=budget, folds=1, device="cpu").training.folds == 1
+        # a table that says who validates leaves nothing to choose
+        assert make_plan(found, cases_of(found, "val"), budget=budget, device="cpu").training.folds == 1
 
 
 def test_label_tables_keep_the_users_values():

@@ -232,3 +232,20 @@ def test_the_networks_of_a_plan_hold_back_different_cases(instances, tmp_path):
     assert len(set(held)) == 2
     assert json.loads((tmp_path / "run/run.json").read_text())["folds"] == {
         "0": {"train": 4, "validation": 1}, "1": {"train": 4, "validation": 1}}
+
+
+def test_a_training_of_hardly_any_step_is_called_that(instances, tmp_path):
+    _, dataset, _, _, plan = instances
+    notes = {}
+    for steps in (1, len(dataset)):
+        fit(plan, dataset, tmp_path / str(steps), steps=steps, device="cpu")
+        notes[steps] = json.loads((tmp_path / f"{steps}/scores.json").read_text())["notes"]
+    assert ("hardly trained" in notes[1][0]) == (plan.configuration.batch < len(dataset) - 1)
+    assert not any("hardly trained" in note for note in notes[len(dataset)])
+
+
+def test_time_beyond_the_budget_is_told(instances, tmp_path):
+    _, dataset, _, _, plan = instances
+    hurried = plan.model_copy(update={"budget": plan.budget.model_copy(update={"seconds": 0.01})})
+    fit(hurried, dataset, tmp_path / "run", device="cpu")
+    assert "beyond the budget" in " ".join(json.loads((tmp_path / "run/scores.json").read_text())["notes"])

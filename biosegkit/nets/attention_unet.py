@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from biosegkit.nets.blocks import CONV, ConvBlock, conv, same_size, stack, upsample
-from biosegkit.nets.unet import Heads, encoder
+from biosegkit.nets.blocks import CONV, conv, same_size
+from biosegkit.nets.unet import decoder, encoder, heads_by_level
 from biosegkit.plan.schema import Architecture
 
 __all__ = ["AttentionUNet", "Gate", "Looking"]
@@ -96,18 +96,13 @@ class AttentionUNet(nn.Module):
 
     def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
         super().__init__()
-        a, kind = architecture, architecture.norm
+        a = architecture
         self.deep_supervision = a.deep_supervision
         self.encoder = encoder(ndim, inputs, a)
         levels = range(len(a.features) - 2, -1, -1)
         self.gates = nn.ModuleList(Gate(ndim, a.features[s], a.features[s + 1], a.strides[s + 1]) for s in levels)
-        self.up = nn.ModuleList(upsample(ndim, a.features[s + 1], a.features[s], a.strides[s + 1]) for s in levels)
-        self.decoder = nn.ModuleList(
-            stack(ConvBlock, a.decoder_blocks[s], ndim, 2 * a.features[s], a.features[s], a.kernels[s], 1, kind)
-            for s in levels
-        )
-        supervised = levels if a.deep_supervision and levels else [0]
-        self.heads = nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
+        self.up, self.decoder = decoder(ndim, a)
+        self.heads = heads_by_level(ndim, a, heads)
 
     def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Logits per head; in training with deep supervision one dict per decoder level, finest first."""

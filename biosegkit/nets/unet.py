@@ -36,6 +36,24 @@ def encoder(ndim: int, inputs: int, a: Architecture, block: type[nn.Module] = Co
     )
 
 
+def decoder(ndim: int, a: Architecture) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The way up, coarsest level first: what enlarges, and the stages after a skip has been joined."""
+    levels = range(len(a.features) - 2, -1, -1)
+    up = nn.ModuleList(upsample(ndim, a.features[s + 1], a.features[s], a.strides[s + 1]) for s in levels)
+    stages = nn.ModuleList(
+        stack(ConvBlock, a.decoder_blocks[s], ndim, 2 * a.features[s], a.features[s], a.kernels[s], 1, a.norm)
+        for s in levels
+    )
+    return up, stages
+
+
+def heads_by_level(ndim: int, a: Architecture, heads: Mapping[str, int]) -> nn.ModuleDict:
+    """Heads of every level that is supervised, by the name of the level; 0 is full resolution."""
+    levels = range(len(a.features) - 2, -1, -1)
+    supervised = levels if a.deep_supervision and levels else [0]  # a tiny patch leaves a single stage
+    return nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
+
+
 class UNet(nn.Module):
     """Encoder, decoder and heads as siblings: no weight is stored twice.
 
@@ -71,14 +89,8 @@ class UNet(nn.Module):
         self.deep_supervision = a.deep_supervision
         self.stem = ConvBlock(ndim, inputs, a.features[0], a.kernels[0], 1, kind) if residual else nn.Identity()
         self.encoder = encoder(ndim, a.features[0] if residual else inputs, a, ResidualBlock if residual else ConvBlock)
-        levels = range(len(a.features) - 2, -1, -1)
-        self.up = nn.ModuleList(upsample(ndim, a.features[s + 1], a.features[s], a.strides[s + 1]) for s in levels)
-        self.decoder = nn.ModuleList(
-            stack(ConvBlock, a.decoder_blocks[s], ndim, 2 * a.features[s], a.features[s], a.kernels[s], 1, kind)
-            for s in levels
-        )
-        supervised = levels if a.deep_supervision and levels else [0]  # a tiny patch leaves a single stage
-        self.heads = nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
+        self.up, self.decoder = decoder(ndim, a)
+        self.heads = heads_by_level(ndim, a, heads)
 
     def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Logits per head (see Notes)."""
