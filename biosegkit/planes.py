@@ -77,7 +77,7 @@ def slice_by_slice(method: Method, parts: Iterator[tuple[ArrayDict, Block]],
     for maps, block in parts:
         for k in range(block.shape[0]):
             plane = {name: np.ascontiguousarray(a[:, block.before[0] + k]) for name, a in maps.items()}
-            labels, table = decode(method, plane, thresholds)
+            labels, table = decode(method, plane, thresholds, block.spacing[1:])
             ids = joined(np.zeros_like(labels) if before is None else before, labels, last)
             last = max(last, int(ids.max(initial=0)))
             before = ids[labels]

@@ -18,7 +18,7 @@ from .plan.schema import Channel, Plan
 from .plan.spacing import new_shape
 from .resample import resample_image
 
-__all__ = ["Prepared", "prepare", "turn_of", "working_shape"]
+__all__ = ["Prepared", "decoding_spacing", "prepare", "turn_of", "working_shape"]
 
 #: Length of a unit in millimetres.
 _MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
@@ -97,6 +97,18 @@ def working_shape(grid: Grid, plan: Plan) -> tuple[int, ...]:
     factor = _factor(grid.unit, plan.preprocessing.unit)
     spacing = tuple(s * factor for s in grid.spacing)
     return new_shape(grid.shape, spacing, (*spacing[:lead], *target))
+
+
+def decoding_spacing(grid: Grid, plan: Plan) -> tuple[float, ...]:
+    """Spacing of a turned grid in the unit that targets were encoded in, for maps with a length or a direction.
+
+    A plan that does not resample takes every image to have its own spacing, as the network did.
+    """
+    if not plan.preprocessing.resample:
+        target = plan.configuration.spacing
+        return (*grid.spacing[: max(0, grid.ndim - len(target))], *target[-grid.ndim:])
+    factor = _factor(grid.unit, plan.preprocessing.unit)
+    return tuple(s * factor for s in grid.spacing)
 
 
 def prepare(image: Image, plan: Plan) -> Prepared:

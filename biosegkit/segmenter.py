@@ -26,7 +26,7 @@ from .plan.objective import Objective
 from .plan.schema import Plan
 from .planes import JOINED_NOTE, slice_by_slice
 from .predictor import Prediction
-from .prepared import Prepared, prepare, turn_of
+from .prepared import Prepared, decoding_spacing, prepare, turn_of
 from .slabs import blocks, paste, regrid
 from .tables import turned_table
 from .tiling import Forward, Slab, blend, is_out_of_memory
@@ -233,7 +233,8 @@ class Segmenter:
         out = np.zeros(shape, self._dtype)
         view = turn.apply(out)
         window = tuple(slice(0, n) for n in view.shape)
-        whole = [({n: np.ascontiguousarray(a) for n, a in turned.items()}, Block.whole(view.shape))]
+        block = Block.whole(view.shape, decoding_spacing(grid.turned(turn), self.plan))
+        whole = [({n: np.ascontiguousarray(a) for n, a in turned.items()}, block)]
         table = self._decoded(iter(whole), view, window, used)
         return Prediction(self._labels(out, grid), turned_table(table, window, view.shape, turn))
 
@@ -243,7 +244,8 @@ class Segmenter:
         planes = max(1, _BLOCK[self.plan.labels.task] // math.prod(shape[1:]))
         slabs = self._slabs(image, prepared, rung, wish, planes)
         found: dict[str, npt.NDArray[np.float32]] = {}
-        parts = blocks(slabs, shape, planes)
+        spacing = decoding_spacing(image.grid.turned(prepared.turn), self.plan)
+        parts = blocks(slabs, shape, planes, self.method.halo, spacing)
         if wish.maps:
             parts = _kept(parts, found, prepared, image.grid.shape)
         out = np.zeros(image.grid.shape, self._dtype)

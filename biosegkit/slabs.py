@@ -61,7 +61,7 @@ def _joined(parts: Sequence[dict[str, Tensor]], drop: int) -> dict[str, Tensor]:
 
 
 def blocks(slabs: Iterable[Slab], shape: Sequence[int], planes: int,
-           halo: int = 1) -> Iterator[tuple[ArrayDict, Block]]:
+           halo: int = 1, spacing: Sequence[float] = ()) -> Iterator[tuple[ArrayDict, Block]]:
     """Group slabs into blocks of ``planes`` along the first axis, each with a halo where the image has one.
 
     Parameters
@@ -72,6 +72,8 @@ def blocks(slabs: Iterable[Slab], shape: Sequence[int], planes: int,
         The image.
     planes, halo : int
         Thickness of a core, and of its surroundings.
+    spacing : sequence of float, optional
+        Of the image.
 
     Yields
     ------
@@ -83,7 +85,7 @@ def blocks(slabs: Iterable[Slab], shape: Sequence[int], planes: int,
     low = high = 0
     for start in range(0, shape[0], planes):
         stop = min(start + planes, shape[0])
-        block = Block.cut((start, *(0,) * (len(shape) - 1)), (stop - start, *shape[1:]), shape, halo)
+        block = Block.cut((start, *(0,) * (len(shape) - 1)), (stop - start, *shape[1:]), shape, halo, spacing)
         parts: list[dict[str, Tensor]] = [held] if held else []
         while high < stop + block.after[0]:
             _, maps = next(incoming)

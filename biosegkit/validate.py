@@ -23,6 +23,7 @@ from .methods.protocol import Block, State
 from .overlay import Overlay, overlay_of, with_attention
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.schema import Plan
+from .prepared import decoding_spacing, turn_of
 from .scores import ScoreOptions, score_pair, summarise
 from .segmenter import Segmenter, method_of
 from .tune import Held, tune
@@ -138,8 +139,13 @@ def _tuned(job: _Job) -> dict[str, float]:
             continue
         image, truth = _load(job, case)
         valid = np.ones(truth.array.shape, bool) if truth.ignore is None else ~truth.ignore
-        for maps, array, known in _planes(segmenter.maps(image), truth.array, valid, ndim=job.plan.configuration.ndim):
-            state: State = method.local(maps, Block.whole(array.shape))
+        # Maps with a direction (flows, rays) point along the plan's axes, so the truth is turned to them.
+        turn = turn_of(image.grid, job.plan)
+        spacing = decoding_spacing(image.grid.turned(turn), job.plan)
+        maps_of_case = {name: np.ascontiguousarray(turn.apply(a)) for name, a in segmenter.maps(image).items()}
+        turned = (np.ascontiguousarray(turn.apply(truth.array)), np.ascontiguousarray(turn.apply(valid)))
+        for maps, array, known in _planes(maps_of_case, *turned, ndim=job.plan.configuration.ndim):
+            state: State = method.local(maps, Block.whole(array.shape, spacing[-array.ndim:]))
             states.append(Held(case.id, state, array, known))
     tuned = tune(method, states)
     write_json(job.out / "tuning.json", {

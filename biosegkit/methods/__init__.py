@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from biosegkit.methods.decoding import decode, oracle
 from biosegkit.methods.distance import Distance
 from biosegkit.methods.protocol import (
@@ -32,7 +34,8 @@ __all__ = [
     "oracle",
 ]
 
-METHODS: dict[str, type[Semantic] | type[Distance]] = {
+#: Methods by the name a plan uses. Every one takes its options by keyword, ``batch_dice`` and ``objective`` among them.
+METHODS: dict[str, Callable[..., Method]] = {
     "semantic": Semantic,
     "distance": Distance,
 }

@@ -19,9 +19,11 @@ _LIMITS = (0.5, 0.75, 0.9)
 
 
 def decode(
-    method: Method, maps: ArrayDict, thresholds: Mapping[str, float] | None = None
+    method: Method, maps: ArrayDict, thresholds: Mapping[str, float] | None = None, spacing: Sequence[float] = ()
 ) -> tuple[npt.NDArray[Any], ObjectTable]:
     """Labels and object table of the maps ``(C, *space)`` of a whole image: `local`, `resolve`, `paint` on one block.
+
+    ``spacing`` is that of the maps, in the unit the targets were encoded in; 1 if left out.
 
     Examples
     --------
@@ -31,7 +33,7 @@ def decode(
     ([0, 1], [1])
     """
     shape = next(iter(maps.values())).shape[1:]
-    state = method.local(maps, Block.whole(shape))
+    state = method.local(maps, Block.whole(shape, spacing))
     return method.paint(state, method.resolve([state], None if thresholds is None else dict(thresholds)))
 
 
@@ -57,7 +59,7 @@ def oracle(
     {'ap50': 1.0, 'ap75': 1.0, 'ap90': 1.0, 'iou': 1.0}
     """
     targets, _ = method.encode(labels, spacing, None)
-    decoded, _ = decode(method, method.ideal(targets), thresholds)
+    decoded, _ = decode(method, method.ideal(targets), thresholds, spacing)
     counts = instance_counts(labels, decoded, thresholds=_LIMITS)
     overlaps = overlap_counts(labels, decoded)
     best = np.zeros(overlaps.ids_a.size)

@@ -104,6 +104,11 @@ class Distance:
             "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
         }
 
+    @property
+    def halo(self) -> int:
+        """Basins need one voxel of surroundings."""
+        return 1
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A foreground probability and a distance."""
         return Head("foreground", 1, "sigmoid"), Head("distance", 1, self.activation)

@@ -85,6 +85,8 @@ class Block:
         The full image.
     before, after : tuple of int
         Halo voxels in front of and behind the core on every axis; zero at the border of the image.
+    spacing : tuple of float
+        Distance of neighbouring voxels per axis, in the unit `Method.encode` was given; 1 if left out.
 
     Examples
     --------
@@ -98,20 +100,26 @@ class Block:
     full_shape: tuple[int, ...]
     before: tuple[int, ...]
     after: tuple[int, ...]
+    spacing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Unit spacing where none is given."""
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing) or (1.0,) * len(self.shape))
 
     @classmethod
-    def whole(cls, shape: Sequence[int]) -> Block:
+    def whole(cls, shape: Sequence[int], spacing: Sequence[float] = ()) -> Block:
         """The one block that is the image."""
         full = tuple(int(n) for n in shape)
         zero = (0,) * len(full)
-        return cls(zero, full, full, zero, zero)
+        return cls(zero, full, full, zero, zero, tuple(spacing))
 
     @classmethod
-    def cut(cls, start: Sequence[int], shape: Sequence[int], full_shape: Sequence[int], halo: int = 1) -> Block:
+    def cut(cls, start: Sequence[int], shape: Sequence[int], full_shape: Sequence[int], halo: int = 1,
+            spacing: Sequence[float] = ()) -> Block:
         """A block with ``halo`` voxels of surroundings wherever the image has them."""
         before = tuple(min(halo, s) for s in start)
         after = tuple(min(halo, f - s - n) for s, n, f in zip(start, shape, full_shape, strict=True))
-        return cls(tuple(start), tuple(shape), tuple(full_shape), before, after)
+        return cls(tuple(start), tuple(shape), tuple(full_shape), before, after, tuple(spacing))
 
     @property
     def array_shape(self) -> tuple[int, ...]:
@@ -163,6 +171,11 @@ class Method(Protocol):
     @property
     def tunables(self) -> dict[str, Tunable]:
         """The thresholds `resolve` takes."""
+        ...
+
+    @property
+    def halo(self) -> int:
+        """Voxels around the core of a block that `local` needs wherever the image goes on."""
         ...
 
     def heads(self, ndim: int) -> tuple[Head, ...]:

@@ -90,6 +90,11 @@ class Semantic:
             return {}
         return {"region": Tunable(0.5, 0.05, 0.95, 19, "probability above which a voxel belongs to a region")}
 
+    @property
+    def halo(self) -> int:
+        """Voxels are decided one by one."""
+        return 0
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A softmax over the classes, or a sigmoid per region."""
         if self.regions is None:
