@@ -32,6 +32,8 @@ __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerpr
 _INTENSITIES, _SIZES, _SHAPES = 1_000_000, 100_000, 2_000
 #: First over second principal axis from which an object counts as elongated.
 _ELONGATED = 2.0
+#: Share of its voxels seen from its best centre from which an object counts as star-convex.
+_STAR_CONVEX = 0.95
 
 
 @dataclass(eq=False)
@@ -233,4 +235,7 @@ def _object_statistics(tally: _Tally, facts: Sequence[Facts]) -> ObjectStatistic
         elongated=float(np.mean(pool.elongation >= _ELONGATED)), touching=pool.touching / total,
         at_border=pool.border / total, split=sum(f.ids.split for f in facts) / total,
         single_voxel=sum(f.ids.single for f in facts) / total, anisotropy=anisotropy_of(pool.extent),
+        solidity=spread(pool.solidity), star_convexity=spread(pool.star),
+        star_convex=float(np.mean(pool.star >= _STAR_CONVEX)), contact=pool.contacts / max(pool.faces, 1),
+        density=1e6 * pool.count / max(pool.voxels, 1),
     )

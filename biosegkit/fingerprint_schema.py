@@ -15,8 +15,8 @@ from .errors import PlanError
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread"]
 
-#: Version of the fingerprint's schema.
-SCHEMA = 1
+#: Version of the fingerprint's schema. Fingerprints of version 1 know less of the objects: those entries are None.
+SCHEMA = 2
 
 
 class _Frozen(BaseModel):
@@ -88,6 +88,10 @@ class ObjectStatistics(_Frozen):
     whose shape was measured; first principal axis at least twice the second). ``fill`` compares an object with the
     ellipsoid of its moments: near 1 for round and convex, small for branched, bent and hollow shapes.
     ``anisotropy`` is the ratio of z to in-plane spacing that would make objects round, from their boxes.
+    ``solidity`` is the share of its convex hull that an object fills, ``star_convexity`` the share of its voxels seen
+    from its best centre, ``star_convex`` the share of objects of which at least 95 % are; ``contact`` the share of the
+    objects' surface that lies on another object (0: all apart, near 1: tissue without gaps), ``density`` how many
+    objects there are in a million voxels.
     """
 
     count: int
@@ -105,6 +109,11 @@ class ObjectStatistics(_Frozen):
     split: float
     single_voxel: float
     anisotropy: float | None = None
+    solidity: Spread | None = None
+    star_convexity: Spread | None = None
+    star_convex: float | None = None
+    contact: float | None = None
+    density: float | None = None
 
 
 class Fingerprint(_Frozen):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from .convexity import solidity, star_convexity
 from .image import Labels
 
 __all__ = ["ObjectSample", "anisotropy_of", "box_of", "joined", "sample_objects", "spread_of"]
@@ -18,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Voxels of an object's box above which its shape is measured on every second, third … voxel.
 _BOX = 1 << 18
+#: The same for hull and lines of sight, which do not become more exact with more voxels.
+_HULL_BOX = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,10 @@ class ObjectSample:
         All objects.
     touching, border : int
         Of those, how many share a voxel face with another, and how many lie at the image's border.
+    faces, contacts : int
+        Faces between a voxel of an object and one that is not of it, and those of them that lie on another object.
+    voxels : int
+        Of the images.
     diameter, diameter_px : ndarray, (n,)
         Of the disc or ball of equal size, in units and in voxels.
     extent : ndarray, (n, ndim)
@@ -41,17 +48,24 @@ class ObjectSample:
     fill : ndarray, (m,)
         Share of the ellipse or ellipsoid with the same moments that the object would fill: about 1 for convex
         rounded shapes, well below for branched, bent or hollow ones.
+    solidity, star : ndarray, (m,)
+        Share of its convex hull that an object fills, and share of its voxels seen from its best centre.
     """
 
     count: int
     touching: int
     border: int
+    faces: int
+    contacts: int
+    voxels: int
     diameter: Floats
     diameter_px: Floats
     extent: Floats
     radius: Floats
     elongation: Floats
     fill: Floats
+    solidity: Floats
+    star: Floats
 
 
 def sample_objects(labels: Labels, voxels: npt.NDArray[np.int64], rng: np.random.Generator, *, sizes: int,
@@ -84,11 +98,12 @@ def sample_objects(labels: Labels, voxels: npt.NDArray[np.int64], rng: np.random
     count_px = voxels[chosen].astype(np.float64)
     extent = np.array([[s.stop - s.start for s in boxes[i - 1]] for i in chosen], dtype=np.float64)
     detailed = _drawn(chosen, shapes, rng)
-    shape = np.array([_shape(labels.array, boxes[i - 1], int(i), spacing) for i in detailed]).reshape(-1, 3)
+    shape = np.array([_shape(labels.array, boxes[i - 1], int(i), spacing) for i in detailed]).reshape(-1, 5)
+    touching, faces, contacts = _neighbours(labels.array)
     return ObjectSample(
-        present.size, _touching(labels.array), _at_border(labels.array),
+        present.size, touching, _at_border(labels.array), faces, contacts, int(voxels.sum()),
         _diameter(count_px * spacing.prod(), spacing.size), _diameter(count_px, spacing.size),
-        extent.reshape(-1, spacing.size), shape[:, 0], shape[:, 1], shape[:, 2],
+        extent.reshape(-1, spacing.size), *shape.T,
     )
 
 
@@ -109,9 +124,10 @@ def box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
 
 def joined(samples: Sequence[ObjectSample]) -> ObjectSample:
     """Samples of many cases as one."""
-    total = [sum(getattr(s, name) for s in samples) for name in ("count", "touching", "border")]
+    total = [sum(getattr(s, name) for s in samples)
+             for name in ("count", "touching", "border", "faces", "contacts", "voxels")]
     arrays = [np.concatenate([getattr(s, name) for s in samples])
-              for name in ("diameter", "diameter_px", "extent", "radius", "elongation", "fill")]
+              for name in ("diameter", "diameter_px", "extent", "radius", "elongation", "fill", "solidity", "star")]
     return ObjectSample(*total, *arrays)
 
 
@@ -139,15 +155,19 @@ def _diameter(size: Floats, ndim: int) -> Floats:
     return np.asarray(2 * np.sqrt(size / np.pi) if ndim == 2 else np.cbrt(6 * size / np.pi), dtype=np.float64)
 
 
-def _touching(array: npt.NDArray[Any]) -> int:
-    """Number of objects with a voxel face on another object."""
-    hits = []
+def _neighbours(array: npt.NDArray[Any]) -> tuple[int, int, int]:
+    """Objects with a voxel face on another object; faces of objects; faces between two objects, once per object."""
+    hits, faces, contacts = [], 0, 0
     for axis in range(array.ndim):
         rows = np.moveaxis(array, axis, 0)
         here, there = rows[:-1], rows[1:]
-        meet = (here != there) & (here > 0) & (there > 0)
+        differ = here != there
+        meet = differ & (here > 0) & (there > 0)
         hits += [np.unique(here[meet]), np.unique(there[meet])]
-    return int(np.unique(np.concatenate(hits)).size) if hits else 0
+        both = int(np.count_nonzero(meet))
+        faces, contacts = faces + int(np.count_nonzero(differ)) + both, contacts + 2 * both
+    touching = int(np.unique(np.concatenate(hits)).size) if hits else 0
+    return touching, faces, contacts
 
 
 def _at_border(array: npt.NDArray[Any]) -> int:
@@ -158,13 +178,14 @@ def _at_border(array: npt.NDArray[Any]) -> int:
     return int(np.count_nonzero(found))
 
 
-def _shape(array: npt.NDArray[Any], box: tuple[slice, ...], number: int, spacing: Floats) -> tuple[float, float, float]:
-    """Inscribed radius, elongation and fill of one object."""
+def _shape(array: npt.NDArray[Any], box: tuple[slice, ...], number: int, spacing: Floats
+           ) -> tuple[float, float, float, float, float]:
+    """Inscribed radius, elongation, fill, solidity and star-convexity of one object."""
     inside = array[box] == number
     step = int(np.ceil((inside.size / _BOX) ** (1 / inside.ndim)))
     inside, spacing = inside[(slice(None, None, step),) * inside.ndim], spacing * step
     if not inside.any():
-        return float(spacing.min()), 1.0, 1.0
+        return float(spacing.min()), 1.0, 1.0, 1.0, 1.0
     flat = [a for a in range(inside.ndim) if inside.shape[a] > 1] or [inside.ndim - 1]
     # A plane of a stack that is one voxel thick has no inside along that axis.
     plane = inside.reshape([inside.shape[a] for a in flat])
@@ -177,7 +198,16 @@ def _shape(array: npt.NDArray[Any], box: tuple[slice, ...], number: int, spacing
     # Half axes of the solid ellipse with these moments are 2 σ (2D) and √5 σ (3D).
     factor = {1: np.sqrt(12), 2: 4 * np.pi, 3: 4 / 3 * np.pi * 5**1.5}[len(axes)]
     ellipse = factor * axes.prod()
-    return float(depth.max()), elongation, float(len(points) * spacing[flat].prod() / ellipse)
+    fill = float(len(points) * spacing[flat].prod() / ellipse)
+    return float(depth.max()), elongation, fill, *_convexity(plane, depth[(slice(1, -1),) * plane.ndim])
+
+
+def _convexity(plane: npt.NDArray[np.bool_], depth: npt.NDArray[Any]) -> tuple[float, float]:
+    """Solidity and star-convexity of an object within its box; a line is convex."""
+    every = (slice(None, None, int(np.ceil((plane.size / _HULL_BOX) ** (1 / plane.ndim)))),) * plane.ndim
+    if plane.ndim < 2 or not plane[every].any():
+        return 1.0, 1.0
+    return solidity(plane[every]), star_convexity(plane[every], depth[every])
 
 
 def spread_of(values: Iterable[float]) -> dict[str, float]:

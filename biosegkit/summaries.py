@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .fingerprint import Fingerprint, Spread
+from .fingerprint import Fingerprint, ObjectStatistics, Spread
 
 __all__ = ["data_rows", "data_tables", "number_text"]
 
@@ -61,11 +61,24 @@ def data_tables(found: Fingerprint) -> list[dict[str, Any]]:
     physical = [] if found.unit == "px" else [(f"diameter ({found.unit})", o.diameter)]
     spreads = [("per image", o.per_case), *physical, ("diameter (px)", o.diameter_px),
                (f"inscribed radius ({found.unit})", o.inscribed_radius), ("elongation", o.elongation),
-               ("fill of its ellipse", o.fill)]
-    tables.append({"title": f"{o.count} objects, {100 * o.touching:.0f} % touch another, {100 * o.at_border:.0f} % the "
-                   "border of the image", "head": ["", "min", "5 %", "median", "95 %", "max"],
+               ("fill of its ellipse", o.fill),
+               *((name, s) for name, s in (("solidity", o.solidity), ("seen from its centre", o.star_convexity)) if s)]
+    tables.append({"title": _object_title(o), "head": ["", "min", "5 %", "median", "95 %", "max"],
                    "rows": [[name, *_spread(spread)] for name, spread in spreads]})
     return tables
+
+
+def _object_title(o: ObjectStatistics) -> str:
+    """How many objects there are and how they lie together."""
+    parts = [f"{o.count} objects", f"{100 * o.touching:.0f} % touch another",
+             f"{100 * o.at_border:.0f} % the border of the image"]
+    if o.contact is not None:
+        parts.append(f"{100 * o.contact:.0f} % of their surface lies on another")
+    if o.star_convex is not None:
+        parts.append(f"{100 * o.star_convex:.0f} % are star-convex")
+    if o.density is not None:
+        parts.append(f"{o.density:.3g} in a million voxels")
+    return ", ".join(parts)
 
 
 def _spread(spread: Spread) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from biosegkit.fingerprint import Fingerprint, measure, survey
 from biosegkit.grid import Grid
 from biosegkit.image import Labels
 from biosegkit.object_shapes import anisotropy_of, sample_objects
+from biosegkit.summaries import data_tables
 from biosegkit.task_choice import IdCounts, choose_task, count_ids
 
 
@@ -134,12 +136,27 @@ def test_json_round_trip_and_refusals(volumes, tmp_path):
     found.write(tmp_path / "f.json")
     assert Fingerprint.read(tmp_path / "f.json") == found
     text = (tmp_path / "f.json").read_text()
-    (tmp_path / "g.json").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(PlanError, match="schema 2"):
+    (tmp_path / "g.json").write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(PlanError, match="schema 3"):
         Fingerprint.read(tmp_path / "g.json")
     (tmp_path / "h.json").write_text(text.replace('"unit"', '"units"'))
     with pytest.raises(PlanError, match="wrong entries"):
         Fingerprint.read(tmp_path / "h.json")
+
+
+def test_a_fingerprint_of_the_first_schema_is_read_and_shown(tmp_path):
+    found = measure(scan(discs([3, 5], tmp_path)))
+    assert (found.objects.solidity.median, found.objects.star_convex, found.objects.contact) == (1, 1, 0)
+    assert found.objects.density == pytest.approx(1e6 * 8 / (2 * 80 * 80))
+    data = found.model_dump(mode="json") | {"schema_version": 1}
+    for name in ("solidity", "star_convexity", "star_convex", "contact", "density"):
+        del data["objects"][name]
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    old = Fingerprint.read(tmp_path / "old.json")
+    assert (old.objects.diameter, old.objects.solidity, old.objects.contact) == (found.objects.diameter, None, None)
+    assert "star-convex" in data_tables(found)[1]["title"]
+    assert "star-convex" not in data_tables(old)[1]["title"]
+    assert [row[0] for row in data_tables(found)[1]["rows"]][-2:] == ["solidity", "seen from its centre"]
 
 
 def test_2d_keeps_two_entries_and_colours_are_known(tmp_path):
