@@ -145,7 +145,7 @@ def test_json_round_trip_and_refusals(volumes, tmp_path):
 
 
 def test_a_fingerprint_of_the_first_schema_is_read_and_shown(tmp_path):
-    found = measure(scan(discs([3, 5], tmp_path)))
+    found = measure(scan(discs([3, 5], tmp_path)), task="instance")
     assert (found.objects.solidity.median, found.objects.star_convex, found.objects.contact) == (1, 1, 0)
     assert found.objects.density == pytest.approx(1e6 * 8 / (2 * 80 * 80))
     data = found.model_dump(mode="json") | {"schema_version": 1}
