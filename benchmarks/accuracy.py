@@ -28,18 +28,28 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: rows to use besides the split, options for scoring, and the scores that are reported."""
+    """One data set: rows to train on and to score, options for scoring, what files do not say, the scores."""
 
     what: str
     reported: tuple[str, ...]
     rows: tuple[str, ...] = ()
     scoring: tuple[str, ...] = ()
+    describe: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
 
 
+OBJECTS = ("ap@0.50", "f1", "pq")
+
+#: Data sets by name; what follows an underscore ``_all`` is the same folder with all its rows.
 TASKS = {
     "msd_hippocampus": Task("3D MRI, hippocampus, 2 classes", ("dice",)),
     "acdc_cardiac": Task("3D cine MRI, heart, 3 classes", ("dice",)),
-    "dsb2018": Task("2D fluorescent nuclei, instances", ("ap@0.50", "f1", "pq"), rows=("--where", "type=fluo")),
+    "dsb2018": Task("2D fluorescent nuclei, instances", OBJECTS, rows=("--where", "type=fluo")),
+    "dsb2018_all": Task("2D nuclei of all kinds, instances", OBJECTS),
+    "usiigaci_phase": Task("2D phase contrast cells, instances", OBJECTS),
+    "bbbc050_mouse_embryo": Task("3D confocal nuclei of embryos, instances", OBJECTS,
+                                 describe=("--spacing", "1.75,0.8,0.8", "--unit", "um")),
+    "plantseg_cells3d": Task("3D nuclei of plants, instances", OBJECTS, tested=("--where", "case=1137_mini")),
     "isbi2012_em": Task("2D EM, membranes", ("dice",), scoring=("--include-background",)),
 }
 
@@ -90,13 +100,13 @@ def final_rate(run: Path) -> float:
 
 def measure(name: str, folder: Path, options: argparse.Namespace) -> dict:
     """Train, predict, evaluate in ``folder``; return the record."""
-    task, table = TASKS[name], str(options.data / name / "cases.csv")
+    task, table = TASKS[name], str(options.data / name.removesuffix("_all") / "cases.csv")
     run, labels, scores = folder / "run", folder / "labels", folder / "scores.json"
     limit = ("--steps", str(options.steps)) if options.steps else ("--budget", options.budget)
-    chosen = ("--where", "split=test", *task.rows)
+    chosen = ("--where", "split=test", *task.rows, *task.tested, *task.describe)
     device = ("--device", options.device)
-    trained = biosegkit("train", table, "-o", str(run), "--where", "split=train", *task.rows, *limit, *device,
-                        *options.more)
+    learned = ("--where", "split=train", *task.rows, *task.describe)
+    trained = biosegkit("train", table, "-o", str(run), *learned, *limit, *device, *options.more)
     predicted = biosegkit("predict", str(run), table, *chosen, "-o", str(labels), *device)
     biosegkit("evaluate", str(labels), table, *chosen, *task.scoring, "-o", str(scores))
     record = json.loads(scores.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Put the records of accuracy.py and of architectures.py into the README's tables, each between its two marks.
+"""Put the records of accuracy.py, architectures.py and methods.py into the README's tables, each between its two marks.
 
 python benchmarks/table.py            # prints the tables
 python benchmarks/table.py --write    # and puts them into README.md
@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
+METHODS = ("<!-- methods -->", "<!-- /methods -->")
 ARCHITECTURES = ("<!-- architectures -->", "<!-- /architectures -->")
 HEAD = ["| data, images not trained on | budget | scores | training took | cores | peak memory, train / predict |",
         "|---|---|---|---|---|---|"]
@@ -59,6 +60,22 @@ def architectures(records: list[dict]) -> str:
     return "\n".join([*lines, "", f"In brackets 95 % intervals over the images. Measured on {'; '.join(machines)}."])
 
 
+def methods(records: list[dict]) -> str:
+    """One row per data set and method, best first: reached, and by a network without error (AP at 0.5, 0.75, 0.9)."""
+    lines = ["| data, images not trained on | budget | method | AP@0.5 | AP@0.75 | PQ | at best | steps |",
+             "|---|---|---|---|---|---|---|---|"]
+    for record in sorted(records, key=lambda r: r["name"]):
+        for row in sorted(record["rows"], key=lambda r: -r["headline"]["ap@0.50"]):
+            chosen = f" ({row['chosen']})" if row["method"] == "automatic" else ""
+            reached = (f"{row['headline'][name]:.3f}" for name in ("ap@0.50", "ap@0.75", "pq"))
+            ceiling = ", ".join(f"{value:.3f}" for value in row["ceiling"].values())
+            cells = (f"`{record['name']}`, {record['cases']} images", record["limit"], f"`{row['method']}`{chosen}",
+                     *reached, ceiling, row["steps"])
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    machines = sorted({f"{row['machine']}, {row['device']}, {row['date']}" for r in records for row in r["rows"]})
+    return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}."])
+
+
 def with_interval(row: dict, name: str) -> str:
     """A score and, where it has one, its interval."""
     value, ends = row["scores"].get(name), row["intervals"].get(name)
@@ -78,7 +95,9 @@ def main() -> None:
     compared = [r for r in records if r.get("kind") == "architectures"]
     if not accuracy:
         sys.exit(f"no record in {options.results}; accuracy.py makes them")
-    made = [((START, END), table(accuracy)), *([(ARCHITECTURES, architectures(compared))] if compared else [])]
+    instances = [r for r in records if r.get("kind") == "methods"]
+    made = [((START, END), table(accuracy)), *([(ARCHITECTURES, architectures(compared))] if compared else []),
+            *([(METHODS, methods(instances))] if instances else [])]
     print("\n\n".join(text for _, text in made))
     for marks, text in made if options.write else ():
         put(text, *marks)
