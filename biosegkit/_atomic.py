@@ -22,11 +22,11 @@ __all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "w
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder that becomes ``target`` when the block ends without error.
 
     The temporary keeps the target's ending so that writers that look at it do the same thing. An error in the block
-    removes the temporary and leaves an older ``target`` as it was.
+    removes the temporary and leaves an older ``target`` as it was. Without ``durable`` nothing is forced onto the disk.
 
     Raises
     ------
@@ -47,10 +47,12 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        if durable:
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
         temporary.replace(target)
-        _sync_folder(target.parent)
+        if durable:
+            _sync_folder(target.parent)
     except OSError as error:
         raise _unwritable(target, error) from error
     finally:
@@ -146,10 +148,13 @@ def read_json(path: str | Path, limit: int = 256 << 20) -> Any:
         raise FileError(f"no readable JSON ({error})", file=path, remedy="restore the file or make it again") from error
 
 
-def write_npy(target: str | Path, array: npt.NDArray[Any]) -> str:
-    """Write an array as .npy atomically and return the CRC-32 of the file as eight hexadecimal digits."""
+def write_npy(target: str | Path, array: npt.NDArray[Any], *, durable: bool = True) -> str:
+    """Write an array as .npy atomically and return the CRC-32 of the file as eight hexadecimal digits.
+
+    Without ``durable`` it may be lost or damaged when power fails: for what has a checksum and can be made again.
+    """
     array = np.ascontiguousarray(array).reshape(np.shape(array))
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         with temporary.open("wb") as handle:
             np.save(handle, array, allow_pickle=False)
         return _crc(temporary)

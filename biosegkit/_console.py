@@ -17,7 +17,8 @@ from .errors import BiosegError, Problem
 if TYPE_CHECKING:
     from .plan.schema import Plan
 
-__all__ = ["FileProgress", "TrainingProgress", "describe_plan", "out", "problem_table", "score_table", "show_error"]
+__all__ = ["FileProgress", "TrainingProgress", "describe_plan", "out", "print_scores", "problem_table", "score_table",
+           "show_error", "show_scores"]
 
 #: Without a terminal a line of progress is written about every so many seconds.
 LINE_SECONDS = 10.0
@@ -72,6 +73,24 @@ def score_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     out().print(table)
+
+
+def show_scores(path: Path) -> None:
+    """The scores of a run, where it has any."""
+    from ._atomic import read_json
+
+    if path.is_file():
+        print_scores(read_json(path))
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The tables of a record of scores, then its notes."""
+    from .scores import tables
+
+    for block in tables(scores):
+        score_table(block.title, block.head, block.rows)
+    for note in (*scores.get("notes", ()), *scores.get("intervals", {}).get("notes", ())):
+        out(stderr=True).print(note, style="yellow", markup=False)
 
 
 class TrainingProgress:

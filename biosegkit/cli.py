@@ -140,14 +140,18 @@ def train(context: typer.Context, dataset: Source,
           data: Describing, planning: Planning, training: Training, computing: Computing, writing: Writing,
           common: Common) -> None:
     """Configure, train, tune and evaluate a model within the time given; the run folder is the model."""
-    from ._console import TrainingProgress, describe_plan, out
+    from ._console import TrainingProgress, describe_plan, out, show_scores
 
     started = _started(context)
-    if not training.resume:
+    if training.resume:
+        from .run_folder import refuse_no_run
+
+        refuse_no_run(output)
+    else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
     found = _scan(dataset, data)
     stored = _stored_plan(output, planning, training)
-    problems, measured = _surveyed(found)
+    problems, measured = _surveyed(found, None if stored or training.steps else _in_time(planning, started))
     made = stored or _make_plan(found, measured, planning, computing, training, started)
     if common.verbose:
         describe_plan(made)
@@ -157,7 +161,7 @@ def train(context: typer.Context, dataset: Source,
         fit(made, found, output, folds=training.fold_list(), steps=training.steps, init=training.origin,
             resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
             progress=progress, fingerprint=measured, problems=problems)
-    _show_scores(output / "scores.json")
+    show_scores(output / "scores.json")
     out().print(f"model   {output}\nreport  {output / 'report.html'}")
 
 
@@ -175,6 +179,9 @@ def predict(model: Model,
 
     if not predicting.resume:
         _refuse_existing(output, writing.overwrite, "continue with --resume, ")
+    elif not output.is_dir() or not any(output.iterdir()):
+        out(stderr=True).print(f"nothing to continue in {output}: it begins with the first image", style="yellow",
+                               markup=False)
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
     loaded = load(model, device=computing.device)
@@ -199,7 +206,7 @@ def evaluate(prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A 
                  "-o", "--output", metavar="scores.json",
                  help="Where to write the scores, with a CSV and a page of pictures beside.")] = None) -> None:
     """Compare predicted with true labels; print scores with their intervals, per class or per image."""
-    from ._console import out
+    from ._console import out, print_scores
     from .evaluate import compared, score_files
     from .pairing import pair_files, with_maps
     from .score_page import companions, write_scores
@@ -212,7 +219,7 @@ def evaluate(prediction: Annotated[Path, typer.Argument(metavar="PRED", help="A 
     pairs = pairs if scoring.maps is None else with_maps(pairs, scoring.maps)
     scores = score_files(pairs, options)
     scores = scores if scoring.compare is None else compared(scores, pairs, scoring.compare, options)
-    _print_scores(scores)
+    print_scores(scores)
     if output:
         files = write_scores(scores, output, None if scoring.no_pictures else pairs)
         out().print(f"scores written to {', '.join(map(str, files))}", soft_wrap=True)
@@ -226,7 +233,7 @@ def run(context: typer.Context,
         resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped.")] = False) -> None:
     """Carry out a recipe: check, plan, train, predict, evaluate, report; or compare the networks it names."""
     from ._atomic import read_json
-    from ._console import TrainingProgress, out, score_table
+    from ._console import TrainingProgress, out, score_table, show_scores
     from .recipe import load_recipe
     from .recipe_run import run_recipe
 
@@ -240,7 +247,7 @@ def run(context: typer.Context,
         score_table(*comparison_table(read_json(folder / "comparison.json")))
         out().print(f"models  {folder}\npage    {folder / 'comparison.html'}")
         return
-    _show_scores(folder / "scores.json")
+    show_scores(folder / "scores.json")
     out().print(f"model   {folder}\nreport  {folder / 'report.html'}")
 
 
@@ -297,12 +304,20 @@ def _scan(source: str, data: Describing) -> Dataset:
     return found
 
 
-def _surveyed(found: Dataset) -> tuple[Sequence[Problem], Fingerprint]:
+def _in_time(planning: Planning, started: float) -> Callable[[int, int], None]:
+    """What stops a survey that leaves no time to train."""
+    from .configure import DEFAULT_BUDGET, reading_within
+
+    return reading_within(planning.budget or (DEFAULT_BUDGET if planning.preset == "default" else None), started)
+
+
+def _surveyed(found: Dataset, progress: Callable[[int, int], None] | None = None) -> tuple[
+        Sequence[Problem], Fingerprint]:
     """Check and measure; a data set with errors is refused with all of them in a table."""
     from ._console import out, problem_table
     from .fingerprint import survey
 
-    problems, measured = survey(found)
+    problems, measured = survey(found, progress=progress)
     if problems:
         problem_table(problems)
     if measured is None:
@@ -348,24 +363,6 @@ def _refuse_existing(path: Path | None, overwrite: bool, otherwise: str = "") ->
     if path is not None and not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileError("an output that exists", file=path, expected="a new name",
                         remedy=f"{otherwise}choose another name, or replace it with --overwrite")
-
-
-def _show_scores(path: Path) -> None:
-    """The scores of a run, where it has any."""
-    from ._atomic import read_json
-
-    if path.is_file():
-        _print_scores(read_json(path))
-
-
-def _print_scores(scores: dict[str, Any]) -> None:
-    from ._console import out, score_table
-    from .scores import tables
-
-    for block in tables(scores):
-        score_table(block.title, block.head, block.rows)
-    for note in (*scores.get("notes", ()), *scores.get("intervals", {}).get("notes", ())):
-        out(stderr=True).print(note, style="yellow", markup=False)
 
 
 def _started(context: typer.Context) -> float:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import platform
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from .cases import Dataset
@@ -19,25 +16,37 @@ from .device import describe, pick
 from .errors import OptionError
 from .fingerprint import Fingerprint
 from .fingerprint_schema import CaseRecord
-from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
-from .methods.protocol import Method
-from .patches import Batch
-from .plan.budget import Allowance, Probe, chosen, members_for, next_width, steps_for, wanted_steps, widths_of
-from .plan.draft import Wishes, draft, smaller, with_strength, with_width
+from .loop import CHECKED
+from .plan.budget import (
+    Allowance,
+    Probe,
+    budget_for,
+    chosen,
+    members_for,
+    steps_between_validations,
+    steps_for,
+    wanted_steps,
+    widths_of,
+)
+from .plan.draft import Wishes, draft, with_strength, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
 from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .pretrained import begin, digest_of
-from .segmenter import method_of
+from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
 from .splits import shares
 from .tune import TRIALS
 
-__all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "peak_memory", "probe"]
+__all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "reading_within"]
 
 DEFAULT_BUDGET = "15m"
-#: Seconds kept for loading, the report and writing the bundle, beside the validation.
-CLOSING = 5.0
+#: Share of a budget that validation may take; where all held-back cases need more, some of them are scored.
+VALIDATING = 0.2
+#: Share of a budget in which the program has to have started.
+TO_START = 0.5
+#: Fewer steps than these make no model: the budget is refused.
+LEAST_STEPS = 20
 #: Seconds per voxel of one decoding with other thresholds (resolve, paint, count), measured on nuclei.
 DECODE_SECONDS = 2.5e-7
 
@@ -111,9 +120,61 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         plan = _with_members(plan, fingerprint, dataset, seconds)
     count = plan.training.folds
     per_fold = None if seconds is None else seconds / count
-    plan, probes = _probes(plan, here, per_fold, limit)
-    spent = elapsed + time.monotonic() - started
-    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent / count), fingerprint)
+    closing, preparing = CLOSING, 0.0
+    if seconds is not None:
+        closing, preparing = rehearse(plan), preparing_seconds(plan, dataset, fingerprint)
+        known = elapsed + time.monotonic() - started + preparing + closing
+        if known > 0.9 * seconds:  # measuring the network would be in vain
+            raise _too_small(seconds, 2 * known, f"start, reading and report take {duration_text(known)} by themselves")
+    plan, probes = probed_widths(plan, here, per_fold, limit)
+    spent = (elapsed + time.monotonic() - started + preparing) / count
+    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent, closing), fingerprint)
+
+
+def reading_within(budget: str | float | None, started: float) -> Callable[[int, int], None]:
+    """A ``progress`` for :func:`biosegkit.fingerprint.survey` that gives up where reading alone takes the budget.
+
+    Parameters
+    ----------
+    budget : str or float, optional
+        As for :func:`make_plan`; None: there is no limit.
+    started : float
+        ``time.monotonic()`` from which the budget counts.
+
+    Returns
+    -------
+    callable
+        Raises OptionError, with a budget that would do, once a fifth of the budget has gone into reading and the rest
+        of the cases, read now and once more for training, would take more than there is.
+
+    Raises
+    ------
+    OptionError
+        At once, if half of the budget has gone into starting the program.
+    """
+    seconds, begun = None if budget is None else parse_duration(budget), time.monotonic()
+    if seconds is not None and begun - started > TO_START * seconds:
+        late = begun - started
+        raise _too_small(seconds, 10 * late, f"starting the program took {duration_text(late)}")
+
+    def check(done: int, cases: int) -> None:
+        now = time.monotonic()
+        if seconds is None or done < 3 or now - begun < 0.2 * seconds:
+            return
+        per_case = (now - begun) / done
+        whole = now - started + per_case * (2 * cases - done)
+        if whole > seconds:
+            raise _too_small(seconds, 1.5 * whole, f"reading {cases} cases for the check and for training takes "
+                             f"{duration_text(whole)} (fewer: --where)")
+
+    return check
+
+
+def _too_small(seconds: float, least: float, why: str) -> OptionError:
+    """The error that says which budget would do."""
+    enough = duration_text(10 * math.ceil(least / 10))
+    return OptionError(f"--budget {duration_text(seconds)}", expected=f"at least {enough} here: {why}",
+                       remedy=f"give --budget {enough} or more")
 
 
 def _with_members(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, seconds: float) -> Plan:
@@ -148,48 +209,16 @@ def _working(case: CaseRecord, c: Configuration) -> tuple[int, list[float]]:
     return math.prod(case.shape[:-c.ndim]), [n * s / t for n, s, t in space]
 
 
+@dataclass(frozen=True)
 class _Limits:
-    """What the plan has to keep."""
+    """What the plan has to keep; ``spent`` and ``closing`` are the seconds before and after, for one network."""
 
-    def __init__(self, seconds: float | None, per_fold: float | None, memory: int, steps: int | None,
-                 spent: float) -> None:
-        self.seconds, self.per_fold, self.memory, self.steps, self.spent = seconds, per_fold, memory, steps, spent
-
-
-def _probes(plan: Plan, device: torch.device, per_fold: float | None, memory: int) -> tuple[Plan, list[Probe]]:
-    """Measure the given network, or for the default preset widths until the best one is among them.
-
-    Where even the narrowest needs more memory than allowed, batch and patch shrink until it does not.
-    """
-    if plan.preset != "default" or device.type == "cuda":
-        return plan, [probe(plan, device)]
-    found: list[Probe] = []
-    widths = widths_of(plan.configuration.architecture.name)
-    while per_fold is not None and widths and len(found) < 4:
-        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim, widths)
-        if wanted is None:
-            break
-        found.append(probe(_at(plan, with_width(plan.configuration, wanted)), device))
-    found = found or [probe(plan, device)]
-    for _ in range(3):
-        peak, own = min(p.peak for p in found), psutil.Process().memory_info().rss
-        if peak <= memory:
-            break
-        less = smaller(plan.configuration, 0.9 * max(0.0, memory - own) / max(1, peak - own))
-        if less is None:
-            raise OptionError(f"--memory {memory_text(memory)}", expected=f"more than {memory_text(own)}, which the "
-                              "program takes before it trains", remedy="allow more memory")
-        narrow = with_width(less, min(p.width for p in found))
-        found = [probe(_at(plan, narrow), device)]
-        shrunk = Decision(name="patch and batch", value=f"{' × '.join(map(str, less.patch))}, {less.batch}", reason=(
-            f"made smaller to train within {memory_text(memory)}; measured {memory_text(found[0].peak)}"))
-        kept = tuple(d for d in plan.decisions if d.name != shrunk.name)
-        plan = _at(plan, less).model_copy(update={"decisions": (*kept, shrunk)})
-    return plan, found
-
-
-def _at(plan: Plan, configuration: Configuration) -> Plan:
-    return plan.model_copy(update={"configuration": configuration})
+    seconds: float | None
+    per_fold: float | None
+    memory: int
+    steps: int | None
+    spent: float
+    closing: float
 
 
 def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: _Limits,
@@ -208,24 +237,44 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     tuned, tuning = _tuning(fingerprint, limits.per_fold, training.validation_fraction)
     training = training.model_copy(update={"tune_cases": tuned})
     validation = tuning + _validation_seconds(fingerprint, configuration, best, training)
-    steps, reason = training.steps, "nnU-Net's 1000 epochs of 250 steps (rule 1.13)"
-    if limits.steps is not None:
-        steps, reason = limits.steps, "asked for; no clock"
-    elif limits.per_fold is not None:
-        allowance = Allowance(limits.per_fold, limits.spent, validation, CLOSING)
-        steps = steps_for(allowance.training, best.step_seconds)
-        reason = (f"{duration_text(allowance.training)} of training at {best.step_seconds * 1e3:.0f} ms per step on "
-                  f"{describe(device)}; {duration_text(validation)} are kept for validation")
+    if limits.per_fold is not None:
+        validation = min(validation, VALIDATING * limits.per_fold)
+    steps, reason = _steps(training.steps, limits, validation, best.step_seconds, describe(device))
     decisions.append(Decision(name="steps", value=str(steps), reason=reason))
-    epochs = max(1, steps // 20) if plan.preset == "default" else training.steps_per_epoch
-    training = training.model_copy(update={"steps": steps, "steps_per_epoch": epochs})
+    every = training.steps_per_epoch
+    if plan.preset == "default":
+        every = steps_between_validations(steps, best, CHECKED)
+    training = training.model_copy(update={"steps": steps, "steps_per_epoch": every})
     if plan.preset == "default":
         training, decision = with_strength(training, steps * configuration.batch / len(fingerprint.cases))
         decisions.append(decision)
     measured = Budget(seconds=limits.seconds, memory=limits.memory, step_seconds=best.step_seconds,
-                      validation_seconds=validation, device=device.type)
+                      validation_seconds=validation, closing_seconds=limits.closing, device=device.type)
     return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,
                                    "decisions": tuple(decisions)})
+
+
+def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float, where: str) -> tuple[int, str]:
+    """How many steps, and why.
+
+    Raises
+    ------
+    OptionError
+        If hardly a step fits: the budget is too small for the data or the machine.
+    """
+    if limits.steps is not None:
+        return limits.steps, "asked for; no clock"
+    if limits.per_fold is None or limits.seconds is None:
+        return planned, "nnU-Net's 1000 epochs of 250 steps"
+    allowance = Allowance(limits.per_fold, limits.spent, validation, limits.closing)
+    if allowance.left < LEAST_STEPS * step_seconds:
+        around = limits.spent + validation + limits.closing
+        raise _too_small(limits.seconds, budget_for(allowance, step_seconds) * limits.seconds / limits.per_fold,
+                         f"start, reading, measuring, validation and report take {duration_text(around)}, and a step "
+                         f"of training {duration_text(step_seconds)} on {where}")
+    steps = steps_for(allowance.training, step_seconds)
+    return steps, (f"{duration_text(allowance.training)} of training at {step_seconds * 1e3:.0f} ms per step on "
+                   f"{where}; {duration_text(validation)} are kept for validation")
 
 
 def _tuning(fingerprint: Fingerprint, per_fold: float | None, share: float) -> tuple[int, float]:
@@ -254,57 +303,6 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
     return count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)
 
 
-def probe(plan: Plan, device: torch.device, repeats: int = 3) -> Probe:
-    """Train a few steps on noise: seconds per step, seconds per patch forward, peak memory.
-
-    The first step warms up and is not counted; the fastest of the others is, as other programs only ever slow it down
-    (and the schedule is revised by the clock if they go on doing so).
-    """
-    method = method_of(plan)
-    reset_peak(device)
-    network = make_network(plan, method, device)
-    optimizer = make_optimizer(network, plan.training)
-    batch = _noise(plan, method)
-    network.train()
-    times = []
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        loss = torch.stack(list(forward_loss(network, method, batch, plan, device).values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    peak = peak_memory(device)
-    network.eval()
-    image = to_device(batch.image[:1], plan, device)
-    forward = []
-    with torch.inference_mode(), autocast(device):
-        for _ in range(2):
-            begun = time.perf_counter()
-            network(image)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            forward.append(time.perf_counter() - begun)
-    width = plan.configuration.architecture.features[0]
-    # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top.
-    return Probe(width, 1.1 * min(times[1:]), min(forward), peak)
-
-
-def _noise(plan: Plan, method: Method) -> Batch:
-    """A batch of noise with blocky labels."""
-    c = plan.configuration
-    rng = np.random.default_rng([plan.seed, 7])
-    image = rng.standard_normal((c.batch, len(plan.preprocessing.channels), *c.patch)).astype(np.float32)
-    labels = np.zeros(c.patch, np.uint8)
-    labels[tuple(slice(p // 4, max(p // 4 + 1, p // 2)) for p in c.patch)] = 1
-    targets, weights = method.encode(labels, c.spacing)
-    return Batch(torch.from_numpy(image),
-                 {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in targets.items()},
-                 {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in weights.items()}, ())
-
-
 def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:
     """Names and values of the classes, regions and the ignore label."""
     about = dataset.about
@@ -326,33 +324,6 @@ def _regions(dataset: Dataset, values: tuple[int, ...]) -> tuple[tuple[str, tupl
     for name, members in dataset.about.regions:
         found.append((name, tuple(position[v] for v in members if v in position)))
     return tuple(found)
-
-
-def default_memory(device: torch.device) -> int:
-    """Nine tenths of a GPU, or on a CPU 4 GB but not more than half of what is free."""
-    if device.type == "cuda":
-        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
-    return int(min(4 * 2**30, psutil.virtual_memory().available / 2))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak since :func:`reset_peak`: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if platform.system() == "Linux":
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-    return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
-
-
-def reset_peak(device: torch.device) -> None:
-    """Start measuring the peak anew, where the system can (CUDA and Linux)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif platform.system() == "Linux":
-        # A container may forbid it; then the peak is that of the whole process so far, an upper bound.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _name(dataset: Dataset) -> str:

@@ -23,8 +23,10 @@ from .plan.defaults import deep_supervision_weights
 from .plan.schema import Plan, Training
 from .schedule import Clock, Pace, learning_rate
 
-__all__ = ["Progress", "Stopped", "make_network", "train"]
+__all__ = ["CHECKED", "Progress", "Stopped", "make_network", "train"]
 
+#: Patches of held-back cases that a live score looks at.
+CHECKED = 8
 #: Steps in a row with a loss or gradient that is not finite after which training is given up (fault V2).
 MAX_BAD_STEPS = 10
 
@@ -105,7 +107,8 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         notes = (*notes, f"weights that do not fit and start anew: {', '.join(anew)}")
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
     # What was spent before an interruption counts.
-    clock, overhead = Clock(None if deadline is None else deadline - state.elapsed), 0.05
+    clock, overhead = Clock(None if deadline is None else deadline - state.elapsed, _after(plan),
+                            plan.budget.step_seconds), 0.05
     log = _Log(folder / "metrics.jsonl", state.step, progress)
     log.notes(state, notes)
     saved = time.monotonic()
@@ -121,7 +124,8 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
         clock.tick()
         if log.is_due(state.step, state.pace.total):
             log.step(state, loss, terms, rate, clock)
-        clock_says = clock.revise(state.pace, state.step, overhead) if _is_review(state) else None
+        due = _is_review(state) or clock.is_due
+        clock_says = clock.revise(state.pace, state.step, overhead) if due else None
         if _is_validation(state, t) and held_back:
             clock.pause()
             log.validation(state, validation_dice(_weights(state, t), plan, method, held_back, device))
@@ -237,7 +241,7 @@ def update_average(average: dict[str, Tensor], network: nn.Module, t: Training, 
 
 @torch.no_grad()
 def validation_dice(weights: Mapping[str, Tensor], plan: Plan, method: Method, samples: Sequence[Sample],
-                    device: torch.device, count: int = 8) -> dict[str, float]:
+                    device: torch.device, count: int = CHECKED) -> dict[str, float]:
     """Dice of foreground over a few fixed patches of held-back cases: a live estimate, not the score."""
     network = make_network(plan, method, device)
     network.load_state_dict(dict(weights))
@@ -296,6 +300,11 @@ def _not_finite(steps: int, batch: Batch) -> DataError:
     return DataError(f"a loss that is not finite in {steps} steps in a row, last with cases "
                      f"{', '.join(sorted(set(batch.cases)))}", expected="finite numbers",
                      remedy="run doctor on these cases or lower the learning rate; the last checkpoint is good")
+
+
+def _after(plan: Plan) -> float:
+    """Seconds planned for validation and report."""
+    return (plan.budget.validation_seconds or 0.0) + plan.budget.closing_seconds
 
 
 def _is_review(state: _State) -> bool:

@@ -49,7 +49,8 @@ class PlanOptions(_Frozen):
     def _readable(self) -> PlanOptions:
         try:
             if self.budget is not None:
-                parse_duration(self.budget)
+                # A bare number means seconds to some and minutes to others; parse_duration says so of a text.
+                parse_duration(self.budget if isinstance(self.budget, str) else f"{self.budget:g}")
             if self.memory is not None:
                 parse_memory(self.memory)
         except OptionError as error:

@@ -49,7 +49,7 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     FileError
         If a run exists, without ``resume`` or ``overwrite``.
     ResumeError
-        If a run to continue was begun with another network, budget, data or version.
+        If a run to continue was begun with another network, budget, data or version, or was never begun.
     """
     started = time.monotonic() if started is None else started
     todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -69,15 +69,19 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
 def _compare(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Mapping[str, Any]], None]) -> Path:
     """One run per network, then the table of all."""
     from .comparison import compare_runs, write_comparison
+    from .run_folder import refuse_no_run
 
     runs = {name: todo.alone(name) for name in todo.networks}
     there = [run.out for run in runs.values() if run.folder.exists() and any(run.folder.iterdir())]
     if there and not (how["resume"] or how["overwrite"]):
         raise FileError("runs that exist", file=there[0], expected="a new folder",
                         remedy="continue them with --resume or replace them with --overwrite")
+    if how["resume"] and not there:
+        refuse_no_run(todo.folder)
     for count, (name, run) in enumerate(runs.items(), 1):
         tell({"stage": f"network {count} of {len(runs)}: {name}"})
-        run_recipe(run, started=started if count == 1 else None, **how)
+        begun = how["resume"] and run.out in there
+        run_recipe(run, started=started if count == 1 else None, **{**how, "resume": begun})
     scores = "predictions/scores.json" if todo.predict and todo.evaluate else "scores.json"
     write_comparison(compare_runs({name: run.folder for name, run in runs.items()}, scores), todo.folder, todo.name)
     return todo.folder
@@ -87,12 +91,14 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     """Plan and fit, or continue; a run that is finished is only checked."""
     from .cases import scan
     from .checks import refuse
-    from .configure import make_plan
+    from .configure import make_plan, reading_within
     from .fingerprint import survey
-    from .run_folder import open_run
+    from .run_folder import open_run, refuse_no_run
     from .train import fit
 
     out = todo.folder
+    if how["resume"]:
+        refuse_no_run(out)
     dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
     tell({"stage": f"{todo.name}: {len(dataset)} cases"})
     stored = _stored_plan(todo, out) if how["resume"] else None
@@ -100,7 +106,8 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
         open_run(out, stored, dataset, resume=True, overwrite=False)
         tell({"stage": f"{out} is finished"})
         return stored
-    problems, measured = survey(dataset)
+    limited = stored is None and todo.plan.steps is None
+    problems, measured = survey(dataset, progress=reading_within(todo.plan.budget if limited else None, started))
     refuse(problems)
     if measured is None:
         raise DataError("no case to train on", file=todo.data, expected="labelled cases", remedy="correct where")

@@ -22,7 +22,7 @@ from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
 from .plan.schema import Plan
 
-__all__ = ["locked", "open_run", "update_run"]
+__all__ = ["locked", "open_run", "refuse_no_run", "update_run"]
 
 _LIBRARIES = ("biosegkit", "torch", "numpy", "numba", "scipy")
 
@@ -36,8 +36,10 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     FileError
         If the folder exists and neither ``resume`` nor ``overwrite`` was asked for.
     ResumeError
-        If plan, data or code differ from the run's (fault P3); the message says where.
+        If plan, data or code differ from the run's, or there is no run to continue (fault P3); the message says where.
     """
+    if resume:
+        refuse_no_run(out)
     present = out.exists() and any(p.name != "lock" for p in out.iterdir())
     if present and overwrite and not resume:
         _clear(out)
@@ -59,6 +61,19 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
         "problems": [vars(p) for p in problems], **(facts or {}),
     })
+
+
+def refuse_no_run(out: Path) -> None:
+    """Refuse to continue what was never begun: a wrong name would train for hours from the beginning (fault P3).
+
+    Raises
+    ------
+    ResumeError
+        If the folder holds no run, not even one that has only just begun.
+    """
+    if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
+        raise ResumeError("no run to continue", file=out, expected="a run that was begun in this folder",
+                          remedy="check the name, or leave --resume out to begin one")
 
 
 def _same_start(out: Path, model: str | None) -> None:

@@ -86,11 +86,19 @@ class Clock:
     ----------
     deadline : float, optional
         ``time.monotonic()`` at which the last step must be done; None: no clock.
+    after : float
+        Seconds planned for what follows: on a machine that is slower than planned they take longer, too.
+    planned : float, optional
+        Seconds per step as planned.
     """
 
     deadline: float | None
+    after: float = 0.0
+    planned: float | None = None
     seconds: list[float] = field(default_factory=list)
     _last: float | None = None
+    _began: float = field(default_factory=lambda: time.monotonic())
+    _reviewed: float = field(default_factory=lambda: time.monotonic())
 
     def tick(self) -> None:
         """Note that a step ended now."""
@@ -113,14 +121,30 @@ class Clock:
         """Mean of the recent steps."""
         return sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a review is due by time: a twentieth of the training has passed since the last."""
+        if self.deadline is None:
+            return False
+        return time.monotonic() - self._reviewed >= max(1.0, 0.05 * (self.deadline - self._began))
+
+    def _left(self) -> float:
+        """Seconds until the last step; where steps are slower than planned, what follows gets more, half at most."""
+        left = (self.deadline or 0.0) - time.monotonic()
+        slower = self.step_seconds / self.planned - 1 if self.planned else 0.0
+        return left - min(max(0.0, slower) * self.after, 0.5 * max(0.0, left))
+
     def revise(self, pace: Pace, step: int, overhead: float) -> Pace | None:
         """A new pace if the present one misses the deadline by more than 2 % of what is left, else None.
 
         ``overhead`` is the share of time spent beside steps (validation patches, checkpoints).
         """
-        if self.deadline is None or len(self.seconds) < 5:
+        self._reviewed = time.monotonic()
+        if self.deadline is None or not self.seconds:
             return None
-        left = self.deadline - time.monotonic()
+        left = self._left()
+        if len(self.seconds) < 5 and left > 20 * self.step_seconds:
+            return None
         total = step + int(left / (self.step_seconds * (1 + overhead))) if left > 0 else step + 1
         if abs(total - pace.total) <= 0.02 * (pace.total - step) + 1:
             return None

@@ -20,7 +20,6 @@ from . import checkpoint
 from ._atomic import read_json
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
-from .configure import CLOSING
 from .device import describe, pick
 from .errors import DataError, OptionError, Problem, ResumeError
 from .fingerprint import Fingerprint
@@ -122,7 +121,7 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
             deadline = _deadline(plan, end, len(chosen) - done)
             weights[fold] = _fold(job, fold, (train_ids, held_ids), deadline, origin)
             update_run(out, spent=spent + time.monotonic() - started)
-        return _conclude(job, weights, {k: v for k, (_, v) in chosen.items()}, started)
+        return _conclude(job, weights, {k: v for k, (_, v) in chosen.items()}, started, end)
 
 
 def _folds(plan: Plan, dataset: Dataset, folds: Sequence[int] | str | None) -> dict[str, tuple[Any, Any]]:
@@ -143,7 +142,7 @@ def _deadline(plan: Plan, end: float | None, left: int) -> float | None:
     if end is None:
         return None
     now = time.monotonic()
-    share = (end - now - CLOSING) / left
+    share = (end - now - plan.budget.closing_seconds) / left
     return now + share - (plan.budget.validation_seconds or 0.0)
 
 
@@ -194,13 +193,15 @@ def _weights_of(origin: Bundle, fold: str) -> Mapping[str, Tensor]:
 
 
 def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapping[str, Sequence[str]],
-              started: float) -> Bundle:
-    """Tune and score on the held-back cases, then bundle and report."""
+              started: float, end: float | None) -> Bundle:
+    """Tune and score on the held-back cases, as many as there is time for, then bundle and report."""
     def between(text: str) -> None:
         _check_stop(job)
         _say(job, text)
 
-    found = validate(job.plan, job.dataset, job.out, weights, held, job.device, between, _warnings(job, held, started))
+    folds = {name: (weights[name], held[name]) for name in held}
+    found = validate(job.plan, job.dataset, job.out, folds, job.device, between, _warnings(job, held, started),
+                     until=None if end is None else end - job.plan.budget.closing_seconds)
     write_bundle(job.out / "bundle", job.plan, weights, thresholds=found.thresholds, scores=found.scores["headline"])
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     write_report(job.out, overlays=found.overlays)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ __all__ = ["Outcome", "validate"]
 SHOWN = 8
 #: Largest maps of a case that are kept to score their calibration.
 MAPS_BYTES = 1 << 28
+#: Share of the time left after training that choosing thresholds may take.
+TUNING = 0.4
 #: Notes of predictions that are repeated beside the scores.
 NOTES = 5
 
@@ -56,11 +59,17 @@ class _Job:
     weights: Mapping[str, Mapping[str, Tensor]]
     held: Mapping[str, Sequence[str]]
     between: Callable[[str], None]
+    until: float | None = None
+
+    def within(self, share: float) -> _Job:
+        """The same with a share of the time that is left."""
+        now = time.monotonic()
+        return self if self.until is None else replace(self, until=now + share * max(0.0, self.until - now))
 
 
-def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapping[str, Tensor]],
-             held: Mapping[str, Sequence[str]], device: torch.device, between: Callable[[str], None],
-             warnings: Sequence[str] = ()) -> Outcome:
+def validate(plan: Plan, dataset: Dataset, out: Path,
+             folds: Mapping[str, tuple[Mapping[str, Tensor], Sequence[str]]], device: torch.device,
+             between: Callable[[str], None], warnings: Sequence[str] = (), until: float | None = None) -> Outcome:
     """Score a run on its held-back cases.
 
     Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case (and,
@@ -72,17 +81,21 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         Of the run.
     out : Path
         The RUN folder.
-    weights, held : mappings of fold name
-        State of each network, and the ids it has not seen.
+    folds : mapping of fold name to (weights, ids)
+        State of each network, and the cases it has not seen.
     device : torch.device
         Where to compute.
     between : callable
         Called with a text between cases; may raise to stop.
     warnings : sequence of str
         Put first among the notes of the scores.
+    until : float, optional
+        ``time.monotonic()`` at which to be done: cases are taken in random order, and those that would end later are
+        left out, except the first of every fold. The notes say how many were scored.
     """
-    job = _Job(plan, dataset, out, device, weights, held, between)
-    thresholds = _tuned(job) if plan.labels.task == "instance" else {}
+    weights, held = {k: w for k, (w, _) in folds.items()}, {k: ids for k, (_, ids) in folds.items()}
+    job = _Job(plan, dataset, out, device, weights, held, between, until)
+    thresholds = _tuned(job.within(TUNING)) if plan.labels.task == "instance" else {}
     options = _score_options(plan)
     scores: dict[str, dict[str, Any]] = {}
     overlays: list[tuple[Overlay, str]] = []
@@ -103,7 +116,7 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
         unit = truth.grid.unit
     record = summarise(scores, plan.labels.task, unit=unit, options=options,
                        groups={case.id: case.group for case in dataset if case.id in scores},
-                       notes=[*warnings, f"{len(scores)} held-back cases of fold {', '.join(held)}",
+                       notes=[*warnings, _scored(job, len(scores)),
                               *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
     pictures = _ends(overlays, SHOWN)
@@ -114,14 +127,33 @@ def validate(plan: Plan, dataset: Dataset, out: Path, weights: Mapping[str, Mapp
 
 def _cases(job: _Job, among: Set[str] | None = None) -> Iterator[tuple[str, Segmenter, Case]]:
     """Every held-back case (of those named) with the segmenter of its fold."""
-    for fold, held in job.held.items():
-        ids = [i for i in held if among is None or i in among]
+    for done, (fold, held) in enumerate(job.held.items()):
+        ids = [i for i in _in_order(job, held) if among is None or i in among]
+        end = job.within(1 / (len(job.held) - done)).until
+        slowest, begun = 0.0, time.monotonic()
         network = make_network(job.plan, method_of(job.plan), job.device)
         network.load_state_dict(dict(job.weights[fold]))
         segmenter = Segmenter(job.plan, (network.eval(),), job.device, {})
-        for case in job.dataset.select(ids):
+        for place, case in enumerate(job.dataset.select(ids)):
+            if place and end is not None and time.monotonic() + slowest > end:
+                break
             job.between(f"validation: {case.id}")
             yield fold, segmenter, case
+            slowest, begun = max(slowest, time.monotonic() - begun), time.monotonic()
+
+
+def _in_order(job: _Job, held: Sequence[str]) -> list[str]:
+    """Held-back cases as listed; at random where the time may not be enough for all, as lists are sorted by patient."""
+    if job.until is None:
+        return list(held)
+    return [held[i] for i in np.random.default_rng([job.plan.seed, 13]).permutation(len(held))]
+
+
+def _scored(job: _Job, count: int) -> str:
+    """How many cases the scores are of."""
+    every = sum(len(ids) for ids in job.held.values())
+    some = f" of {every}; the budget left no time for more" if count < every else ""
+    return f"{count} held-back cases of fold {', '.join(job.held)}{some}"
 
 
 def _load(job: _Job, case: Case) -> tuple[Image, Labels]:

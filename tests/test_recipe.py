@@ -34,6 +34,7 @@ def test_the_recipes_that_come_along_are_valid_and_fit_the_real_tables():
     ("name: a\ndescribe: {maap: {255: 1}}", "did you mean 'map'"),
     ("name: a\nplan: {xyzzy: 1}", "known: budget, class_weights, config"),
     ("name: a\nplan: {budget: soon}", "15m"),
+    ("name: a\nplan: {budget: 10}", "say 10s or 10m"),
     ("name: a\nplan: {memory: much}", "8GB"),
     ("name: a\nplan: {config: 4d}", "3d_fullres"),
     ("name: a\nplan: {folds: 9}", "less than or equal to 5"),

@@ -131,3 +131,33 @@ def test_after_the_deadline_one_step_is_left(now):
     clock = Clock(5.0)
     run(clock, now, 20, 1.0)
     assert clock.revise(Pace(((0, 100),)), 20, 0.0).total == 21
+
+
+def test_a_slow_machine_keeps_more_time_for_what_follows(now):
+    """Steps of 2 s were planned as 1 s: the 10 s planned for validation and report are going to be 20."""
+    pace = Pace(((0, 100),))
+    found = {}
+    for name, clock in (("alone", Clock(100.0)), ("with", Clock(100.0, after=10.0, planned=1.0)),
+                        ("quick", Clock(100.0, after=10.0, planned=4.0))):
+        now[0] = 0.0
+        run(clock, now, 20, 2.0)
+        found[name] = clock.revise(pace, 20, 0.0).total
+    assert found == {"alone": 20 + 60 // 2, "with": 20 + 50 // 2, "quick": 20 + 60 // 2}
+    now[0] = 0.0
+    clock = Clock(100.0, after=1000.0, planned=1.0)
+    run(clock, now, 20, 2.0)
+    assert clock.revise(pace, 20, 0.0).total == 20 + 30 // 2  # never more than half of what is left
+
+
+def test_slow_steps_are_reviewed_by_time_and_not_by_count(now):
+    """Of 100 s every twentieth is a reason to look; two steps of 30 s tell enough to end in time."""
+    clock = Clock(100.0)
+    assert not clock.is_due
+    now[0] = 4.9
+    assert not clock.is_due
+    now[0] = 5.0
+    assert clock.is_due
+    run(clock, now, 2, 30.0)  # 65 s are gone, 35 s hold one more
+    assert clock.revise(Pace(((0, 50),)), 2, 0.0).total == 3
+    assert not clock.is_due
+    assert not Clock(None).is_due

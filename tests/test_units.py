@@ -12,7 +12,7 @@ from biosegkit.plan.units import duration_text, memory_text, parse_duration, par
 
 @pytest.mark.parametrize(("text", "seconds"), [
     ("90s", 90), ("15m", 900), ("15min", 900), ("1h30m", 5400), ("1h 30m 5s", 5405), ("2d", 172800), ("0.5h", 1800),
-    ("90", 90), (90, 90), (12.5, 12.5), ("15M", 900), ("1e3", 1000),
+    (90, 90), (12.5, 12.5), ("15M", 900),
 ])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
@@ -22,6 +22,14 @@ def test_durations(text, seconds):
 def test_no_durations(text):
     with pytest.raises(OptionError, match="15m"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["10", "90", "1e3", " 12.5 "])
+def test_a_number_without_a_unit_may_be_seconds_or_minutes(text):
+    with pytest.raises(OptionError, match="without a unit") as caught:
+        parse_duration(text)
+    number = text.strip()
+    assert caught.value.remedy == f"say {number}s or {number}m"
 
 
 @pytest.mark.parametrize(("text", "size"), [

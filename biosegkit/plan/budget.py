@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from biosegkit.plan.networks import NETWORKS, width_for
 
-__all__ = ["Allowance", "Probe", "members_for", "next_width", "steps_for", "wanted_steps", "widths_of"]
+__all__ = ["Allowance", "Probe", "budget_for", "members_for", "next_width", "steps_between_validations", "steps_for",
+           "wanted_steps", "widths_of"]
 
 #: Visits of a case in one orientation up to which one network gains from more steps. On hippocampus the Dice of
 #: held-back patches was best between 15 and 20 of 38 visits. With 105 training cases for training and 35 others for the
@@ -23,6 +24,10 @@ MOST_MEMBERS = 5
 #: Least time for each of several networks: less was not measured to pay, and on the demo's phantom five networks of
 #: twenty seconds reached Dice 0.72 where one had reached 0.83.
 MEMBER_SECONDS = 300
+#: Seconds below which the narrowest network is measured first: measuring a wide one would take a good part of them.
+SHORT = 150
+#: Least steps of a training that is worth its time, and how often and for what share of it the live score is taken.
+WORTH_STEPS, VALIDATIONS, WATCHING = 100, 20, 0.04
 WIDTHS = (8, 12, 16, 20, 24, 32)
 #: Steps wanted in four minutes of training, by number of axes (a 2D batch holds about half the voxels of a 3D one).
 STEPS_IN_FOUR_MINUTES = {2: 2400, 3: 1100}
@@ -48,9 +53,14 @@ class Allowance:
     closing: float
 
     @property
+    def left(self) -> float:
+        """What is left for steps, 1 % unspent; less than zero where all else takes longer than there is time."""
+        return 0.99 * self.total - self.before - self.validation - self.closing
+
+    @property
     def training(self) -> float:
-        """What is left for steps; 1 % stays unspent."""
-        return max(1.0, 0.99 * self.total - self.before - self.validation - self.closing)
+        """The same, a second at least."""
+        return max(1.0, self.left)
 
 
 def wanted_steps(seconds: float, ndim: int = 3) -> int:
@@ -84,7 +94,7 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int =
     """
     known = {p.width: p for p in probes}
     if not known:
-        return 16
+        return 16 if seconds >= SHORT else widths[0]
     last = probes[-1]
     goal = seconds / wanted_steps(seconds, ndim)
 
@@ -121,6 +131,40 @@ def members_for(visits: float, seconds: float) -> int:
     ([1, 1, 2, 5], 1)
     """
     return max(1, min(MOST_MEMBERS, round((visits / VISITS) ** 2), int(seconds / MEMBER_SECONDS)))
+
+
+def budget_for(spent: Allowance, step_seconds: float) -> float:
+    """Seconds that leave enough steps for a model, all else being as it is.
+
+    Examples
+    --------
+    >>> round(budget_for(Allowance(total=30, before=25, validation=6, closing=5), step_seconds=0.5), 1)
+    89.4
+    """
+    needed = spent.before + spent.validation + spent.closing + 1.05 * WORTH_STEPS * step_seconds
+    return needed / 0.99
+
+
+def steps_between_validations(steps: int, cost: Probe, patches: int) -> int:
+    """Steps from one live score to the next: twenty scores in a training, fewer if they took more than 4 % of it.
+
+    Parameters
+    ----------
+    steps : int
+        Of the whole training.
+    cost : Probe
+        Seconds per step and per patch.
+    patches : int
+        Patches that one live score looks at.
+
+    Examples
+    --------
+    >>> fast = Probe(width=8, step_seconds=1.0, patch_seconds=0.05, peak=0)
+    >>> steps_between_validations(2000, fast, 8), steps_between_validations(60, fast, 8)
+    (100, 10)
+    """
+    share = WATCHING * steps * cost.step_seconds / max(1e-9, patches * cost.patch_seconds)
+    return max(1, math.ceil(steps / max(1, min(VALIDATIONS, int(share)))))
 
 
 def steps_for(seconds: float, step_seconds: float) -> int:

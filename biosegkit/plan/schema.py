@@ -208,6 +208,7 @@ class Budget(_Frozen):
     memory: int | None = None
     step_seconds: float | None = None
     validation_seconds: float | None = None
+    closing_seconds: float = 5.0
     device: str = "cpu"
 
 

@@ -22,7 +22,7 @@ def parse_duration(value: str | float) -> float:
     Raises
     ------
     OptionError
-        If the text is no duration or not longer than zero.
+        If the text is no duration, has no unit, or is not longer than zero.
 
     Examples
     --------
@@ -32,6 +32,9 @@ def parse_duration(value: str | float) -> float:
     text = str(value).strip().lower().replace(" ", "")
     if _DURATION.fullmatch(text):
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    elif isinstance(value, str) and math.isfinite(_number(text)):
+        raise OptionError(f"duration {value!r} without a unit", expected="a time such as 90s, 15m or 1h30m",
+                          remedy=f"say {text}s or {text}m")
     else:
         seconds = _number(text)
     if not (math.isfinite(seconds) and seconds > 0):

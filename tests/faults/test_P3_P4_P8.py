@@ -10,8 +10,10 @@ import time
 import pytest
 import torch
 from small_sets import changed, tiny_plan, write_instances
+from typer.testing import CliRunner
 
 from biosegkit.bundle import load
+from biosegkit.cli import app
 from biosegkit.errors import DataError, ResumeError
 from biosegkit.loop import Stopped
 from biosegkit.plan.schema import Plan
@@ -148,3 +150,37 @@ def test_P4_a_case_that_cannot_be_cut_is_named(dataset, tmp_path, monkeypatch, w
     assert not (tmp_path / "run/lock").exists()
     about = json.loads((tmp_path / "run/run.json").read_text())
     assert "finished" not in about
+
+
+@pytest.mark.parametrize("there", [None, "notes.txt"])
+def test_P3_resuming_what_was_never_begun_is_refused(dataset, tmp_path, there):
+    """A typing error in the name of the run would train from the beginning, in silence."""
+    if there:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / there).write_text("something else")
+    with pytest.raises(ResumeError, match="no run to continue") as caught:
+        fit(tiny_plan(steps=2), dataset, tmp_path / "run", device="cpu", resume=True)
+    assert "leave --resume out" in caught.value.remedy
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_P3_the_command_line_says_that_there_is_nothing_to_continue(dataset, tmp_path):
+    (tmp_path / "r.yaml").write_text("name: r\nplan: {steps: 1}\n")
+    (tmp_path / "n.yaml").write_text("name: n\nplan: {steps: 1}\nnetworks: [unet, fcn]\n")
+    for words in (("train", dataset.source, "-o", tmp_path / "no"),
+                  ("run", tmp_path / "r.yaml", "--data", dataset.source, "-o", tmp_path / "no"),
+                  ("run", tmp_path / "n.yaml", "--data", dataset.source, "-o", tmp_path / "no")):
+        found = CliRunner().invoke(app, [*map(str, words), "--resume"])
+        assert found.exit_code == 1
+        assert "no run to continue" in found.output
+        assert not (tmp_path / "no").exists()
+
+
+def test_P3_a_prediction_with_nothing_to_continue_says_so_and_begins(dataset, tmp_path):
+    fit(tiny_plan(steps=1), dataset, tmp_path / "run", device="cpu")
+    words = ["predict", str(tmp_path / "run"), str(dataset[0].images[0]), "-o", str(tmp_path / "out"), "--resume"]
+    first, second = (CliRunner().invoke(app, words) for _ in range(2))
+    assert "nothing to continue" in first.output
+    assert "1 of 1 images done" in first.output
+    assert "nothing to continue" not in second.output
+    assert "kept" in second.output

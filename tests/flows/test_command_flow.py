@@ -42,7 +42,7 @@ def disks(tmp_path_factory):
 def test_train_predict_evaluate_report_models_recipe(disks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "instance" in call("doctor", disks)
-    shown = call("plan", disks, "--where", "split=train", "-o", "plan.json", "--budget", "20s", "--device", "cpu")
+    shown = call("plan", disks, "--where", "split=train", "-o", "plan.json", "--budget", "2m", "--device", "cpu")
     assert "hardly any id recurs" in shown
     assert "steps" in shown
     call("train", disks, "--where", "split=train", "-o", "run", "--plan", "plan.json", "--steps", 3, "--device", "cpu")

@@ -1,0 +1,161 @@
+"""A budget is kept or refused: what is measured, what it may cost, and what is cut where the machine is slow."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from small_sets import changed, tiny_plan, write_instances, write_volumes
+
+from biosegkit import configure, probing
+from biosegkit.configure import make_plan, reading_within
+from biosegkit.errors import OptionError
+from biosegkit.fingerprint import measure
+from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations
+from biosegkit.plan.units import duration_text, parse_duration
+from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse
+from biosegkit.train import fit
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_instances(tmp_path_factory.mktemp("probing") / "data", cases=4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A monotonic clock that is set by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def budget_of(error):
+    """The budget that an error recommends."""
+    return parse_duration(error.value.remedy.split("--budget ")[1].split(" ")[0])
+
+
+@pytest.mark.parametrize(("elapsed", "budget"), [(58.0, "1m"), (200.0, "2m"), (4.0, "8s")])
+def test_a_budget_that_start_and_report_use_up_is_refused_with_one_that_does(dataset, monkeypatch, elapsed, budget):
+    fingerprint = measure(dataset)
+    monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 0.1, 0.001, 1)]))
+    with pytest.raises(OptionError, match=f"--budget {duration_text(parse_duration(budget))}") as error:
+        make_plan(fingerprint, dataset, budget=budget, device="cpu", elapsed=elapsed)
+    assert budget_of(error) > max(parse_duration(budget), elapsed + CLOSING)
+    enough = make_plan(fingerprint, dataset, budget=budget_of(error), device="cpu", elapsed=elapsed)
+    assert enough.training.steps >= 20
+
+
+def test_steps_too_slow_for_the_budget_are_refused_with_a_budget_of_a_hundred(dataset, monkeypatch):
+    """A machine of 5 s per step: 60 s hold fewer than twenty of them."""
+    monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 5.0, 0.001, 1)]))
+    with pytest.raises(OptionError, match=r"a step of training 5\.0s") as error:
+        make_plan(measure(dataset), dataset, budget="1m", device="cpu")
+    assert 100 * 5 < budget_of(error) < 700
+
+
+def test_a_survey_that_leaves_no_time_is_given_up(clock):
+    """Ten cases of 8 s: 80 s to read them, 80 s to read them again."""
+    watch = reading_within("1m", 995.0)
+    for done in (1, 2):  # nothing is known from the first cases, which load and compile
+        clock[0] += 8.0
+        watch(done, 10)
+    clock[0] += 8.0
+    with pytest.raises(OptionError, match=r"reading 10 cases .* takes 2m45s") as error:
+        watch(3, 10)
+    assert budget_of(error) > 165
+    patient = reading_within(budget_of(error), 995.0)
+    clock[0] += 24.0
+    assert patient(3, 10) is None
+    assert reading_within(None, 995.0)(3, 10) is None
+
+
+def test_a_program_that_takes_half_of_the_budget_to_start_says_so_before_reading(clock):
+    with pytest.raises(OptionError, match="starting the program took 40s") as error:
+        reading_within("1m", 960.0)
+    assert budget_of(error) == 400
+
+
+@pytest.mark.parametrize(("until", "steps"), [(None, 4), (0.0, 1)])
+def test_measuring_ends_with_its_time(monkeypatch, until, steps):
+    taken = []
+    real = probing.forward_loss
+    monkeypatch.setattr(probing, "forward_loss", lambda *a: taken.append(1) or real(*a))
+    found = probe(tiny_plan(), CPU, until=until)
+    assert len(taken) == steps
+    assert found.step_seconds > 0
+
+
+def test_a_short_budget_is_not_spent_on_wide_networks(clock, monkeypatch):
+    """Each network costs 7 s to measure: of a minute one is measured, the narrowest; of ten minutes as many as help."""
+    seen = []
+
+    def measured(plan, device, until):
+        width = plan.configuration.architecture.features[0]
+        seen.append(width)
+        clock[0] += 7.0
+        return Probe(width, 1e-3 * width, 1e-4, 1)
+
+    monkeypatch.setattr(probing, "probe", measured)
+    probed_widths(tiny_plan(), CPU, 60.0, 1 << 40)
+    assert seen == [WIDTHS[0]]
+    seen.clear()
+    probed_widths(tiny_plan(), CPU, 600.0, 1 << 40)
+    assert seen == [16, WIDTHS[-1]]
+    assert next_width([], SHORT, 1 << 40) == 16
+
+
+@pytest.mark.parametrize("plan", [tiny_plan(), tiny_plan(3, task="semantic"), tiny_plan(3, anisotropic=True)],
+                         ids=["2d", "3d", "anisotropic"])
+def test_a_rehearsal_runs_all_that_comes_after_training(plan, monkeypatch):
+    done = []
+    for name in ("decode", "score_pair", "loss_chart"):
+        real = getattr(probing, name)
+        monkeypatch.setattr(probing, name, lambda *a, real=real, name=name, **k: done.append(name) or real(*a, **k))
+    assert rehearse(plan) >= CLOSING
+    assert done == ["decode", "score_pair", "loss_chart", "loss_chart"]
+
+
+def test_preparing_is_measured_on_one_case_for_all(dataset, clock, monkeypatch):
+    """A case of 2 s; four alike take eight, with a margin for writing. Without files nothing is measured."""
+    fingerprint, real = measure(dataset), probing.make_sample
+    monkeypatch.setattr(probing, "make_sample", lambda *a: clock.__setitem__(0, clock[0] + 2.0) or real(*a))
+    assert preparing_seconds(tiny_plan(), dataset, fingerprint) == pytest.approx(1.3 * 4 * 2.0)
+    gone = replace(dataset, cases=tuple(replace(c, images=(c.images[0].with_name("no.tif"),)) for c in dataset))
+    assert preparing_seconds(tiny_plan(), gone, fingerprint) == 0.0
+
+
+def test_live_scores_are_fewer_in_a_short_training():
+    cost = Probe(8, 0.1, 0.02, 0)
+    assert steps_between_validations(4000, cost, 8) == 200  # twenty in 400 s cost 3 s
+    assert steps_between_validations(100, cost, 8) == 50  # 4 % of 10 s hold two of 0.16 s
+    assert steps_between_validations(5, cost, 8) == 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two folds, validated without a clock."""
+    folder = tmp_path_factory.mktemp("late")
+    dataset = write_volumes(folder / "data", cases=6)
+    plan = changed(tiny_plan(3, task="semantic", unit="mm", patch=(12, 12, 12)), steps=2, folds=2,
+                   validation_fraction=0.5)
+    fit(plan, dataset, folder / "run", device="cpu")
+    return folder, plan, dataset
+
+
+def test_a_validation_without_time_scores_one_case_of_every_fold_and_says_so(trained):
+    """Each training is finished; the budget was over before the validation began."""
+    folder, plan, dataset = trained
+    every = json.loads((folder / "run/scores.json").read_text())
+    assert len(every["cases"]) == 6
+    assert every["notes"][0] == "6 held-back cases of fold 0, 1"
+    hurried = plan.model_copy(update={"budget": plan.budget.model_copy(update={"seconds": 0.01})})
+    fit(hurried, dataset, folder / "hurried", device="cpu")
+    some = json.loads((folder / "hurried/scores.json").read_text())
+    assert len(some["cases"]) == 2
+    folds = json.loads((folder / "hurried/run.json").read_text())["folds"]
+    assert [folds[k]["validation"] for k in ("0", "1")] == [3, 3]
+    assert "2 held-back cases of fold 0, 1 of 6; the budget left no time for more" in some["notes"]
