@@ -215,7 +215,8 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
     """Warn where an image cannot be in the training set's unit (fault V11).
 
     ``low`` to ``high`` is the range of the foreground, outside which most voxels of an ordinary image may lie. So the
-    sign is that hardly any voxel is inside, or that the image's whole contrast is a fiftieth of it (0 to 1 for HU).
+    sign is that hardly any voxel is inside, or, where the scheme takes values as they are, that the image's whole
+    contrast is a fiftieth of it (0 to 1 for HU); a scheme that scales each image by itself makes up for that.
     """
     notes = []
     strides = _sparse(array.shape[1:])
@@ -227,7 +228,8 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         inside = float(((values >= channel.low) & (values <= channel.high)).mean()) if values.size else 1.0
         low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
-        if inside < 0.01 or 0 < high - low < 0.02 * (channel.high - channel.low):
+        flat = channel.scheme in _AS_STORED and 0 < high - low < 0.02 * (channel.high - channel.low)
+        if inside < 0.01 or flat:
             notes.append(f"{channel.name}: values {low:g} to {high:g}, but {channel.low:g} to {channel.high:g} "
                          "in the objects of the training set; is the image in another unit?")
     return notes

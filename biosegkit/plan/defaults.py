@@ -50,9 +50,9 @@ def normalisation(channels: Sequence[str], relative_size: float = 1.0) -> tuple[
 def _of_channel(name: str, relative_size: float) -> Normalisation:
     scheme = SCHEMES_BY_NAME.get(name.lower(), "zscore")
     masked = scheme == "zscore" and relative_size < MASK_BELOW
-    reason = f"channel name {name!r} asks for {scheme} (rule 1.2)"
+    reason = f"channel name {name!r} asks for {scheme} (nnU-Net)"
     if scheme == "zscore":
-        reason = "z-score per image and channel, as for any name without a scheme of its own (rule 1.2)"
+        reason = "z-score per image and channel, as for any name without a scheme of its own (nnU-Net)"
     if masked:
         reason += f"; inside the nonzero region, as cropping leaves {relative_size:.2f} < {MASK_BELOW} of the voxels"
     return Normalisation(name, scheme, masked, reason)

@@ -266,10 +266,10 @@ def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
         decisions.append(Decision(name=f"normalisation of {c.name}", value=scheme, reason=reason))
     crop = nnunet or not microscopy
     decisions.append(Decision(name="crop to nonzero", value="yes" if crop else "no", reason=(
-        "zeros around the body are padding (rule 1.1)" if crop else "a zero of a camera is a measured value")))
+        "zeros around the body are padding (nnU-Net)" if crop else "a zero of a camera is a measured value")))
     resample = fingerprint.unit != "px"
     decisions.append(Decision(name="resampling", value="to the target spacing" if resample else "none", reason=(
-        f"spacings are known in {fingerprint.unit} (rule 1.4)" if resample else "no physical pixel size is known")))
+        f"spacings are known in {fingerprint.unit} (nnU-Net)" if resample else "no physical pixel size is known")))
     masked = any(n.use_mask for n in found) and crop
     return Preprocessing(channels=tuple(channels), transpose=tuple(rule.transpose or range(fingerprint.ndim)),
                          use_nonzero_mask=masked, crop_to_nonzero=crop, resample=resample,
@@ -311,7 +311,7 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
             augmentation=augmentation.model_copy(update={"mirror_axes": mirror}), memory_format="contiguous",
             validation_fraction=1 / d.fold_count, folds=wishes.folds,
         )
-        decisions.append(Decision(name="optimiser", value="SGD 0.01, momentum 0.99, poly", reason="rule 1.13"))
+        decisions.append(Decision(name="optimiser", value="SGD 0.01, momentum 0.99, poly", reason="nnU-Net's"))
         return training, decisions
     margin: tuple[int, ...] = ()
     if method != "semantic" and fingerprint.objects is not None:
@@ -343,7 +343,8 @@ def _augmentation(fingerprint: Fingerprint, configuration: Configuration,
     else:
         angles = (180.0, 0.0, 0.0) if dummy else (30.0, 30.0, 30.0)
     if wishes.preset != "default":
-        return Augmentation(rotation_degrees=angles, dummy_2d=dummy, mirror_axes=tuple(range(ndim))), "rule 1.12"
+        made = Augmentation(rotation_degrees=angles, dummy_2d=dummy, mirror_axes=tuple(range(ndim)))
+        return made, "nnU-Net's transforms and ranges"
     free = fingerprint.unit != "mm"
     if not free:
         angles = (30.0, 0.0, 0.0) if dummy else tuple(min(a, 15.0) for a in angles)

@@ -236,14 +236,14 @@ def _lowres(spec: NnunetSpec, full: Configuration) -> Configuration | None:
 
 
 def _patch_reason(patch: tuple[int, ...], elements: int, limit: float, fits: bool) -> Reason:
-    why = f"largest patch of the median image's aspect with {elements:.3g} of {limit:.3g} elements (rule 1.6)"
+    why = f"largest patch of the median image's aspect with {elements:.3g} of {limit:.3g} elements (nnU-Net)"
     if not fits:
-        why = f"smallest patch there is; its {elements:.3g} elements exceed the {limit:.3g} planned for (rule 1.6)"
+        why = f"smallest patch there is; its {elements:.3g} elements exceed the {limit:.3g} planned for (nnU-Net)"
     return "patch", patch, why
 
 
 def _batch_reason(batch: int, by_memory: int, by_data: int) -> Reason:
-    why = f"memory allows {by_memory}, the size of the dataset {by_data} (rule 1.6)"
+    why = f"memory allows {by_memory}, the size of the dataset {by_data} (nnU-Net)"
     if batch > min(by_memory, by_data):
         why += f", never less than {MIN_BATCH}"
     return "batch", batch, why
@@ -253,17 +253,17 @@ def _explained(plan: Configuration, common: Sequence[Reason], has_lowres: bool) 
     """Add the reasons that depend on the set of configurations."""
     shared = [reason for reason in common if reason[0] == "transpose" or plan.name == "3d_fullres"]
     if plan.name == "2d":
-        shared.append(("spacing", plan.spacing, "in-plane axes of the target; slices are not resampled (rule 1.3)"))
-        why = "2D pools the Dice over the batch (rule 1.9)"
+        shared.append(("spacing", plan.spacing, "in-plane axes of the target; slices are not resampled (nnU-Net)"))
+        why = "2D pools the Dice over the batch (nnU-Net)"
     elif plan.name == "3d_lowres":
-        why = f"coarsened by {LOWRES_STEP} per step until the patch covers {LOWRES_BELOW:.0%} of the image (rule 1.9)"
+        why = f"coarsened by {LOWRES_STEP} per step until the patch covers {LOWRES_BELOW:.0%} of the image (nnU-Net)"
         shared.append(("spacing", plan.spacing, why))
-        why = "the low resolution sees most of each image (rule 1.9)"
+        why = "the low resolution sees most of each image (nnU-Net)"
     else:
-        why = f"a low resolution {'exists' if has_lowres else 'is not needed'} (rule 1.9)"
-        note = "feed the one-hot 3d_lowres result to this network for a cascade (rule 1.9)"
+        why = f"a low resolution {'exists' if has_lowres else 'is not needed'} (nnU-Net)"
+        note = "feed the one-hot 3d_lowres result to this network for a cascade (nnU-Net)"
         shared += [("3d_cascade", "possible", note)] * has_lowres
-    network = ("network", plan.block, f"{len(plan.strides)} stages, pooled by spacing and size (rules 1.5, 1.8)")
+    network = ("network", plan.block, f"{len(plan.strides)} stages, pooled by spacing and size (nnU-Net)")
     tail = (*plan.reasons, network, ("batch_dice", plan.batch_dice, why))
     return replace(plan, reasons=(*shared, *tail))
 

@@ -70,7 +70,7 @@ def target_grid(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[i
     """
     steps, sizes = _tables(spacings, shapes)
     target = np.median(steps, axis=0)
-    why = "median spacing of the cases (rule 1.3)"
+    why = "median spacing of the cases (nnU-Net)"
     worst = int(np.argmax(target))
     others = [axis for axis in range(target.size) if axis != worst]
     if target.size > 2 and _is_anisotropic(target, np.median(sizes, axis=0), worst, others):
@@ -78,7 +78,7 @@ def target_grid(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[i
         target[worst] = coarse if coarse >= finest else finest + 1e-5
         why = (
             f"median spacing, but axis {worst} is more than {ANISOTROPY:g} times coarser and shorter than the others: "
-            "10th percentile there (rule 1.3)"
+            "10th percentile there (nnU-Net)"
         )
     order = [worst, *others] if target.size > 2 else list(range(target.size))
     fitted = [new_shape(size, step, target.tolist()) for size, step in zip(shapes, spacings, strict=True)]
@@ -87,8 +87,8 @@ def target_grid(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[i
     median_shape = tuple(float(shape[axis]) for axis in order)
     reasons: tuple[Reason, ...] = (
         ("spacing", spacing, why),
-        ("transpose", tuple(order), "the axis with the largest spacing goes first (rule 1.3)"),
-        ("median_shape", median_shape, "median of the shapes at the target spacing (rule 1.3)"),
+        ("transpose", tuple(order), "the axis with the largest spacing goes first (nnU-Net)"),
+        ("median_shape", median_shape, "median of the shapes at the target spacing (nnU-Net)"),
     )
     return Target(spacing, median_shape, tuple(order), reasons)
 
