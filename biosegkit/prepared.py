@@ -24,6 +24,8 @@ __all__ = ["Prepared", "decoding_spacing", "prepare", "turn_of", "working_shape"
 _MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
 #: A spacing this many times off the plan's is worth a warning (fault G7).
 _FAR = 4.0
+#: Schemes that take stored values as they are; the others scale each image by its own values.
+_AS_STORED = ("ct", "rgb_to_0_1", "none")
 #: Voxels looked at to see whether intensities are in the plan's unit (fault V11).
 _LOOKED_AT = 2**18
 
