@@ -250,7 +250,7 @@ def test_every_decision_has_a_reason():
     for plan in golden("Liver").values():
         names = {name for name, _, _ in plan.reasons}
         assert {"spacing", "transpose", "patch", "batch", "network", "batch_dice"} <= names
-        assert all("(rule" in why for _, _, why in plan.reasons)
+        assert all("nnU-Net)" in why for _, _, why in plan.reasons)
         assert {name: value for name, value, _ in plan.reasons}["batch"] == plan.batch
     assert ("3d_cascade", "possible") in {reason[:2] for reason in golden("Liver")["3d_fullres"].reasons}
 

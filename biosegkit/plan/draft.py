@@ -231,9 +231,9 @@ def cpu_patch(spacing: Sequence[float], shape: Sequence[float], voxels: int) -> 
     low, high = 0.0, max(n * s for n, s in zip(shape, spacing, strict=True))
     for _ in range(50):
         edge = (low + high) / 2
-        volume = math.prod(min(n, edge / s) for n, s in zip(shape, spacing, strict=True))
+        volume = math.prod(min(n, max(1.0, edge / s)) for n, s in zip(shape, spacing, strict=True))
         low, high = (edge, high) if volume <= voxels else (low, edge)
-    edges = [min(n, high / s) for n, s in zip(shape, spacing, strict=True)]
+    edges = [min(n, max(1.0, high / s)) for n, s in zip(shape, spacing, strict=True)]
     return tuple(max(1, 4 * math.ceil(e / 4 - 1e-6)) if e >= 12 else max(1, math.ceil(e - 1e-6)) for e in edges)
 
 
