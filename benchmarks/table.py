@@ -61,7 +61,7 @@ def architectures(records: list[dict]) -> str:
 
 
 def methods(records: list[dict]) -> str:
-    """One row per data set and method, best first; AP is the mean over 0.5 to 0.95, at best are the ceilings at 0.5, 0.75, 0.9."""
+    """One row per data set and method, best first; "at best" are the ceilings at IoU 0.5, 0.75 and 0.9."""
     lines = ["| data, images not trained on | budget | method | AP@0.5 | AP | PQ | at best | steps |",
              "|---|---|---|---|---|---|---|---|"]
     for record in sorted(records, key=lambda r: r["name"]):
