@@ -58,11 +58,16 @@ def problem_table(problems: Sequence[Problem]) -> None:
 
 
 def describe_plan(plan: Plan) -> None:
-    """Every decision with its reason."""
+    """Every decision with its reason, and the table the method was chosen from."""
     table = _table(("decision", "value", "reason"))
     for decision in plan.decisions:
         table.add_row(f"[bold]{escape(decision.name)}[/]", escape(decision.value), escape(decision.reason))
     out().print(table)
+    if plan.method_evidence:
+        from .summaries import method_table
+
+        found = method_table(plan.method_evidence)
+        score_table(found["title"], found["head"], found["rows"], numbers_from=3)
 
 
 def score_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 1) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from .errors import DataError, OptionError
 from .plan.losses import LOSSES
+from .plan.preferences import METHOD_NAMES
 
 if TYPE_CHECKING:
     from .description import Description
@@ -174,7 +175,8 @@ class Planning:
         metavar="imagenet|FILE", help="What the encoder begins with: a download by name, or a .safetensors file.",
         rich_help_panel=_PLAN)] = None
     method: Annotated[str | None, typer.Option(
-        metavar="NAME", help="From maps to labels: semantic, distance, …", rich_help_panel=_PLAN)] = None
+        metavar="NAME", help=f"From maps to labels: {', '.join(METHOD_NAMES)}; by default chosen by evidence.",
+        rich_help_panel=_PLAN)] = None
     loss: Annotated[str | None, typer.Option(
         metavar="NAME[+NAME]", help=f"Loss, or a sum: {', '.join(LOSSES)}.", rich_help_panel=_PLAN)] = None
     class_weights: Annotated[str | None, typer.Option(

@@ -17,6 +17,7 @@ from .errors import OptionError
 from .fingerprint import Fingerprint
 from .fingerprint_schema import CaseRecord
 from .loop import CHECKED
+from .oracles import evidence_of, oracle_seconds
 from .plan.budget import (
     Allowance,
     Probe,
@@ -110,12 +111,16 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     labels = label_table(fingerprint, dataset)
     plan = draft(fingerprint, labels, _name(dataset), wishes)
     if encoder_weights:  # after the draft, which refuses what has no encoder before anything is fetched
-        digest = digest_of(plan.configuration.architecture.encoder, encoder_weights)
-        plan = draft(fingerprint, labels, _name(dataset), replace(wishes, encoder_digest=digest))
+        wishes = replace(wishes, encoder_digest=digest_of(plan.configuration.architecture.encoder, encoder_weights))
+        plan = draft(fingerprint, labels, _name(dataset), wishes)
         begin(plan)
     seconds = parse_duration(budget) if budget is not None else None
     if seconds is None and steps is None and preset == "default":
         seconds = parse_duration(DEFAULT_BUDGET)
+    if labels.task == "instance" and preset == "default":
+        evidence = evidence_of(plan, dataset, fingerprint, methods=None if method is None else [method],
+                               seconds=None if steps is not None else oracle_seconds(seconds))
+        plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))
     if folds is None and seconds is not None and steps is None:
         plan = _with_members(plan, fingerprint, dataset, seconds)
     count = plan.training.folds

@@ -18,7 +18,7 @@ from .pages import render
 from .plan.schema import Plan
 from .plan.units import duration_text
 from .scores.tables import case_table, tables
-from .summaries import data_rows, data_tables, number_text
+from .summaries import data_rows, data_tables, method_table, number_text
 
 __all__ = ["write_report"]
 
@@ -76,6 +76,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         data_rows=[] if measured is None else data_rows(measured),
         data_tables=[] if measured is None else data_tables(measured),
         decisions=() if plan is None else plan.decisions,
+        methods=method_table(plan.method_evidence) if plan and plan.method_evidence else None,
         provenance=_provenance(plan, run),
         missing=[*(f"{stem}.json" for stem, value in found.items() if value is None),
                  *(() if folds else ("fold-*/metrics.jsonl",))],

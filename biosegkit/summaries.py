@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from .fingerprint import Fingerprint, ObjectStatistics, Spread
+from .plan.schema import MethodEvidence
 
-__all__ = ["data_rows", "data_tables", "number_text"]
+__all__ = ["data_rows", "data_tables", "method_table", "number_text"]
 
 
 def number_text(value: Any) -> str:
@@ -66,6 +67,24 @@ def data_tables(found: Fingerprint) -> list[dict[str, Any]]:
     tables.append({"title": _object_title(o), "head": ["", "min", "5 %", "median", "95 %", "max"],
                    "rows": [[name, *_spread(spread)] for name, spread in spreads]})
     return tables
+
+
+def method_table(evidence: Sequence[MethodEvidence]) -> dict[str, Any]:
+    """The table a method was chosen from: ``title``, ``head`` and ``rows`` of texts.
+
+    Examples
+    --------
+    >>> method_table([MethodEvidence(method="star", verdict="low", reason="rods", ap50=0.5)])["rows"]
+    [['star', 'low', 'rods', '0.500', '–', '–', '–', '–']]
+    """
+    raced = any(row.raced is not None for row in evidence)
+    head = ["method", "verdict", "reason", "AP@0.5", "AP@0.75", "AP@0.9", "boundary IoU", "seconds"]
+    rows = [[row.method, row.verdict, row.reason, *(number_text(v) for v in (row.ap50, row.ap75, row.ap90, row.boundary_iou)),
+             "–" if row.seconds is None else f"{row.seconds:.2f}", *([number_text(row.raced)] if raced else [])]
+            for row in evidence]
+    objects = max((row.objects for row in evidence), default=0)
+    return {"title": f"Methods: what perfect maps of {objects} of your own objects would give, before any training",
+            "head": [*head, *(["AP in the race"] if raced else [])], "rows": rows}
 
 
 def _object_title(o: ObjectStatistics) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from biosegkit.methods.decoding import decode, oracle
+from biosegkit.methods.decoding import decode, oracle, round_trip
 from biosegkit.methods.distance import Distance
 from biosegkit.methods.protocol import (
     Block,
@@ -32,6 +32,7 @@ __all__ = [
     "Tunable",
     "decode",
     "oracle",
+    "round_trip",
 ]
 
 #: Methods by the name a plan uses. Every one takes its options by keyword, ``batch_dice`` and ``objective`` among them.

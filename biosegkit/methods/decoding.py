@@ -13,7 +13,7 @@ from biosegkit.kernels.overlap import overlap_counts
 from biosegkit.methods.protocol import ArrayDict, Block, Method, ObjectTable
 from biosegkit.metrics.instances import instance_counts
 
-__all__ = ["decode", "oracle"]
+__all__ = ["decode", "oracle", "round_trip"]
 
 _LIMITS = (0.5, 0.75, 0.9)
 
@@ -37,6 +37,25 @@ def decode(
     return method.paint(state, method.resolve([state], None if thresholds is None else dict(thresholds)))
 
 
+def round_trip(
+    method: Method,
+    labels: npt.NDArray[Any],
+    spacing: Sequence[float],
+    thresholds: Mapping[str, float] | None = None,
+) -> npt.NDArray[Any]:
+    """``decode(encode(labels))``: what a network that makes no error would give.
+
+    Examples
+    --------
+    >>> from biosegkit.methods import Distance
+    >>> square = np.pad(np.ones((6, 6), np.uint8), 3)
+    >>> bool((round_trip(Distance(), square, (1.0, 1.0)) == square).all())
+    True
+    """
+    targets, _ = method.encode(labels, spacing, None)
+    return decode(method, method.ideal(targets), thresholds, spacing)[0]
+
+
 def oracle(
     method: Method,
     labels: npt.NDArray[Any],
@@ -58,8 +77,7 @@ def oracle(
     >>> oracle(Distance(), square, (1.0, 1.0))
     {'ap50': 1.0, 'ap75': 1.0, 'ap90': 1.0, 'iou': 1.0}
     """
-    targets, _ = method.encode(labels, spacing, None)
-    decoded, _ = decode(method, method.ideal(targets), thresholds, spacing)
+    decoded = round_trip(method, labels, spacing, thresholds)
     counts = instance_counts(labels, decoded, thresholds=_LIMITS)
     overlaps = overlap_counts(labels, decoded)
     best = np.zeros(overlaps.ids_a.size)

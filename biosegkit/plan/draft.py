@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from biosegkit.errors import PlanError
 from biosegkit.plan.defaults import TrainingDefaults, normalisation
+from biosegkit.plan.method_choice import method_of_task
 from biosegkit.plan.networks import USUAL, checked_network, fitted, network_decisions, width_for
 from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
@@ -21,6 +22,7 @@ from biosegkit.plan.schema import (
     Configuration,
     Decision,
     LabelTable,
+    MethodEvidence,
     Plan,
     Preprocessing,
     Training,
@@ -46,7 +48,7 @@ WIDEST = 10
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked for; None leaves the choice to the rules."""
+    """What the user asked for; None leaves the choice to the rules. ``evidence`` on the methods comes in as data."""
 
     preset: str = "default"
     config: str | None = None
@@ -61,6 +63,7 @@ class Wishes:
     encoder: str | None = None
     encoder_weights: str | None = None
     encoder_digest: str = ""
+    evidence: tuple[MethodEvidence, ...] = ()
 
 
 def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishes) -> Plan:
@@ -103,15 +106,16 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     decisions += network_decisions(configuration.architecture, own)
     preprocessing, more = _preprocessing(fingerprint, rules[chosen], labels, nnunet)
     decisions += more
-    method, options, reason = _method(labels, configuration, wishes)
+    method, reason, evidence = method_of_task(labels, wishes.method, wishes.evidence, fingerprint.objects)
     decisions.append(Decision(name="method", value=method, reason=reason))
     training, more = _training(fingerprint, configuration, method, wishes)
     training, said = with_objective(training, (wishes.loss, wishes.class_weights), labels, fingerprint)
     return Plan(
         name=name, preset=wishes.preset, seed=wishes.seed, fingerprint=fingerprint.hash, labels=labels,
         preprocessing=preprocessing, configuration=configuration,
-        alternatives={k: v for k, v in found.items() if k != chosen}, method=method, method_options=options,
-        training=training, decisions=(*decisions, *said, *more),
+        alternatives={k: v for k, v in found.items() if k != chosen}, method=method,
+        method_options=_method_options(method, labels, configuration), training=training,
+        decisions=(*decisions, *said, *more), method_evidence=evidence,
     )
 
 
@@ -276,16 +280,8 @@ def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
                          unit=fingerprint.unit), decisions
 
 
-def _method(labels: LabelTable, configuration: Configuration,
-            wishes: Wishes) -> tuple[str, dict[str, object], str]:
-    """Method by task, and its options."""
-    method = wishes.method or ("semantic" if labels.task == "semantic" else "distance")
-    reason = "asked for" if wishes.method else (
-        "classes: one probability per class" if labels.task == "semantic"
-        else "objects: foreground and own-object distance, parted by watershed")
-    if (method == "semantic") != (labels.task == "semantic"):
-        raise PlanError(f"method {method!r} for a task of kind {labels.task}",
-                        expected="semantic for classes, distance for objects", remedy="correct --method or --task")
+def _method_options(method: str, labels: LabelTable, configuration: Configuration) -> dict[str, object]:
+    """What a method must be told."""
     options: dict[str, object] = {"batch_dice": configuration.batch_dice}
     if method == "semantic":
         options["n_classes"] = len(labels.names)
@@ -293,7 +289,7 @@ def _method(labels: LabelTable, configuration: Configuration,
             options["regions"] = [list(members) for _, members in labels.regions]
         if labels.region_classes:
             options["region_values"] = list(labels.region_classes)
-    return method, options, reason
+    return options
 
 
 def _training(fingerprint: Fingerprint, configuration: Configuration, method: str,

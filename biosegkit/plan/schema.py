@@ -30,6 +30,7 @@ __all__ = [
     "Configuration",
     "Decision",
     "LabelTable",
+    "MethodEvidence",
     "Plan",
     "Preprocessing",
     "Training",
@@ -212,8 +213,32 @@ class Budget(_Frozen):
     device: str = "cpu"
 
 
+class MethodEvidence(_Frozen):
+    """What speaks for and against a method.
+
+    ``ap50``, ``ap75``, ``ap90``, ``iou`` and ``boundary_iou`` (of the outer two voxels) score ``decode(encode(labels))``
+    on ``objects`` of the user's own labels, in ``seconds``; ``raced`` is the AP on held-back cases after a short
+    training, where there was a race. Verdicts: ``chosen``, ``able`` (as good, but another is preferred), ``low`` (a
+    ceiling below the best), ``unfit`` (left out by the shape of the objects), ``unmeasured``.
+    """
+
+    method: str
+    verdict: Literal["chosen", "able", "low", "unfit", "unmeasured"]
+    reason: str = ""
+    objects: int = 0
+    ap50: float | None = None
+    ap75: float | None = None
+    ap90: float | None = None
+    iou: float | None = None
+    boundary_iou: float | None = None
+    seconds: float | None = None
+    raced: float | None = None
+
+
 class Plan(_Frozen):
     """The complete description of a model.
+
+    ``method_evidence`` is what the choice of the method was made from; it is not written where nothing was measured.
 
     Examples
     --------
@@ -235,6 +260,13 @@ class Plan(_Frozen):
     training: Training
     budget: Budget = Budget()
     decisions: tuple[Decision, ...] = ()
+    method_evidence: tuple[MethodEvidence, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without evidence that is not there, so that other plans keep their text and hash."""
+        data: dict[str, Any] = handler(self)
+        return {k: v for k, v in data.items() if v or k != "method_evidence"}
 
     def write(self, path: str | Path) -> None:
         """Write the plan as JSON."""
@@ -269,7 +301,8 @@ class Plan(_Frozen):
     @property
     def hash(self) -> str:
         """SHA-256 over everything that changes the model (decision texts and measured seconds do not)."""
-        text = self.shared().model_copy(update={"decisions": (), "budget": Budget()}).model_dump_json()
+        silent = {"decisions": (), "budget": Budget(), "method_evidence": ()}
+        text = self.shared().model_copy(update=silent).model_dump_json()
         return hashlib.sha256(text.encode()).hexdigest()
 
     def shared(self) -> Plan:
