@@ -32,7 +32,7 @@ from .plan.budget import (
 from .plan.draft import Wishes, draft, with_strength, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
-from .plan.schema import Budget, Configuration, Decision, LabelTable, Plan, Training
+from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .pretrained import begin, digest_of
 from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
@@ -114,12 +114,11 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         wishes = replace(wishes, encoder_digest=digest_of(plan.configuration.architecture.encoder, encoder_weights))
         plan = draft(fingerprint, labels, _name(dataset), wishes)
         begin(plan)
+    if budget is None and steps is None and preset == "default":
+        budget = DEFAULT_BUDGET
     seconds = parse_duration(budget) if budget is not None else None
-    if seconds is None and steps is None and preset == "default":
-        seconds = parse_duration(DEFAULT_BUDGET)
     if labels.task == "instance" and preset == "default":
-        evidence = evidence_of(plan, dataset, fingerprint, methods=None if method is None else [method],
-                               seconds=None if steps is not None else oracle_seconds(seconds))
+        evidence = _evidence(plan, dataset, fingerprint, method, None if steps is not None else seconds)
         plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))
     if folds is None and seconds is not None and steps is None:
         plan = _with_members(plan, fingerprint, dataset, seconds)
@@ -180,6 +179,13 @@ def _too_small(seconds: float, least: float, why: str) -> OptionError:
     enough = duration_text(10 * math.ceil(least / 10))
     return OptionError(f"--budget {duration_text(seconds)}", expected=f"at least {enough} here: {why}",
                        remedy=f"give --budget {enough} or more")
+
+
+def _evidence(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, method: str | None,
+              seconds: float | None) -> tuple[MethodEvidence, ...]:
+    """Ceilings of the shortlist, or of the one method asked for, within a small share of the budget."""
+    return evidence_of(plan, dataset, fingerprint, methods=None if method is None else [method],
+                       seconds=oracle_seconds(seconds))
 
 
 def _with_members(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, seconds: float) -> Plan:

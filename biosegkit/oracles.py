@@ -35,7 +35,7 @@ __all__ = ["Crop", "Oracle", "crops_of", "evidence_of", "oracle_seconds"]
 #: Crops, and voxels of one.
 CROPS, VOXELS = 6, {2: 300_000, 3: 260_000}
 #: Share of the budget for all methods together, and bounds in seconds.
-SHARE, LEAST, MOST = 0.03, 2.0, 40.0
+SHARE, LEAST, MOST = 0.03, 1.0, 40.0
 #: The first use of a method after an installation compiles it; that may take this much more.
 COMPILING = 3.0
 _LIMITS = (0.5, 0.75, 0.9)
@@ -109,7 +109,7 @@ def oracle_seconds(budget: float | None) -> float | None:
     Examples
     --------
     >>> oracle_seconds(900), oracle_seconds(20), oracle_seconds(7200), oracle_seconds(None)
-    (27.0, 2.0, 40.0, None)
+    (27.0, 1.0, 40.0, None)
     """
     return None if budget is None else min(MOST, max(LEAST, SHARE * budget))
 
@@ -203,8 +203,8 @@ def crops_of(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Iterator
     """Crops of cases that have objects, spread over the data set, each around many objects; the same every time."""
     with_objects = {case.id for case in fingerprint.cases if case.ids}
     cases = sorted((c for c in trainable(dataset) if c.id in with_objects), key=lambda c: c.id)
-    picks = np.unique(np.linspace(0, len(cases) - 1, CROPS).round().astype(int)) if cases else []
-    for number, index in enumerate(picks):
+    picks = {round(k * (len(cases) - 1) / max(1, CROPS - 1)) for k in range(CROPS)} if cases else set()
+    for number, index in enumerate(sorted(picks)):
         crop = _crop(plan, dataset, cases[index], np.random.default_rng([plan.seed, 77, number]))
         if crop.labels.any():
             yield crop

@@ -79,7 +79,8 @@ def method_table(evidence: Sequence[MethodEvidence]) -> dict[str, Any]:
     """
     raced = any(row.raced is not None for row in evidence)
     head = ["method", "verdict", "reason", "AP@0.5", "AP@0.75", "AP@0.9", "boundary IoU", "seconds"]
-    rows = [[row.method, row.verdict, row.reason, *(number_text(v) for v in (row.ap50, row.ap75, row.ap90, row.boundary_iou)),
+    rows = [[row.method, row.verdict, row.reason,
+             *(number_text(v) for v in (row.ap50, row.ap75, row.ap90, row.boundary_iou)),
              "–" if row.seconds is None else f"{row.seconds:.2f}", *([number_text(row.raced)] if raced else [])]
             for row in evidence]
     objects = max((row.objects for row in evidence), default=0)

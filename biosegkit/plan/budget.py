@@ -160,8 +160,8 @@ def steps_between_validations(steps: int, cost: Probe, patches: int) -> int:
     Examples
     --------
     >>> fast = Probe(width=8, step_seconds=1.0, patch_seconds=0.05, peak=0)
-    >>> steps_between_validations(2000, fast, 8), steps_between_validations(60, fast, 8)
-    (100, 10)
+    >>> steps_between_validations(2000, fast, 8), steps_between_validations(65, fast, 8)
+    (100, 11)
     """
     share = WATCHING * steps * cost.step_seconds / max(1e-9, patches * cost.patch_seconds)
     return max(1, math.ceil(steps / max(1, min(VALIDATIONS, int(share)))))

@@ -25,11 +25,13 @@ PREFERENCES: dict[str, tuple[tuple[str, ...], str]] = {
         "one foreground and one smooth map are learnt in the fewest steps; the first to reach its accuracy in minutes",
     ),
     "long or bent": (
-        ("flow_eikonal", "flow", "distance", "signed_distance", "boundary", "offset", "hv", "star"),
-        "a flow has its way to every voxel of a long or bent object, where a distance has several peaks",
+        ("distance", "flow_eikonal", "flow", "signed_distance", "boundary", "offset", "hv", "star"),
+        ("a distance is learnt in the fewest steps; where its several peaks in a long or bent object lower its "
+         "ceiling, a flow has its way to every voxel"),
     ),
     "dense": (
-        ("boundary", "flow", "signed_distance", "distance", "flow_eikonal", "hv", "star", "offset"),
-        "where objects share most of their surface the wall between them is what an image shows",
+        ("distance", "boundary", "flow", "signed_distance", "flow_eikonal", "hv", "star", "offset"),
+        ("a distance is learnt in the fewest steps and falls to zero at the wall between two objects; next comes the "
+         "boundary, as that wall is what an image shows"),
     ),
 }

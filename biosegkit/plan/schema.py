@@ -216,10 +216,10 @@ class Budget(_Frozen):
 class MethodEvidence(_Frozen):
     """What speaks for and against a method.
 
-    ``ap50``, ``ap75``, ``ap90``, ``iou`` and ``boundary_iou`` (of the outer two voxels) score ``decode(encode(labels))``
-    on ``objects`` of the user's own labels, in ``seconds``; ``raced`` is the AP on held-back cases after a short
-    training, where there was a race. Verdicts: ``chosen``, ``able`` (as good, but another is preferred), ``low`` (a
-    ceiling below the best), ``unfit`` (left out by the shape of the objects), ``unmeasured``.
+    ``ap50``, ``ap75``, ``ap90``, ``iou`` and ``boundary_iou`` (of the outer two voxels) score
+    ``decode(encode(labels))`` on ``objects`` of the user's own labels, in ``seconds``; ``raced`` is the AP on held-back
+    cases after a short training, where there was a race. Verdicts: ``chosen``, ``able`` (as good, but another is
+    preferred), ``low`` (a ceiling below the best), ``unfit`` (left out by the shape of the objects), ``unmeasured``.
     """
 
     method: str
