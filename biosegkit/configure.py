@@ -103,8 +103,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         For options that do not exist or do not fit the data.
     """
     here = pick(device)
-    limit = parse_memory(memory) if memory is not None else default_memory(here)
-    asked = limit if memory is not None else None
+    asked = parse_memory(memory) if memory is not None else None
+    limit = default_memory(here) if asked is None else asked
     wishes = Wishes(preset, config, network, method, loss, seed, folds or 1, asked, here.type == "cuda",
                     class_weights, encoder, encoder_weights)
     started = time.monotonic()
@@ -114,9 +114,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         wishes = replace(wishes, encoder_digest=digest_of(plan.configuration.architecture.encoder, encoder_weights))
         plan = draft(fingerprint, labels, _name(dataset), wishes)
         begin(plan)
-    if budget is None and steps is None and preset == "default":
-        budget = DEFAULT_BUDGET
-    seconds = parse_duration(budget) if budget is not None else None
+    assumed = DEFAULT_BUDGET if steps is None and preset == "default" else None
+    seconds = _seconds(assumed if budget is None else budget)
     if labels.task == "instance" and preset == "default":
         evidence = _evidence(plan, dataset, fingerprint, method, None if steps is not None else seconds)
         plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))
@@ -156,7 +155,7 @@ def reading_within(budget: str | float | None, started: float) -> Callable[[int,
     OptionError
         At once, if half of the budget has gone into starting the program.
     """
-    seconds, begun = None if budget is None else parse_duration(budget), time.monotonic()
+    seconds, begun = _seconds(budget), time.monotonic()
     if seconds is not None and begun - started > TO_START * seconds:
         late = begun - started
         raise _too_small(seconds, 10 * late, f"starting the program took {duration_text(late)}")
@@ -179,6 +178,10 @@ def _too_small(seconds: float, least: float, why: str) -> OptionError:
     enough = duration_text(10 * math.ceil(least / 10))
     return OptionError(f"--budget {duration_text(seconds)}", expected=f"at least {enough} here: {why}",
                        remedy=f"give --budget {enough} or more")
+
+
+def _seconds(budget: str | float | None) -> float | None:
+    return None if budget is None else parse_duration(budget)
 
 
 def _evidence(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, method: str | None,
