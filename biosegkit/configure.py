@@ -18,6 +18,7 @@ from .fingerprint import Fingerprint
 from .fingerprint_schema import CaseRecord
 from .loop import CHECKED
 from .oracles import evidence_of, oracle_seconds
+from .plan.augmentation import with_strength
 from .plan.budget import (
     Allowance,
     Probe,
@@ -29,7 +30,7 @@ from .plan.budget import (
     wanted_steps,
     widths_of,
 )
-from .plan.draft import Wishes, draft, with_strength, with_width
+from .plan.draft import Wishes, draft, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
 from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
@@ -103,10 +104,12 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         For options that do not exist or do not fit the data.
     """
     here = pick(device)
+    assumed = DEFAULT_BUDGET if steps is None and preset == "default" else None
+    seconds = _seconds(assumed if budget is None else budget)
     asked = parse_memory(memory) if memory is not None else None
     limit = default_memory(here) if asked is None else asked
     wishes = Wishes(preset, config, network, method, loss, seed, folds or 1, asked, here.type == "cuda",
-                    class_weights, encoder, encoder_weights)
+                    class_weights, encoder, encoder_weights, seconds=seconds)
     started = time.monotonic()
     labels = label_table(fingerprint, dataset)
     plan = draft(fingerprint, labels, _name(dataset), wishes)
@@ -114,8 +117,6 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         wishes = replace(wishes, encoder_digest=digest_of(plan.configuration.architecture.encoder, encoder_weights))
         plan = draft(fingerprint, labels, _name(dataset), wishes)
         begin(plan)
-    assumed = DEFAULT_BUDGET if steps is None and preset == "default" else None
-    seconds = _seconds(assumed if budget is None else budget)
     if labels.task == "instance" and preset == "default":
         evidence = _evidence(plan, dataset, fingerprint, method, None if steps is not None else seconds)
         plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))

@@ -25,6 +25,7 @@ from .methods import METHODS, Method, round_trip
 from .metrics.instances import InstanceCounts, instance_counts
 from .plan.draft import cpu_patch
 from .plan.method_choice import shortlist
+from .plan.scale import method_lengths
 from .plan.schema import MethodEvidence, Plan
 from .prepared import decoding_spacing, turn_of, working_shape
 from .resample import resample_labels
@@ -137,7 +138,8 @@ def evidence_of(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, *, metho
         In order of preference. Every method that was measured was measured on the same crops.
     """
     rows = shortlist(METHODS if methods is None else methods, fingerprint.objects)
-    able = {row.method: _method(plan, row.method) for row in rows if row.verdict != "unfit" or methods is not None}
+    able = {row.method: _method(plan, row.method, fingerprint) for row in rows
+            if row.verdict != "unfit" or methods is not None}
     clock = _Clock(seconds)
     found: dict[str, Oracle] = {}
     failed: dict[str, str] = {}
@@ -189,8 +191,9 @@ def _filled(row: MethodEvidence, found: dict[str, Oracle], failed: dict[str, str
     return found[row.method].filled(row) if row.method in found else row
 
 
-def _method(plan: Plan, name: str) -> Method:
-    return method_of(plan.model_copy(update={"method": name, "method_options": {}}))
+def _method(plan: Plan, name: str, fingerprint: Fingerprint) -> Method:
+    lengths = method_lengths(name, fingerprint.objects)
+    return method_of(plan.model_copy(update={"method": name, "method_options": lengths}))
 
 
 def _score(method: Method, crop: Crop) -> Oracle:

@@ -96,8 +96,7 @@ def working_shape(grid: Grid, plan: Plan) -> tuple[int, ...]:
     if not plan.preprocessing.resample:
         return grid.shape
     target, lead = plan.configuration.spacing, grid.ndim - len(plan.configuration.spacing)
-    factor = _factor(grid.unit, plan.preprocessing.unit)
-    spacing = tuple(s * factor for s in grid.spacing)
+    spacing = _spacing(grid, plan)
     return new_shape(grid.shape, spacing, (*spacing[:lead], *target))
 
 
@@ -109,7 +108,18 @@ def decoding_spacing(grid: Grid, plan: Plan) -> tuple[float, ...]:
     if not plan.preprocessing.resample:
         target = plan.configuration.spacing
         return (*grid.spacing[: max(0, grid.ndim - len(target))], *target[-grid.ndim:])
-    factor = _factor(grid.unit, plan.preprocessing.unit)
+    return _spacing(grid, plan)
+
+
+def _spacing(grid: Grid, plan: Plan) -> tuple[float, ...]:
+    """Spacing of a turned grid in the plan's unit.
+
+    A plan that knows no physical size takes a voxel of any image for one of the images it was made for.
+    """
+    p = plan.preprocessing
+    if p.unit == "px" and grid.unit != "px" and p.stored_spacing:
+        return (*(1.0,) * (grid.ndim - len(p.stored_spacing)), *p.stored_spacing[-grid.ndim:])
+    factor = _factor(grid.unit, p.unit)
     return tuple(s * factor for s in grid.spacing)
 
 
@@ -182,7 +192,7 @@ def _check(image: Image, plan: Plan) -> None:
     if image.grid.ndim < plan.configuration.ndim:
         raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{plan.configuration.ndim}",
                         remedy="use a 2D model, or name the axes with --axes")
-    if p.resample and (image.grid.unit == "px") != (p.unit == "px"):
+    if p.resample and (image.grid.unit == "px") != (p.unit == "px") and not (p.unit == "px" and p.stored_spacing):
         raise DataError(f"no physical spacing that fits (unit {image.grid.unit!r})", file=source,
                         expected=f"a spacing in {p.unit}, the unit of the model",
                         remedy="give --spacing and --unit")
@@ -244,13 +254,13 @@ def _sparse(shape: Sequence[int]) -> tuple[slice, ...]:
 
 
 def _far(grid: Grid, plan: Plan) -> list[str]:
-    """Warn where the spacing is far from the plan's (faults G6, G7)."""
-    target = plan.configuration.spacing
-    factor = _factor(grid.unit, plan.preprocessing.unit)
-    spacing = [s * factor for s in grid.spacing[-len(target) :]]
+    """Warn where the spacing is far from that of the images the plan was made for (faults G6, G7)."""
+    ndim = plan.configuration.ndim
+    target = plan.preprocessing.stored_spacing[-ndim:] or plan.configuration.spacing
+    spacing = _spacing(grid, plan)[-ndim:]
     worst = max(max(s / t, t / s) for s, t in zip(spacing, target, strict=False))
     if worst <= _FAR:
         return []
     shown = tuple(round(s, 4) for s in spacing)
     unit = plan.preprocessing.unit
-    return [f"spacing {shown} is {worst:.3g} times off the model's {target} {unit}; is the unit right?"]
+    return [f"spacing {shown} is {worst:.3g} times off the model's {tuple(target)} {unit}; is the unit right?"]

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from biosegkit.errors import PlanError
+from biosegkit.plan.augmentation import augmentation_for, augmentation_text
 from biosegkit.plan.defaults import TrainingDefaults, normalisation
 from biosegkit.plan.method_choice import method_of_task
 from biosegkit.plan.networks import USUAL, checked_network, fitted, network_decisions, width_for
@@ -15,9 +18,9 @@ from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
 from biosegkit.plan.nnunet import configure as nnunet_rules
 from biosegkit.plan.objective import ClassWeights, with_objective
+from biosegkit.plan.scale import Scale, method_lengths, patch_voxels, scale_of, scaled
 from biosegkit.plan.schema import (
     Architecture,
-    Augmentation,
     Channel,
     Configuration,
     Decision,
@@ -27,13 +30,13 @@ from biosegkit.plan.schema import (
     Preprocessing,
     Training,
 )
-from biosegkit.plan.spacing import ANISOTROPY
+from biosegkit.plan.spacing import ANISOTROPY, target_grid
 from biosegkit.plan.topology import topology
 
 if TYPE_CHECKING:
     from biosegkit.fingerprint import Fingerprint
 
-__all__ = ["PRESET_NAMES", "Wishes", "draft", "smaller", "with_strength", "with_width"]
+__all__ = ["PRESET_NAMES", "Wishes", "draft", "smaller", "with_width"]
 
 PRESET_NAMES = ("default", *PRESETS)
 
@@ -48,7 +51,10 @@ WIDEST = 10
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked for; None leaves the choice to the rules. ``evidence`` on the methods comes in as data."""
+    """What the user asked for; None leaves the choice to the rules.
+
+    ``seconds`` is the budget, and ``evidence`` what is known of the methods: they come in as data.
+    """
 
     preset: str = "default"
     config: str | None = None
@@ -64,6 +70,7 @@ class Wishes:
     encoder_weights: str | None = None
     encoder_digest: str = ""
     evidence: tuple[MethodEvidence, ...] = ()
+    seconds: float | None = None
 
 
 def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishes) -> Plan:
@@ -88,7 +95,7 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     if wishes.preset not in PRESET_NAMES:
         raise PlanError(f"preset {wishes.preset!r}", expected=f"one of {', '.join(PRESET_NAMES)}",
                         remedy="correct --preset")
-    rules = _rules(fingerprint, labels, wishes)
+    rules, scale = _rules(fingerprint, labels, wishes)
     nnunet = wishes.preset != "default"
     chosen, reason = _chosen(rules, wishes.config, slice_wise=not nnunet and not wishes.gpu)
     own = "resenc_unet" if rules[chosen].block == "residual" else USUAL
@@ -97,14 +104,16 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     found = {key: _of_rules(rule, network, wishes) for key, rule in rules.items() if len(rule.patch) in serves}
     decisions = [Decision(name="task", value=labels.task, reason=fingerprint.task_reason),
                  Decision(name="configuration", value=chosen, reason=reason)]
-    decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=r)
-                  for n, v, r in rules[chosen].reasons]
+    decisions += [Decision(name=f"{chosen}: {n}" if n != "transpose" else n, value=_short(v), reason=(
+        "by the size of the objects" if scale and n == "spacing" else r)) for n, v, r in rules[chosen].reasons]
+    if scale:
+        decisions.append(Decision(name="scale", value=scale.value, reason=scale.reason))
     configuration = found[chosen]
     if not nnunet and not wishes.gpu:
-        configuration, more = _small(configuration, rules[chosen], fingerprint)
+        configuration, more = _small(configuration, rules[chosen], fingerprint, wishes.seconds)
         decisions += more
     decisions += network_decisions(configuration.architecture, own)
-    preprocessing, more = _preprocessing(fingerprint, rules[chosen], labels, nnunet)
+    preprocessing, more = _preprocessing(fingerprint, rules[chosen], (labels, scale), nnunet)
     decisions += more
     method, reason, evidence = method_of_task(labels, wishes.method, wishes.evidence, fingerprint.objects)
     decisions.append(Decision(name="method", value=method, reason=reason))
@@ -114,13 +123,16 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
         name=name, preset=wishes.preset, seed=wishes.seed, fingerprint=fingerprint.hash, labels=labels,
         preprocessing=preprocessing, configuration=configuration,
         alternatives={k: v for k, v in found.items() if k != chosen}, method=method,
-        method_options=_method_options(method, labels, configuration), training=training,
+        method_options=_method_options(method, labels, configuration, fingerprint), training=training,
         decisions=(*decisions, *said, *more), method_evidence=evidence,
     )
 
 
-def _rules(fingerprint: Fingerprint, labels: LabelTable, wishes: Wishes) -> dict[str, Rules]:
-    """nnU-Net's configurations for these data; a stack of single slices is planned as 2D."""
+def _rules(fingerprint: Fingerprint, labels: LabelTable, wishes: Wishes) -> tuple[dict[str, Rules], Scale | None]:
+    """nnU-Net's configurations for these data; a stack of single slices is planned as 2D.
+
+    The default works at a scale of its own where the objects ask for one.
+    """
     shapes = tuple(tuple(int(n) for n in c.cropped) for c in fingerprint.cases)
     spacings = tuple(c.spacing for c in fingerprint.cases)
     flat = fingerprint.ndim == 3 and all(s[0] == 1 for s in shapes)
@@ -130,8 +142,14 @@ def _rules(fingerprint: Fingerprint, labels: LabelTable, wishes: Wishes) -> dict
         n_channels=len(fingerprint.channels), preset=wishes.preset if wishes.preset in PRESETS else "nnunet",
         memory_gb=wishes.memory / 2**30 if wishes.memory else None,
     )
-    found = nnunet_rules(spec)
-    return {"2d": found["2d"]} if flat else found
+    scale = None
+    if wishes.preset == "default" and fingerprint.task == "instance" and fingerprint.objects is not None:
+        target = target_grid(spacings, shapes)
+        order = np.argsort(target.transpose)  # back to the file's axes
+        spacing, shape = ([values[i] for i in order] for values in (target.spacing, target.median_shape))
+        scale = scale_of(spacing, shape, fingerprint.objects, 2 if flat else fingerprint.ndim)
+    found = nnunet_rules(spec if scale is None else scaled(spec, scale))
+    return {"2d": found["2d"]} if flat else found, scale
 
 
 def _chosen(rules: dict[str, Rules], wish: str | None, slice_wise: bool) -> tuple[str, str]:
@@ -165,18 +183,21 @@ def _of_rules(rule: Rules, network: str, wishes: Wishes) -> Configuration:
     )
 
 
-def _small(configuration: Configuration, rule: Rules,
-           fingerprint: Fingerprint) -> tuple[Configuration, list[Decision]]:
+def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
+           seconds: float | None) -> tuple[Configuration, list[Decision]]:
     """Patch and batch for a CPU: a patch of bounded volume, not padded beyond the median image, and a small batch."""
-    ndim = configuration.ndim
-    patch = cpu_patch(rule.spacing, rule.median_shape, CPU_PATCH[ndim])
+    ndim, objects = configuration.ndim, fingerprint.objects
+    most = CPU_PATCH[ndim]
+    if objects is not None:
+        most = patch_voxels(most, objects.diameter.median, rule.spacing, seconds)
+    patch = cpu_patch(rule.spacing, rule.median_shape, most)
     decisions = [Decision(name="patch", value=_short(patch), reason=(
-        f"on a CPU at most {CPU_PATCH[ndim]} voxels of the median image's shape, so that a step stays short; "
+        f"on a CPU at most {most} voxels of the median image's shape, so that a step stays short; "
         "sizes need not be divisible by the strides"))]
-    if fingerprint.objects is not None:
-        wide = 3 * fingerprint.objects.diameter_px.median
-        decisions.append(Decision(name="objects per patch", value=f"{min(patch[-2:]) / wide * 3:.1f} across", reason=(
-            f"median object {fingerprint.objects.diameter_px.median:.1f} voxels wide")))
+    if objects is not None:
+        wide = max(objects.diameter.median / min(rule.spacing), 1e-6)
+        decisions.append(Decision(name="objects per patch", value=f"{min(patch[-2:]) / wide:.1f} across", reason=(
+            f"median object {wide:.1f} voxels wide at the working spacing; three are wanted where time allows")))
     batch = int(min(12, max(2, round(CPU_BATCH[ndim] / math.prod(patch)))))
     decisions.append(Decision(name="batch", value=str(batch), reason=(
         f"about {CPU_BATCH[ndim]} voxels per step: in minutes many steps matter more than large batches")))
@@ -253,9 +274,10 @@ def with_width(configuration: Configuration, width: int) -> Configuration:
     return configuration.model_copy(update={"architecture": architecture})
 
 
-def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
+def _preprocessing(fingerprint: Fingerprint, rule: Rules, meaning: tuple[LabelTable, Scale | None],
                    nnunet: bool) -> tuple[Preprocessing, list[Decision]]:
     """Normalisation, axis order, resampling and cropping, with reasons."""
+    labels, scale = meaning
     decisions = []
     channels = []
     microscopy = fingerprint.unit != "mm"
@@ -271,18 +293,27 @@ def _preprocessing(fingerprint: Fingerprint, rule: Rules, labels: LabelTable,
     crop = nnunet or not microscopy
     decisions.append(Decision(name="crop to nonzero", value="yes" if crop else "no", reason=(
         "zeros around the body are padding (nnU-Net)" if crop else "a zero of a camera is a measured value")))
-    resample = fingerprint.unit != "px"
+    physical = fingerprint.unit != "px"
+    resample = physical or scale is not None
     decisions.append(Decision(name="resampling", value="to the target spacing" if resample else "none", reason=(
-        f"spacings are known in {fingerprint.unit} (nnU-Net)" if resample else "no physical pixel size is known")))
+        f"spacings are known in {fingerprint.unit} (nnU-Net)" if physical else
+        "the scale of the objects" if resample else "no physical pixel size is known")))
     masked = any(n.use_mask for n in found) and crop
     return Preprocessing(channels=tuple(channels), transpose=tuple(rule.transpose or range(fingerprint.ndim)),
                          use_nonzero_mask=masked, crop_to_nonzero=crop, resample=resample,
-                         unit=fingerprint.unit), decisions
+                         unit=fingerprint.unit, stored_spacing=_stored(fingerprint, rule) if scale else ()), decisions
 
 
-def _method_options(method: str, labels: LabelTable, configuration: Configuration) -> dict[str, object]:
+def _stored(fingerprint: Fingerprint, rule: Rules) -> tuple[float, ...]:
+    """The median spacing of the images, in the plan's order of axes."""
+    median = np.median(fingerprint.spacings, axis=0)
+    return tuple(float(median[axis]) for axis in rule.transpose or range(fingerprint.ndim))
+
+
+def _method_options(method: str, labels: LabelTable, configuration: Configuration,
+                    fingerprint: Fingerprint) -> dict[str, object]:
     """What a method must be told."""
-    options: dict[str, object] = {"batch_dice": configuration.batch_dice}
+    options = {"batch_dice": configuration.batch_dice, **method_lengths(method, fingerprint.objects)}
     if method == "semantic":
         options["n_classes"] = len(labels.names)
         if labels.regions:
@@ -296,8 +327,8 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
               wishes: Wishes) -> tuple[Training, list[Decision]]:
     """Optimiser, sampling and augmentation; nnU-Net's constants or those of short training."""
     mirror = tuple(range(configuration.ndim))
-    augmentation, reason = _augmentation(fingerprint, configuration, wishes)
-    decisions = [Decision(name="augmentation", value=_augmentation_text(augmentation), reason=reason)]
+    augmentation, reason = augmentation_for(fingerprint, configuration, wishes.preset != "default")
+    decisions = [Decision(name="augmentation", value=augmentation_text(augmentation), reason=reason)]
     if wishes.preset != "default":
         d = TrainingDefaults()
         training = Training(
@@ -311,7 +342,7 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
         return training, decisions
     margin: tuple[int, ...] = ()
     if method != "semantic" and fingerprint.objects is not None:
-        radius = math.ceil(fingerprint.objects.diameter_px.p95 / 2)
+        radius = math.ceil(fingerprint.objects.diameter.p95 / min(configuration.spacing) / 2)
         margin = tuple(min(radius, 24, p // 4) if p > 8 else 0 for p in configuration.patch)
         decisions.append(Decision(name="margin", value=_short(margin), reason=(
             "read around each patch so that objects cut by its edge are encoded whole (95 % are smaller)")))
@@ -326,58 +357,6 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
     decisions.append(Decision(name="validation", value=f"{share:.0%} of the cases, by group", reason=(
         "held back to choose thresholds and to score")))
     return training, decisions
-
-
-def _augmentation(fingerprint: Fingerprint, configuration: Configuration,
-                  wishes: Wishes) -> tuple[Augmentation, str]:
-    """Rotation range by shape, mirroring by kind of image."""
-    patch, ndim = configuration.patch, configuration.ndim
-    dummy = ndim == 3 and max(patch) / patch[0] > 3
-    if ndim == 2:
-        degrees = 15.0 if max(patch) / min(patch) > 1.5 else 180.0
-        angles: tuple[float, ...] = (degrees,) * 3
-    else:
-        angles = (180.0, 0.0, 0.0) if dummy else (30.0, 30.0, 30.0)
-    if wishes.preset != "default":
-        made = Augmentation(rotation_degrees=angles, dummy_2d=dummy, mirror_axes=tuple(range(ndim)))
-        return made, "nnU-Net's transforms and ranges"
-    free = fingerprint.unit != "mm"
-    if not free:
-        angles = (30.0, 0.0, 0.0) if dummy else tuple(min(a, 15.0) for a in angles)
-    square = ndim - 2
-    swap = (square, square + 1) if free and patch[-1] == patch[-2] else ()
-    axes = tuple(range(ndim)) if free else ()
-    reason = ("nnU-Net's transforms; " + ("micrographs have no up or left: mirrored and turned by 90 degrees"
-                                          if free else "a body has a left and a right: no mirroring, small rotations"))
-    return Augmentation(rotation=0.3, scaling=0.3, rotation_degrees=angles, dummy_2d=dummy, mirror_axes=axes,
-                        transpose_axes=swap), reason
-
-
-def with_strength(training: Training, visits: float) -> tuple[Training, Decision]:
-    """Augmentation in proportion to how often a case is visited.
-
-    Measured on hippocampus (training cases only): at 9 visits per case the full set cost 0.017 Dice, as the network has
-    not yet learnt the images as they are; at 36 visits a strength of 0.15 overfitted from visit 18 on.
-
-    Examples
-    --------
-    >>> round(with_strength(Training(steps=1), 25)[0].augmentation.rotation, 3)
-    0.1
-    """
-    strength = min(1.0, max(0.15, visits / 50))
-    a = training.augmentation
-    names = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted",
-             "gamma")
-    scaled = a.model_copy(update={name: round(getattr(a, name) * strength, 4) for name in names})
-    reason = f"about {visits:.0f} visits per case: the shorter the training, the closer to the images as they are"
-    return (training.model_copy(update={"augmentation": scaled}),
-            Decision(name="augmentation strength", value=f"{strength:.2f}", reason=reason))
-
-
-def _augmentation_text(a: Augmentation) -> str:
-    return (f"rotation ±{a.rotation_degrees[0]:g}° ({a.rotation:g}), scaling {a.scale_range[0]:g} to "
-            f"{a.scale_range[1]:g} ({a.scaling:g}), mirrored axes {len(a.mirror_axes)}"
-            + (", slice by slice" if a.dummy_2d else ""))
 
 
 def _short(value: object) -> str:

@@ -95,7 +95,8 @@ class Preprocessing(_Frozen):
     """From a file to the array a network sees.
 
     ``transpose`` orders the canonical axes (slices, the coarsest axis, first); ``resample`` is False where images are
-    used at the spacing they have.
+    used at the spacing they have. ``stored_spacing`` is that of the median training image, in the same order, where the
+    size of the objects asked for another one; it is not written where it is empty.
     """
 
     channels: tuple[Channel, ...]
@@ -104,6 +105,13 @@ class Preprocessing(_Frozen):
     crop_to_nonzero: bool = True
     resample: bool = True
     unit: str = "px"
+    stored_spacing: tuple[float, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the entry that says nothing, so that other plans keep their text and hashes."""
+        data: dict[str, Any] = handler(self)
+        return {k: v for k, v in data.items() if v or k != "stored_spacing"}
 
 
 class Architecture(_Frozen):

@@ -1,0 +1,127 @@
+"""Object size sets the scale: the spacing a network works at, and the lengths a method must be told.
+
+A network sees objects best that are neither a few voxels wide nor wider than a third of its patch. So large objects are
+looked at through larger voxels and tiny ones through smaller; nobody needs to give a diameter. This takes the place of
+heads on a coarser grid: network, targets and decoding stay as they are, and results come back on the image's own grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from biosegkit.plan.nnunet import NnunetSpec
+from biosegkit.plan.spacing import new_shape
+
+if TYPE_CHECKING:
+    from biosegkit.fingerprint_schema import ObjectStatistics
+
+__all__ = ["LARGE", "SMALL", "Scale", "method_lengths", "patch_voxels", "scale_of", "scaled"]
+
+#: Median diameter in voxels above which objects are looked at through larger voxels: three of them fill a 2D patch.
+LARGE = {2: 40.0, 3: 30.0}
+#: Diameter in voxels below which voxels become smaller, and to which small objects may shrink among large ones.
+SMALL = 8.0
+#: Least width in voxels of the median object, at its thickest, that larger voxels may leave.
+THICK = 6.0
+#: Least edge in voxels of the median image that larger voxels may leave.
+FIELD = 64
+#: Voxels become at most so many times smaller, as there is no more to be seen; a change below `WORTH` is not made.
+FINEST, WORTH = 2.0, 1.25
+#: Median objects that should stand side by side in a patch, and how much larger a patch may become for it.
+ABREAST, GROWTH = 3.0, 1.5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The spacing to work at, in the order of the file's axes, and why."""
+
+    spacing: tuple[float, ...]
+    value: str
+    reason: str
+
+
+def scale_of(spacing: Sequence[float], shape: Sequence[float], objects: ObjectStatistics, ndim: int) -> Scale | None:
+    """A coarser or finer spacing where the size of objects asks for it; None where the images' own is right.
+
+    Parameters
+    ----------
+    spacing, shape : sequence of float
+        Of the median image, in the unit of the objects' lengths and in voxels.
+    objects : ObjectStatistics
+        From the fingerprint.
+    ndim : int
+        Axes that the network sees.
+
+    Notes
+    -----
+    Larger voxels are isotropic, except that no axis becomes finer than it is; smaller ones are made on the axes with
+    less than twice the finest spacing. Larger voxels stop where the smallest twentieth of the objects would fall below
+    :data:`SMALL` voxels, the median one below :data:`THICK` at its thickest, or the image below :data:`FIELD`.
+    """
+    finest, wide = min(spacing[-ndim:]), objects.diameter.median
+    across = wide / finest
+    room = [s * n / FIELD for s, n in zip(spacing[-2:], shape[-2:], strict=True)]
+    coarse = min(wide / LARGE[ndim], objects.diameter.p05 / SMALL, 2 * objects.inscribed_radius.median / THICK, *room)
+    if coarse >= WORTH * finest:
+        return Scale(tuple(max(s, coarse) for s in spacing), f"voxels {coarse / finest:.2g} times as large", (
+            f"the median object is {across:.0f} voxels wide; a network that sees it {wide / coarse:.0f} voxels wide "
+            "has its surroundings in view; labels come back on the image's own grid"))
+    finer = min(FINEST, SMALL / across) if across > 0 else 1.0
+    if finer >= WORTH:
+        step = tuple(s / finer if s < 2 * finest else s for s in spacing)
+        return Scale(step, f"voxels {finer:.2g} times as small", (
+            f"the median object is {across:.1f} voxels wide: too few for a border and an inside; labels come back on "
+            "the image's own grid"))
+    return None
+
+
+def scaled(spec: NnunetSpec, scale: Scale) -> NnunetSpec:
+    """The data set as it would be if all images had been taken at that spacing."""
+    shapes = tuple(new_shape(shape, spacing, scale.spacing)
+                   for shape, spacing in zip(spec.shapes, spec.spacings, strict=True))
+    return replace(spec, spacings=(scale.spacing,) * len(shapes), shapes=shapes)
+
+
+def patch_voxels(usual: int, wide: float, spacing: Sequence[float], seconds: float | None) -> int:
+    """Voxels of a patch that holds three objects of a diameter side by side, as far as the time for training allows.
+
+    A patch may be half as large again as usual from fifteen minutes on (or without a clock), and not larger than usual
+    below ten: then more steps are worth more.
+
+    Examples
+    --------
+    >>> [patch_voxels(25_600, 25, (1.0, 1.0), s) for s in (300, None)]
+    [25600, 25600]
+    >>> [patch_voxels(130_000, 18, (1.0, 1.0, 1.0), s) for s in (300, 720, 900)]
+    [130000, 156000, 157464]
+    """
+    growth = GROWTH if seconds is None else min(GROWTH, max(1.0, seconds / 600))
+    wanted = math.prod(ABREAST * wide / s for s in spacing)
+    return max(usual, round(min(growth * usual, wanted)))
+
+
+def method_lengths(method: str, objects: ObjectStatistics | None) -> dict[str, Any]:
+    """Options of a method that are lengths, in the unit of the spacing; none for a method without any.
+
+    Examples
+    --------
+    >>> method_lengths("distance", None)
+    {}
+    """
+    if objects is None:
+        return {}
+    if method == "signed_distance":  # steepest across a sixth of a diameter
+        return {"length": _rounded(max(objects.diameter.median / 6, 1e-6))}
+    if method == "offset":  # no voxel is farther from the centre than the diagonal of half the largest box
+        voxel = objects.diameter.median / max(objects.diameter_px.median, 1e-6)
+        longest = max(extent.maximum for extent in objects.extent_px)
+        return {"scale": _rounded(max(0.75 * longest, SMALL) * voxel)}
+    return {}
+
+
+def _rounded(value: float) -> float:
+    """Three digits: a plan is read by people."""
+    return float(f"{value:.3g}")
