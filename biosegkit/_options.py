@@ -177,6 +177,8 @@ class Planning:
     method: Annotated[str | None, typer.Option(
         metavar="NAME", help=f"From maps to labels: {', '.join(METHOD_NAMES)}; by default chosen by evidence.",
         rich_help_panel=_PLAN)] = None
+    race: Annotated[bool, typer.Option(
+        "--race", help="Train the two best methods briefly and keep the better one.", rich_help_panel=_PLAN)] = False
     loss: Annotated[str | None, typer.Option(
         metavar="NAME[+NAME]", help=f"Loss, or a sum: {', '.join(LOSSES)}.", rich_help_panel=_PLAN)] = None
     class_weights: Annotated[str | None, typer.Option(

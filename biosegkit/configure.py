@@ -33,6 +33,9 @@ from .plan.budget import (
 from .plan.draft import Wishes, draft, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
+from .plan.race import TRAINING as RACE_TRAINING
+from .plan.race import race_of
+from .plan.scale import method_lengths
 from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .pretrained import begin, digest_of
@@ -58,7 +61,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
               network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
               folds: int | None = None, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
               class_weights: ClassWeights = None, encoder: str | None = None,
-              encoder_weights: str | None = None) -> Plan:
+              encoder_weights: str | None = None, race: bool = False) -> Plan:
     """Decide everything that training and prediction need, each decision with its reason.
 
     Parameters
@@ -93,6 +96,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     encoder, encoder_weights : str, optional
         Encoder of a 2D network that takes one, and what it begins with: a ``.safetensors`` file, or the name of a
         download (``imagenet``), which is made now.
+    race : bool
+        Let :func:`biosegkit.fit` train the two best methods briefly and keep the better one, if the budget has enough.
 
     Returns
     -------
@@ -120,19 +125,63 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     if labels.task == "instance" and preset == "default":
         evidence = _evidence(plan, dataset, fingerprint, method, None if steps is not None else seconds)
         plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))
-    if folds is None and seconds is not None and steps is None:
-        plan = _with_members(plan, fingerprint, dataset, seconds)
-    count = plan.training.folds
-    per_fold = None if seconds is None else seconds / count
+    if race:
+        plan = _entered(plan, fingerprint, method, seconds, steps)
+    rest = None if seconds is None else seconds - _racing(plan)
+    if folds is None and rest is not None and steps is None:
+        plan = _with_members(plan, fingerprint, dataset, rest)
+    return _measured(plan, dataset, fingerprint, here, _Asked(seconds, rest, limit, steps, started - elapsed))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Seconds of the budget, and without a race; bytes; steps; and when the budget began."""
+
+    seconds: float | None
+    rest: float | None
+    memory: int
+    steps: int | None
+    began: float
+
+
+def _measured(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, device: torch.device, asked: _Asked) -> Plan:
+    """Width and steps that fit what was asked for, from what this machine can do."""
+    seconds, count = asked.seconds, plan.training.folds
+    per_fold = None if asked.rest is None else asked.rest / count
     closing, preparing = CLOSING, 0.0
     if seconds is not None:
         closing, preparing = rehearse(plan), preparing_seconds(plan, dataset, fingerprint)
-        known = elapsed + time.monotonic() - started + preparing + closing
+        known = time.monotonic() - asked.began + preparing + closing
         if known > 0.9 * seconds:  # measuring the network would be in vain
             raise _too_small(seconds, 2 * known, f"start, reading and report take {duration_text(known)} by themselves")
-    plan, probes = probed_widths(plan, here, per_fold, limit)
-    spent = (elapsed + time.monotonic() - started + preparing) / count
-    return _settled(plan, probes, here, _Limits(seconds, per_fold, limit, steps, spent, closing), fingerprint)
+    plan, probes = probed_widths(plan, device, per_fold, asked.memory)
+    spent = (time.monotonic() - asked.began + preparing) / count
+    limits = _Limits(seconds, per_fold, asked.memory, asked.steps, spent, closing)
+    return _settled(plan, probes, device, limits, fingerprint)
+
+
+def _entered(plan: Plan, fingerprint: Fingerprint, method: str | None, seconds: float | None,
+             steps: int | None) -> Plan:
+    """The plan with a race, or with the reason why there is none.
+
+    Raises
+    ------
+    OptionError
+        If there is no choice of a method that a race could make.
+    """
+    if plan.labels.task != "instance" or plan.preset != "default" or method is not None:
+        why = "--method" if method is not None else f"--preset {plan.preset}" if plan.preset != "default" else "classes"
+        raise OptionError(f"--race with {why}", expected="objects, the default preset and no --method: a race chooses "
+                          "the method", remedy="leave --race out, or the other option")
+    options = {row.method: {"batch_dice": plan.configuration.batch_dice,
+                            **method_lengths(row.method, fingerprint.objects)} for row in plan.method_evidence}
+    found, decision = race_of(plan.method_evidence, options, None if steps is not None else seconds, steps)
+    return plan.model_copy(update={"race": found, "decisions": (*plan.decisions, decision)})
+
+
+def _racing(plan: Plan) -> float:
+    """Seconds of the race, all contenders together."""
+    return 0.0 if plan.race is None else len(plan.race.contenders) * (plan.race.seconds or 0.0)
 
 
 def reading_within(budget: str | float | None, started: float) -> Callable[[int, int], None]:
@@ -263,10 +312,13 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     if plan.preset == "default":
         training, decision = with_strength(training, steps * configuration.batch / len(fingerprint.cases))
         decisions.append(decision)
+    race = plan.race
+    if race is not None and race.seconds is not None:
+        race = race.model_copy(update={"steps": steps_for(RACE_TRAINING * race.seconds, best.step_seconds)})
     measured = Budget(seconds=limits.seconds, memory=limits.memory, step_seconds=best.step_seconds,
                       validation_seconds=validation, closing_seconds=limits.closing, device=device.type)
     return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,
-                                   "decisions": tuple(decisions)})
+                                   "race": race, "decisions": tuple(decisions)})
 
 
 def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float, where: str) -> tuple[int, str]:

@@ -38,6 +38,7 @@ class PlanOptions(_Frozen):
     encoder: str | None = None
     encoder_weights: str | None = None
     method: str | None = None
+    race: bool = False
     loss: str | None = None
     class_weights: str | tuple[float, ...] | None = None
     config: Literal["2d", "3d_fullres", "3d_lowres"] | None = None

@@ -110,7 +110,7 @@ def _same_run(out: Path, plan: Plan, data: str, about: dict[str, Any]) -> None:
                           expected="the run's own plan.json",
                           remedy="start anew in another folder, with --from this run to keep its weights")
     run = read_json(out / "run.json")
-    if run.get("plan") not in (None, plan.hash):
+    if run.get("plan") not in (None, plan.hash) and run.get("undecided") != plan.hash:
         raise ResumeError("a plan that is not the one the run began with", file=out / "plan.json",
                           expected="no edit since, and the same version of biosegkit",
                           remedy="undo the edit, or train a copy of it (--plan) in another folder")

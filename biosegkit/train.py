@@ -29,6 +29,7 @@ from .plan.schema import Plan
 from .plan.units import duration_text
 from .preprocess import load_or_make
 from .pretrained import begin
+from .racing import RaceTrack, as_decided, run_race
 from .report import write_report
 from .run_folder import locked, open_run, update_run
 from .segmenter import method_of
@@ -103,7 +104,9 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     if steps is not None:
         counted = plan.training.model_copy(update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})
         plan = plan.model_copy(update={
-            "training": counted, "budget": plan.budget.model_copy(update={"seconds": None})})
+            "training": counted, "budget": plan.budget.model_copy(update={"seconds": None}),
+            "race": plan.race and plan.race.model_copy(update={"seconds": None})})
+    plan = as_decided(plan, out) if resume else plan
     chosen = _folds(plan, dataset, folds)
     origin = None if init is None else _origin(plan, init)
     with locked(out), _signals() as stop:
@@ -113,8 +116,9 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
                         "folds": {k: {"train": len(t), "validation": len(v)} for k, (t, v) in chosen.items()}})
         if fingerprint is not None:
             fingerprint.write(out / "fingerprint.json")
-        job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
         spent = float(read_json(out / "run.json").get("spent", 0.0))
+        plan = run_race(plan, RaceTrack(dataset, out, next(iter(chosen.values())), here, progress, stop))
+        job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
         end = None if plan.budget.seconds is None else started - spent + 0.99 * plan.budget.seconds
         weights = {}
         for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):

@@ -186,7 +186,7 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
                   "255=1", "--spacing", "2,1,1", "--unit", "mm", "--task", "semantic", "--group", "p(.)", "--budget",
                   "5m", "--memory", "2GB", "--network", "n", "--method", "m", "--loss", "l", "--config", "2d",
                   "--class-weights", "1,2", "--encoder", "e", "--encoder-weights", "w",
-                  "--seed", "7", "--folds", "1,0", "--steps", "9", "--from", "old",
+                  "--seed", "7", "--race", "--folds", "1,0", "--steps", "9", "--from", "old",
                   "--device", "cpu", "--overwrite")
     assert result.exit_code == 0, result.output
     source, options = seen["scan"]
@@ -199,7 +199,7 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     plan = {k: v for k, v in seen["plan"].items() if k != "elapsed"}
     assert plan == {"budget": "5m", "memory": "2GB", "network": "n", "method": "m", "loss": "l", "preset": "default",
                     "class_weights": "1,2", "encoder": "e", "encoder_weights": "w", "config": "2d",
-                    "seed": 7, "folds": 2, "steps": 9, "device": "cpu"}
+                    "seed": 7, "race": True, "folds": 2, "steps": 9, "device": "cpu"}
     assert (seen["fit"]["folds"], seen["fit"]["steps"], str(seen["fit"]["init"])) == ([0, 1], 9, "old")
     assert seen["fit"]["overwrite"] is True
     assert seen["fit"]["resume"] is False

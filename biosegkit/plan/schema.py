@@ -33,6 +33,7 @@ __all__ = [
     "MethodEvidence",
     "Plan",
     "Preprocessing",
+    "Race",
     "Training",
 ]
 
@@ -243,10 +244,19 @@ class MethodEvidence(_Frozen):
     raced: float | None = None
 
 
+class Race(_Frozen):
+    """Methods with their options that train before one of them is chosen: ``steps`` within ``seconds`` each."""
+
+    contenders: dict[str, dict[str, Any]]
+    steps: int
+    seconds: float | None = None
+
+
 class Plan(_Frozen):
     """The complete description of a model.
 
-    ``method_evidence`` is what the choice of the method was made from; it is not written where nothing was measured.
+    ``method_evidence`` is what the choice of the method was made from, ``race`` one that is still to be run; neither is
+    written where there is none.
 
     Examples
     --------
@@ -269,12 +279,13 @@ class Plan(_Frozen):
     budget: Budget = Budget()
     decisions: tuple[Decision, ...] = ()
     method_evidence: tuple[MethodEvidence, ...] = ()
+    race: Race | None = None
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without evidence that is not there, so that other plans keep their text and hash."""
+        """Without what is not there, so that other plans keep their text and hash."""
         data: dict[str, Any] = handler(self)
-        return {k: v for k, v in data.items() if v or k != "method_evidence"}
+        return {k: v for k, v in data.items() if v or k not in ("method_evidence", "race")}
 
     def write(self, path: str | Path) -> None:
         """Write the plan as JSON."""
