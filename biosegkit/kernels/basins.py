@@ -50,13 +50,15 @@ class Fragments:
 
 
 def quantise(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Values of 0..1 in steps of 1/65535, rounded to nearest; outside is clipped, NaN is 0.
+    """Values of 0..1 in steps of 1/65535, rounded to nearest; outside is clipped, NaN is 0; uint16 stays as it is.
 
     Examples
     --------
     >>> quantise(np.array([-1.0, 0.5, 2.0])).tolist()
     [0, 32768, 65535]
     """
+    if values.dtype == np.uint16:
+        return np.ascontiguousarray(values)
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
     out = np.empty(flat.size, np.uint16)
     _quantise(flat, out)

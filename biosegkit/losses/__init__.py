@@ -17,7 +17,7 @@ from biosegkit.losses.comparison import Comparison
 from biosegkit.losses.crossentropy import bce, ce, focal, topk_ce
 from biosegkit.losses.lovasz import lovasz
 from biosegkit.losses.overlap import dice, focal_tversky, generalized_dice, tversky
-from biosegkit.losses.regression import masked_smooth_l1
+from biosegkit.losses.regression import masked_slopes, masked_smooth_l1, masked_squares
 from biosegkit.plan.losses import LOSSES as NAMES
 from biosegkit.plan.objective import Objective
 
@@ -35,7 +35,9 @@ __all__ = [
     "focal_tversky",
     "generalized_dice",
     "lovasz",
+    "masked_slopes",
     "masked_smooth_l1",
+    "masked_squares",
     "soft_skeleton",
     "topk_ce",
     "tversky",

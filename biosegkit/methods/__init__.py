@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from biosegkit.methods.boundary import Boundary
 from biosegkit.methods.decoding import decode, oracle, round_trip
 from biosegkit.methods.distance import Distance
+from biosegkit.methods.hv import HoverMaps
 from biosegkit.methods.protocol import (
     Block,
     Decisions,
@@ -17,17 +19,21 @@ from biosegkit.methods.protocol import (
     Tunable,
 )
 from biosegkit.methods.semantic import Semantic
+from biosegkit.methods.signed_distance import SignedDistance
 
 __all__ = [
     "METHODS",
     "Block",
+    "Boundary",
     "Decisions",
     "Distance",
     "Head",
+    "HoverMaps",
     "Method",
     "ObjectTable",
     "Requirements",
     "Semantic",
+    "SignedDistance",
     "State",
     "Tunable",
     "decode",
@@ -39,4 +45,7 @@ __all__ = [
 METHODS: dict[str, Callable[..., Method]] = {
     "semantic": Semantic,
     "distance": Distance,
+    "signed_distance": SignedDistance,
+    "boundary": Boundary,
+    "hv": HoverMaps,
 }

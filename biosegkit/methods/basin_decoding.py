@@ -28,8 +28,8 @@ def basin_state(height: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: f
 
     Parameters
     ----------
-    height, foreground : ndarray of float, (*space)
-        In 0..1, with at least the halo of one voxel wherever the image goes on.
+    height, foreground : ndarray of float or uint16, (*space)
+        In 0..1, or already in steps of 1/65535, with at least the halo of one voxel wherever the image goes on.
     floor : float
         The lowest foreground threshold that will ever be asked for.
     block : Block

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
+from biosegkit.methods.contacts import near_contact, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -133,11 +133,12 @@ class Distance:
         ids = labels if known.all() else np.where(known, labels, 0)
         distance = boundary_distance(ids, spacing, valid=None if ids is labels else known)
         inside = ids > 0
-        # One voxel is taken off: the outermost voxels are 0 on both sides of a contact, so neither object can claim
-        # those of the other, however different their sizes. Objects all rim, or with no border in sight, are 1.
+        # One voxel is taken off, and a contact is 0 on both sides even along a coarse axis, so neither object can claim
+        # voxels of the other, however different their sizes. Objects all rim, or with no border in sight, are 1.
         rim = min(float(s) for s in spacing)
         endless = np.isinf(distance)
         depth = np.where(endless, np.float32(0.0), np.maximum(distance - np.float32(rim), np.float32(0.0)))
+        depth = np.where(touching(ids), np.float32(0.0), depth)
         if self.normalize == "object":
             _, maxima, dense = object_max(ids, depth)
             top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
@@ -147,7 +148,7 @@ class Distance:
         target = np.where(inside, np.clip(scaled, 0.0, 1.0), 0.0).astype(np.float32)
         weight = known.astype(np.float32)
         near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
-        near = np.where(_contact(labels, inside), near * np.float32(self.contact_weight), near)
+        near = np.where(near_contact(labels, inside), near * np.float32(self.contact_weight), near)
         targets: ArrayDict = {"foreground": inside.astype(np.float32), "distance": target}
         if self.objective.needs_distance:
             targets["border"] = signed_distance(inside[None], spacing, known)
@@ -198,12 +199,3 @@ class Distance:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_basins(state, decisions)
-
-
-def _contact(labels: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Object voxels that have another object within two voxels along the axes and diagonals."""
-    top = np.where(inside, labels, 0).astype(np.int64)
-    none = np.int64(top.max(initial=0) + 1)
-    low = ndimage.minimum_filter(np.where(inside, top, none), 5, mode="nearest")
-    high = ndimage.maximum_filter(top, 5, mode="nearest")
-    return np.asarray(inside & (low < high) & (low < none))

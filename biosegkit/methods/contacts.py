@@ -1,0 +1,81 @@
+"""Where objects touch, and where a target cannot be known because something near it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from biosegkit.kernels.distance import boundary_distance
+
+__all__ = ["beside_unknown", "near_contact", "to_unknown", "touching"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+def near_contact(labels: npt.NDArray[Any], inside: Mask) -> Mask:
+    """Object voxels that have another object within two voxels along the axes and diagonals.
+
+    Examples
+    --------
+    >>> ids = np.array([[1, 1, 1, 2, 2, 0, 3]])
+    >>> near_contact(ids, ids > 0).astype(int).tolist()
+    [[0, 1, 1, 1, 1, 0, 1]]
+    """
+    top = np.where(inside, labels, 0).astype(np.int64)
+    none = np.int64(top.max(initial=0) + 1)
+    low = ndimage.minimum_filter(np.where(inside, top, none), 5, mode="nearest")
+    high = ndimage.maximum_filter(top, 5, mode="nearest")
+    return np.asarray(inside & (low < high) & (low < none))
+
+
+def touching(labels: npt.NDArray[Any]) -> Mask:
+    """Object voxels with a voxel of another object across one of their faces.
+
+    Examples
+    --------
+    >>> touching(np.array([[1, 1, 2, 2, 0, 3]])).astype(int).tolist()
+    [[0, 1, 1, 0, 0, 0]]
+    """
+    found = np.zeros(labels.shape, bool)
+    for axis in range(labels.ndim):
+        here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(labels.ndim))
+        there = tuple(slice(1, None) if a == axis else slice(None) for a in range(labels.ndim))
+        meet = (labels[here] != labels[there]) & (labels[here] > 0) & (labels[there] > 0)
+        found[here] |= meet
+        found[there] |= meet
+    return found
+
+
+def to_unknown(known: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Distance of every voxel to the nearest one that is not known; infinite where all are.
+
+    Examples
+    --------
+    >>> to_unknown(np.array([True, True, False, True]), (2.0,)).tolist()
+    [4.0, 2.0, 0.0, 2.0]
+    """
+    if known.all():
+        return np.full(known.shape, np.inf, np.float32)
+    distance = boundary_distance(np.where(known, 1, 0).astype(np.uint8), spacing)
+    return np.asarray(distance)
+
+
+def beside_unknown(labels: npt.NDArray[Any], known: Mask) -> Mask:
+    """Voxels of objects that have a voxel across a face, edge or corner that is not known.
+
+    Such objects may go on there, so whatever depends on all of an object is in doubt.
+
+    Examples
+    --------
+    >>> beside_unknown(np.array([1, 1, 0, 2, 2]), np.array([False, True, True, True, True])).astype(int).tolist()
+    [1, 1, 0, 0, 0]
+    """
+    if known.all():
+        return np.zeros(labels.shape, bool)
+    doubt = ndimage.binary_dilation(~known, np.ones((3,) * labels.ndim, bool))
+    ids = np.unique(labels[doubt & (labels > 0)])
+    return np.asarray(np.isin(labels, ids) & (labels > 0))
