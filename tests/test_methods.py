@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels.overlap import overlap_counts
-from biosegkit.methods import METHODS, Block, Distance, Method, Semantic, decode, oracle
+from biosegkit.methods import METHODS, Block, Distance, Method, Offset, Semantic, decode, oracle
 
 CASES = {
     "classes": Semantic(4),
     "regions": Semantic(4, regions=((1, 2, 3), (2, 3), (3,)), region_values=(1, 2, 3)),
     "distance": Distance(),
     "scale": Distance(normalize="scale", scale=8.0, activation="sigmoid"),
+    "offset": Offset(scale=40.0),
+    "centroid": Offset(scale=40.0, centre="centroid"),
 }
 SPACES = {"2d": ((40, 44), (1.0, 1.0)), "3d": ((14, 22, 24), (1.0, 1.0, 1.0)), "thick": ((9, 34, 36), (5.0, 1.0, 1.0))}
+PROBABILITIES = ("softmax", "sigmoid", "linear")  # a distance is a share of its object's
 every = pytest.mark.parametrize("method", CASES.values(), ids=CASES.keys())
 everywhere = pytest.mark.parametrize(("shape", "spacing"), SPACES.values(), ids=SPACES.keys())
 
@@ -93,7 +96,8 @@ def test_heads_targets_outputs_and_loss_fit_together(method, shape, spacing):
         assert gradient.abs().max() > 0
         assert gradient[..., torch.from_numpy(~valid)].abs().max() == 0
     maps = method.activate({k: v.detach() for k, v in outputs.items()})
-    assert all(m.dtype == torch.float32 and 0 <= m.min() <= m.max() <= 1 for m in maps.values())
+    assert all(m.dtype == torch.float32 and torch.isfinite(m).all() for m in maps.values())
+    assert all(0 <= maps[h.name].min() <= maps[h.name].max() <= 1 for h in heads if h.activation in PROBABILITIES)
 
 
 @every
@@ -105,8 +109,9 @@ def test_the_loss_of_perfect_outputs_is_near_zero(method):
     for head in method.heads(2):
         maps = torch.from_numpy(ideal[head.name])[None]
         outputs[head.name] = {
-            "softmax": 40 * (maps - 0.5), "linear": maps, "sigmoid": torch.logit(maps, 1e-7),
-        }[head.activation]  # fmt: skip
+            "softmax": lambda m: 40 * (m - 0.5), "linear": lambda m: m, "sigmoid": lambda m: torch.logit(m, 1e-7),
+            "tanh": lambda m: 4 * torch.atanh(m / method.scale), "exp": lambda m: torch.log(16 * m / method.scale),
+        }[head.activation](maps)
     tensors = [{k: torch.from_numpy(v)[None] for k, v in d.items()} for d in (targets, weights)]
     for name, term in method.loss(outputs, *tensors).items():
         assert float(term) == pytest.approx(0.0, abs=1e-3), name
@@ -125,7 +130,7 @@ def test_decode_of_encode_is_the_labels(method, shape, spacing, gap):
         assert table["area"].tolist() == [int((labels == k).sum()) for k in table["id"]]
         return
     labels = balls(shape, spacing, 6.0, gap)
-    decoded, table = decode(method, method.ideal(method.encode(labels, spacing, None)[0]))
+    decoded, table = decode(method, method.ideal(method.encode(labels, spacing, None)[0]), None, spacing)
     assert len(table["id"]) == len(np.unique(labels)) - 1
     assert worst_iou(labels, decoded) >= 0.9
 
@@ -184,7 +189,8 @@ def test_flips_commute_with_encode_and_decode(method, shape, spacing):
         flipped = method.ideal(method.encode(np.flip(labels, axes), spacing, None)[0])
         for name, m in method.mirror(maps, axes).items():
             np.testing.assert_allclose(flipped[name], m, rtol=1e-6)
-        assert worst_iou(decode(method, maps)[0], np.flip(decode(method, flipped)[0], axes)) >= 0.98
+        assert worst_iou(decode(method, maps, None, spacing)[0],
+                         np.flip(decode(method, flipped, None, spacing)[0], axes)) >= 0.98
 
 
 @every

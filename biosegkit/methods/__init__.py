@@ -8,6 +8,7 @@ from biosegkit.methods.boundary import Boundary
 from biosegkit.methods.decoding import decode, oracle, round_trip
 from biosegkit.methods.distance import Distance
 from biosegkit.methods.hv import HoverMaps
+from biosegkit.methods.offset import Offset
 from biosegkit.methods.protocol import (
     Block,
     Decisions,
@@ -31,6 +32,7 @@ __all__ = [
     "HoverMaps",
     "Method",
     "ObjectTable",
+    "Offset",
     "Requirements",
     "Semantic",
     "SignedDistance",
@@ -48,4 +50,5 @@ METHODS: dict[str, Callable[..., Method]] = {
     "signed_distance": SignedDistance,
     "boundary": Boundary,
     "hv": HoverMaps,
+    "offset": Offset,
 }

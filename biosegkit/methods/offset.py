@@ -1,0 +1,323 @@
+"""Objects by spatial embedding: every voxel points to the centre of its object, and a seed says whom to believe.
+
+Neven et al. 2019 (arXiv:1906.11109): the embedding of voxel i is its position plus its offset, ``e_i = x_i + o_i``;
+with the centre C_k of object k and its bandwidth σ_k, ``φ_k(e_i) = exp(-|e_i - C_k|² / 2σ_k²)`` (equation 5) is the
+probability that the voxel is of the object, and ``φ > 0.5`` decides. A seed map learns φ (equation 11), so that the
+best seeds are the voxels nearest to their centre in embedding.
+
+What is trained here, and why. The paper learns offsets and bandwidths together by a Lovász hinge of φ_k against the
+mask of every object, one loop over the image per object. Here the same quantities are regressed, every voxel against
+its own object alone: (1) ``|e_i - C_k|`` in units of the true bandwidth, quadratic within it and linear beyond it; (2)
+the logarithm of σ_i, to one value per object (which makes the smoothness term of equation 8 needless); (3) the seed by
+equation 11 against the φ of the voxel's own outputs, without gradient. The gradient is large from the first step on,
+where φ of a far voxel has none; no voxel needs another one, so the cost is that of any dense head whatever the number
+of objects is; and every voxel of a patch is used, not crops around objects. The price: the true bandwidth is a rule and
+is not learned. It is a quarter of the edge of the cube of the object's volume (about half its radius), but never more
+than what parts two centres. A head of its own for the foreground replaces the seed's background, so that rims are as
+sharp as those of other methods.
+
+Decoding. Seeds in the order (seed, then position) begin an object unless an earlier one holds their embedding with
+``φ > membership`` (the paper's greedy rule); then every voxel of the foreground joins the object under whose Gaussian
+it is most likely, within ``reach`` times that distance. All in whole numbers, one look-up per voxel.
+
+Limits: an offset is bounded by ``scale``, so objects wider than twice of it cannot point to their centre. Objects with
+the same centre (a ring around a disc) are one; ``centre="medoid"`` avoids most of these, being in the object unless
+several voxels are equally near. An object cut by the edge of the patch has the centre of its visible part: read a
+margin around the patch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels.basins import TOP, quantise
+from biosegkit.kernels.centres import object_centres
+from biosegkit.kernels.clusters import Clusters, assign, lead
+from biosegkit.kernels.signed import signed_distance
+from biosegkit.methods.protocol import (
+    ArrayDict,
+    Block,
+    Decisions,
+    Head,
+    ObjectTable,
+    Requirements,
+    State,
+    TensorDict,
+    Tunable,
+    checked_thresholds,
+)
+from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.plan.objective import Objective
+
+__all__ = ["Offset"]
+
+#: Steps per voxel (along the axis of the smallest spacing) in which embeddings are rounded.
+_STEPS = 32
+#: Logits over which an offset goes from 0 to three quarters of its bound.
+_LOGITS = 4.0
+#: The bandwidth of a logit of 0 is this part of the scale.
+_PART = 16.0
+#: ``exp(-d²/2σ²)`` is one half at so many σ.
+_HALF = math.sqrt(2.0 * math.log(2.0))
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Options of the spatial embedding.
+
+    Parameters
+    ----------
+    scale : float
+        Bound of an offset in units of the spacing: at least half the largest object.
+    centre : {"medoid", "centroid"}
+        Where voxels point to: the voxel of the object nearest to its centroid (the mean of these, if several are), or
+        the centroid itself.
+    offset_weight, bandwidth_weight, seed_weight : float
+        Factors of the terms of the loss.
+    batch_dice : bool
+        Pool the Dice sums over the batch.
+    objective : Objective
+        The loss of the foreground; the other heads have their own. Class weights are two: background, objects.
+
+    Examples
+    --------
+    >>> [(head.name, head.channels) for head in Offset().heads(3)]
+    [('foreground', 1), ('offset', 3), ('bandwidth', 1), ('seed', 1)]
+    """
+
+    scale: float = 64.0
+    centre: Literal["medoid", "centroid"] = "medoid"
+    offset_weight: float = 1.0
+    bandwidth_weight: float = 0.2
+    seed_weight: float = 2.0
+    batch_dice: bool = True
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be trained."""
+        if not 0.0 < self.scale < math.inf:
+            raise OptionError(f"scale={self.scale}", expected="a positive length, half the largest object")
+        if self.centre not in ("medoid", "centroid"):
+            raise OptionError(f"centre={self.centre!r}", expected="medoid or centroid")
+        object.__setattr__(self, "objective", Objective.of(self.objective))
+        self.objective.fits(2, "background, objects")
+
+    @property
+    def tunables(self) -> dict[str, Tunable]:
+        """Foreground and seed thresholds, the Gaussian's thresholds and smallest size."""
+        return {
+            "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
+            "seed": Tunable(0.5, 0.05, 0.95, 19, "seed above which a voxel that no object holds begins one"),
+            "membership": Tunable(0.5, 0.02, 0.9, 7, "probability above which an object holds an embedding"),
+            "reach": Tunable(1.5, 1.0, 4.0, 4, "times that distance within which other voxels join an object"),
+            "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
+        }
+
+    @property
+    def halo(self) -> int:
+        """A voxel says all by itself."""
+        return 0
+
+    def heads(self, ndim: int) -> tuple[Head, ...]:
+        """Foreground probability, offset along each axis, bandwidth and seed."""
+        return Head("foreground", 1, "sigmoid"), Head("offset", ndim, "tanh"), Head("bandwidth", 1, "exp"), Head(
+            "seed", 1, "sigmoid")
+
+    def requirements(self, diameters_px: Sequence[float]) -> Requirements:
+        """From one rim of an object the network must see the other one; the bound is that of ``scale`` at spacing 1."""
+        sizes = np.asarray(diameters_px, float)
+        largest = float(sizes.max()) if sizes.size else 0.0
+        notes = []
+        if largest > 2.0 * self.scale:
+            notes.append(f"objects {largest:.0f} voxels wide cannot point to their centre: the option scale is "
+                         f"{self.scale:g} and must be at least half of that (in units of the spacing)")
+        return Requirements(max(1, math.ceil(largest)), math.floor(2.0 * self.scale), 1, tuple(notes))
+
+    def encode(
+        self, labels: npt.NDArray[Any], spacing: Sequence[float], valid: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[ArrayDict, ArrayDict]:
+        """Foreground and seed 0/1, offset to the centre ``(D, *space)`` and bandwidth, in units of the spacing.
+
+        All float32; offsets are 0 and bandwidths that of a logit of 0 outside objects. Where the loss needs it,
+        ``border`` has the signed distance to the border of the foreground.
+        """
+        known = np.ones(labels.shape, bool) if valid is None else valid
+        ids = labels if known.all() else np.where(known, labels, 0)
+        steps = np.asarray(spacing, float)
+        found = object_centres(ids, spacing, medoid=self.centre == "medoid")
+        volumes = np.asarray(found.areas * float(steps.prod()), np.float64)
+        sigma = _bandwidths(found.centres * steps, volumes, float(steps.min()))
+        inside = found.dense > 0
+        k = found.dense[inside] - 1
+        offset = np.zeros((labels.ndim, *labels.shape), np.float32)
+        for axis, position in enumerate(np.nonzero(inside)):
+            offset[axis][inside] = (found.centres[k, axis] - position) * steps[axis]
+        bandwidth = np.full(labels.shape, self.scale / _PART, np.float32)
+        bandwidth[inside] = sigma[k]
+        foreground = inside.astype(np.float32)
+        targets: ArrayDict = {"foreground": foreground, "offset": offset, "bandwidth": bandwidth, "seed": foreground}
+        if self.objective.needs_distance:
+            targets["border"] = signed_distance(inside[None], spacing, known)
+        weight = known.astype(np.float32)
+        return targets, {head.name: weight for head in self.heads(labels.ndim)}
+
+    def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
+        """The objective's terms on the foreground; offset, bandwidth and seed as in the module's description."""
+        import torch
+
+        from biosegkit.losses import Loss
+        from biosegkit.losses.comparison import TINY, mean_over
+
+        terms = Loss(self.objective)(outputs["foreground"], targets["foreground"], weights["foreground"],
+                                     batch=self.batch_dice, distance=targets.get("border"))
+        offset, sigma, seed = (self.activate(outputs)[name] for name in ("offset", "bandwidth", "seed"))
+        wide, inside = targets["bandwidth"][:, None], targets["foreground"][:, None]
+        error = (offset - targets["offset"]).square().sum(1, keepdim=True)
+        weight = {name: weights[name][:, None] for name in ("offset", "bandwidth", "seed")}
+        pull = ((error / wide.square() + 1.0).sqrt() - 1.0)
+        width = torch.nn.functional.smooth_l1_loss(sigma.log(), wide.log(), reduction="none")
+        phi = torch.exp(-error.detach() / (2.0 * sigma.detach().square()).clamp_min(TINY)) * inside
+        return {
+            **terms,
+            "offset": self.offset_weight * mean_over(pull, weight["offset"] * inside),
+            "bandwidth": self.bandwidth_weight * mean_over(width, weight["bandwidth"] * inside),
+            "seed": self.seed_weight * mean_over((seed - phi).square(), weight["seed"]),
+        }
+
+    def activate(self, outputs: TensorDict) -> TensorDict:
+        """Probability, offset and bandwidth in units of the spacing, seed in 0..1; float32."""
+        width = outputs["bandwidth"].float().clamp(-8.0, math.log(_PART))
+        return {
+            "foreground": outputs["foreground"].float().sigmoid(),
+            "offset": self.scale * (outputs["offset"].float() / _LOGITS).tanh(),
+            "bandwidth": self.scale / _PART * width.exp(),
+            "seed": outputs["seed"].float().sigmoid(),
+        }
+
+    def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
+        """Flip; the offset along a flipped axis changes sign."""
+        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        sign = np.ones((maps["offset"].shape[0],) + (1,) * (maps["offset"].ndim - 1), np.float32)
+        sign[list(axes)] = -1.0
+        return {**flipped, "offset": flipped["offset"] * sign}
+
+    def ideal(self, targets: ArrayDict) -> ArrayDict:
+        """The targets with a channel axis, offsets cut at their bound."""
+        maps = {name: targets[name][None].astype(np.float32) for name in ("foreground", "bandwidth", "seed")}
+        return {**maps, "offset": np.clip(targets["offset"], -self.scale, self.scale)}
+
+    def local(self, maps: ArrayDict, block: Block) -> State:
+        """Embedding, bandwidth and seed of every voxel that may be foreground, in steps of 1/32 voxel."""
+        foreground = maps["foreground"][0]
+        if foreground.shape != block.array_shape:
+            raise DataError(f"maps of shape {foreground.shape}", expected=f"{block.array_shape} (the block's arrays)")
+        level = quantise(foreground[block.core])
+        voxels = np.flatnonzero(level > _level(self.tunables["foreground"].low))
+        place = np.unravel_index(voxels, block.shape)
+        step = min(block.spacing) / _STEPS
+        points = np.zeros((len(voxels), 3), np.int32)
+        for axis, (start, size, at) in enumerate(zip(block.start, block.spacing, place, strict=True)):
+            offset = maps["offset"][axis][block.core].reshape(-1)[voxels]
+            centre = (at + start) * (size / step) + offset.astype(np.float64) / step
+            points[:, 3 - len(place) + axis] = np.rint(np.clip(centre, -(2.0**30), 2.0**30))
+        width = maps["bandwidth"][0][block.core].reshape(-1)[voxels].astype(np.float64) / step
+        seed = quantise(maps["seed"][0][block.core].reshape(-1)[voxels])
+        return State(block, {
+            "voxels": voxels.astype(np.int32 if math.prod(block.shape) < 2**31 else np.int64),
+            "foreground": level.reshape(-1)[voxels], "points": points,
+            "sigma": np.rint(np.clip(width, 1.0, 2.0**20)).astype(np.int32), "seed": seed,
+            "order": np.argsort(TOP - seed, kind="stable").astype(np.int32),
+        })
+
+    def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
+        """Clusters of all blocks; objects are numbered in raster order of their first voxel."""
+        used = checked_thresholds(self.tunables, thresholds)
+        clusters = _clusters(states, used)
+        tally = Tally(len(clusters.sigma), len(states[0].block.shape))
+        owners = []
+        for state in states:
+            owner = _owners(state, clusters, used)
+            tally.add(*_dense(state, owner + 1), state.block)
+            owners.append(np.unique(owner[owner >= 0]))
+        alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
+        alive = alive[np.argsort(tally.first[alive])]
+        ids = np.zeros(len(clusters.sigma), np.int64)
+        ids[alive] = np.arange(1, len(alive) + 1)
+        rows = np.column_stack([clusters.centre, clusters.sigma, ids])
+        lookup: dict[tuple[int, ...], npt.NDArray[Any]] = {
+            state.block.start: rows[k] for state, k in zip(states, owners, strict=True)}
+        return Decisions(used, lookup, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
+
+    def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
+        """Labels (uint32) of the core and the rows of the objects that begin in it."""
+        rows = decisions.lookup[state.block.start]
+        here = lead(rows[:, :3], rows[:, 3], 0.0, _reaches(decisions.thresholds)[1])
+        owner = _owners(state, here, decisions.thresholds)
+        ids = np.concatenate([rows[:, 4], [0]])[owner]
+        return _dense(state, ids)[0].astype(np.uint32), rows_in(decisions.objects, state.block)
+
+
+def _bandwidths(centres: npt.NDArray[np.float64], volumes: npt.NDArray[np.float64],
+                step: float) -> npt.NDArray[np.float64]:
+    """Half the radius of a cube of the object's volume, at most what parts it from the nearest centre, ``(K,)``."""
+    from scipy.spatial import cKDTree
+
+    sigma = np.maximum(volumes ** (1.0 / centres.shape[1]) / 4.0, step / 2.0)
+    if len(centres) > 1:
+        nearest = np.asarray(cKDTree(centres).query(centres, k=2)[0])[:, 1]
+        sigma = np.minimum(sigma, np.maximum(nearest / (2.0 * _HALF), step / 8.0))
+    return np.asarray(sigma)
+
+
+def _level(threshold: float) -> int:
+    """The whole number a quantised value must exceed."""
+    return int(np.floor(threshold * TOP))
+
+
+def _reaches(thresholds: Mapping[str, float]) -> tuple[float, float]:
+    """How many σ away an object holds an embedding, and how far away voxels join it."""
+    within = math.sqrt(-2.0 * math.log(thresholds["membership"]))
+    return within, within * thresholds["reach"]
+
+
+def _clusters(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
+    """The clusters of all blocks: seeds by falling seed, then by their place in the image."""
+    points, sigma, keys = [], [], []
+    for state in states:
+        a, block = state.arrays, state.block
+        order = a["order"]
+        order = order[: int(np.searchsorted(TOP - a["seed"][order].astype(np.int64), TOP - _level(used["seed"])))]
+        order = order[a["foreground"][order] > _level(used["foreground"])]
+        place = np.unravel_index(a["voxels"][order], block.shape)
+        linear = np.ravel_multi_index(tuple(p + s for p, s in zip(place, block.start, strict=True)), block.full_shape)
+        points.append(a["points"][order])
+        sigma.append(a["sigma"][order])
+        keys.append(((TOP - a["seed"][order].astype(np.int64)) << 47) | linear)
+    if len(states) == 1:
+        return lead(points[0], sigma[0], *_reaches(used))
+    turn = np.argsort(np.concatenate(keys), kind="stable")
+    return lead(np.concatenate(points)[turn], np.concatenate(sigma)[turn], *_reaches(used))
+
+
+def _owners(state: State, clusters: Clusters, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
+    """The cluster of every voxel of a state, -1 for none."""
+    inside = state.arrays["foreground"] > _level(used["foreground"])
+    owner = np.full(len(inside), -1, np.int32)
+    owner[inside] = assign(clusters, state.arrays["points"][inside])
+    return owner
+
+
+def _dense(state: State, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Values and seeds of a state's voxels as images, 0 elsewhere."""
+    image = np.zeros(math.prod(state.block.shape), values.dtype)
+    seed = np.zeros(image.shape, np.uint16)
+    image[state.arrays["voxels"]] = values
+    seed[state.arrays["voxels"]] = state.arrays["seed"]
+    return image.reshape(state.block.shape), seed.reshape(state.block.shape)
