@@ -173,8 +173,9 @@ def _entered(plan: Plan, fingerprint: Fingerprint, method: str | None, seconds: 
         why = "--method" if method is not None else f"--preset {plan.preset}" if plan.preset != "default" else "classes"
         raise OptionError(f"--race with {why}", expected="objects, the default preset and no --method: a race chooses "
                           "the method", remedy="leave --race out, or the other option")
-    options = {row.method: {"batch_dice": plan.configuration.batch_dice,
-                            **method_lengths(row.method, fingerprint.objects)} for row in plan.method_evidence}
+    c = plan.configuration
+    options = {row.method: {"batch_dice": c.batch_dice, **method_lengths(row.method, fingerprint.objects, c.spacing)}
+               for row in plan.method_evidence}
     found, decision = race_of(plan.method_evidence, options, None if steps is not None else seconds, steps)
     return plan.model_copy(update={"race": found, "decisions": (*plan.decisions, decision)})
 

@@ -6,6 +6,7 @@ are enough to tell what a method cannot hold; they are the same for every method
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .cases import Dataset, trainable
 from .errors import BiosegError
@@ -21,7 +23,7 @@ from .kernels.components import sequential
 from .kernels.distance import boundary_distance
 from .kernels.overlap import overlap_counts
 from .layouts import Case
-from .methods import METHODS, Method, round_trip
+from .methods import METHODS, Method, decode, round_trip
 from .metrics.instances import InstanceCounts, instance_counts
 from .plan.draft import cpu_patch
 from .plan.method_choice import shortlist
@@ -30,11 +32,14 @@ from .plan.schema import MethodEvidence, Plan
 from .prepared import decoding_spacing, turn_of, working_shape
 from .resample import resample_labels
 from .segmenter import method_of
+from .slabs import regrid
 
 __all__ = ["Crop", "Oracle", "crops_of", "evidence_of", "oracle_seconds"]
 
 #: Crops, and voxels of one.
 CROPS, VOXELS = 6, {2: 300_000, 3: 260_000}
+#: How many times more (or fewer) of them a crop may have on an image's own grid, where that is finer (or coarser).
+FINER = 4.0
 #: Share of the budget for all methods together, and bounds in seconds.
 SHARE, LEAST, MOST = 0.03, 1.0, 40.0
 #: The first use of a method after an installation compiles it; that may take this much more.
@@ -48,10 +53,25 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """Labels ``1 … n`` of a part of one case on the working grid, and the spacing in the plan's unit."""
+    """Labels ``1 … n`` of a part of one case, and the same on the working grid; spacings in the plan's unit."""
 
     labels: Array
     spacing: tuple[float, ...]
+    working: Array
+    working_spacing: tuple[float, ...]
+
+    def round_trip(self, method: Method) -> Array:
+        """What perfect maps give that are made on the working grid and decoded on the image's own, as in a prediction.
+
+        Maps with a direction lose a little between two grids, and some methods more than others.
+        """
+        if self.working is self.labels:
+            return round_trip(method, self.labels, self.spacing)
+        maps = method.ideal(method.encode(self.working, self.working_spacing)[0])
+        slab = (0, {name: torch.from_numpy(np.ascontiguousarray(m, np.float32)) for name, m in maps.items()})
+        target = self.labels.shape
+        (_, fine), = regrid([slab], self.working.shape, target, (self.working_spacing, self.spacing), target[0])
+        return decode(method, {name: m.numpy() for name, m in fine.items()}, None, self.spacing)[0]
 
 
 @dataclass(frozen=True)
@@ -181,7 +201,8 @@ class _Clock:
     def compile(self, method: Method, crop: Crop) -> None:
         """A small round trip, so that the next is timed as any other."""
         begun = time.monotonic()
-        round_trip(method, crop.labels[tuple(slice(0, 32) for _ in crop.spacing)], crop.spacing)
+        corner = crop.labels[tuple(slice(0, 32) for _ in crop.spacing)]
+        round_trip(method, corner, crop.spacing)
         self._compiled += time.monotonic() - begun
 
 
@@ -192,13 +213,13 @@ def _filled(row: MethodEvidence, found: dict[str, Oracle], failed: dict[str, str
 
 
 def _method(plan: Plan, name: str, fingerprint: Fingerprint) -> Method:
-    lengths = method_lengths(name, fingerprint.objects)
+    lengths = method_lengths(name, fingerprint.objects, plan.configuration.spacing)
     return method_of(plan.model_copy(update={"method": name, "method_options": lengths}))
 
 
 def _score(method: Method, crop: Crop) -> Oracle:
     begun = time.perf_counter()
-    found = round_trip(method, crop.labels, crop.spacing)
+    found = crop.round_trip(method)
     return Oracle.of(crop.labels, found, time.perf_counter() - begun)
 
 
@@ -221,15 +242,18 @@ def _crop(plan: Plan, dataset: Dataset, case: Case, rng: np.random.Generator) ->
     array, grid = np.asarray(turned.array), image.grid.turned(turn)
     if turned.ignore is not None:
         array = np.where(turned.ignore, 0, array)
-    c = plan.configuration
-    if array.ndim > c.ndim:  # a 2D model sees a stack plane by plane
+    ndim = plan.configuration.ndim
+    if array.ndim > ndim:  # a 2D model sees a stack plane by plane
         array = array[int(np.argmax(np.count_nonzero(array.reshape(len(array), -1), axis=1)))]
-    shape = working_shape(grid, plan)[-c.ndim:]
-    steps = tuple(s * n / m for s, n, m in zip(decoding_spacing(grid, plan)[-c.ndim:], array.shape, shape, strict=True))
-    side = cpu_patch(steps, shape, VOXELS[c.ndim])
-    if array.shape != shape:
-        array = resample_labels(array, decoding_spacing(grid, plan)[-c.ndim:], steps, shape, instance=True)
-    return Crop(_uncut(array, _window(array, side, rng)), steps)
+    own, shape = decoding_spacing(grid, plan)[-ndim:], working_shape(grid, plan)[-ndim:]
+    ratio = array.size / math.prod(shape)
+    side = cpu_patch(own, array.shape, round(VOXELS[ndim] * min(FINER, max(ratio, 1 / FINER))))
+    cut = _uncut(array, _window(array, side, rng))
+    if array.shape == shape:
+        return Crop(cut, own, cut, own)
+    there = tuple(max(1, round(n * m / w)) for n, m, w in zip(cut.shape, shape, array.shape, strict=True))
+    steps = tuple(s * n / m for s, n, m in zip(own, cut.shape, there, strict=True))
+    return Crop(cut, own, resample_labels(cut, own, steps, there, instance=True), steps)
 
 
 def _window(array: Array, side: Sequence[int], rng: np.random.Generator) -> tuple[slice, ...]:

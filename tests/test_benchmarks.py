@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+
+from biosegkit.plan.preferences import METHOD_NAMES
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -100,3 +103,33 @@ def test_the_final_rate_is_a_share_of_the_highest(tmp_path):
         rows = [{"step": i, "lr": rate} for i, rate in enumerate(rates)] + [{"step": 3, "dice": 0.5}]
         (tmp_path / f"fold-{fold}/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert script("accuracy").final_rate(tmp_path) == 0.25
+
+
+def test_shapes_of_the_oracles_are_what_they_are_called():
+    oracles = script("oracles")
+    for ndim in (2, 3):
+        made = oracles.shapes(ndim)
+        sizes = {name: np.bincount(labels.ravel())[1:] for name, (labels, _) in made.items()}
+        assert all((found > 0).all() for found in sizes.values())  # ids 1 … n, none covered by another
+        assert set(sizes["radius 2"]) == {13 if ndim == 2 else 33}
+        assert sizes["the whole frame"].tolist() == [made["the whole frame"][0].size]
+        rods = sizes["rods 4 × 40"]
+        assert len(rods) % 3 == 0
+        assert np.allclose(rods, 4 ** (ndim - 1) * 40, rtol=0.25)
+        touching = made["touching, radius 8"][0]
+        pairs = zip(np.moveaxis(touching, -1, 0)[:-1], np.moveaxis(touching, -1, 0)[1:], strict=True)
+        assert any(((a > 0) & (b > 0) & (a != b)).any() for a, b in pairs)
+
+
+def test_a_round_trip_is_scored_and_the_page_has_every_method():
+    oracles = script("oracles")
+    labels, spacing = oracles.shapes(2)["radius 2"]
+    cell = oracles.scored("distance", labels, spacing, oracles.objects_of(labels, spacing))
+    assert (cell["ap"], cell["objects"]) == ([1.0, 1.0, 1.0], labels.max())
+    rows = {"distance": {"a": cell, "b": cell | {"ap": [1.0, 0.5, 0.25]}}}
+    assert oracles.table(rows, 2)[2].startswith("| `distance` | 1.00 | 1.00 / 0.50 / 0.25 | ")
+    page = oracles.PAGE.read_text("utf-8")
+    assert oracles.written(page, "new").count("new\n") == 1
+    record = json.loads(oracles.RECORD.read_text("utf-8"))["rows"]
+    assert all("\n".join(oracles.table(record[str(ndim)], ndim)) in page for ndim in (2, 3))
+    assert all(f"| `{name}` |" in page for name in METHOD_NAMES if name != "semantic")

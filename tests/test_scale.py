@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sets import discs
@@ -20,15 +19,16 @@ from biosegkit.fingerprint import measure
 from biosegkit.fingerprint_schema import Spread
 from biosegkit.grid import Grid
 from biosegkit.image import Image
-from biosegkit.methods import METHODS, decode
+from biosegkit.methods import METHODS
 from biosegkit.metrics.instances import instance_counts
+from biosegkit.oracles import crops_of, evidence_of
 from biosegkit.plan.draft import Wishes, draft
+from biosegkit.plan.method_choice import decided
 from biosegkit.plan.scale import ABREAST, FIELD, FINEST, LARGE, SMALL, THICK, WORTH, method_lengths, scale_of
 from biosegkit.plan.schema import Plan
 from biosegkit.prepared import prepare
 from biosegkit.preprocess import make_sample
 from biosegkit.segmenter import method_of
-from biosegkit.slabs import regrid
 from biosegkit.train import fit
 
 WIDE = st.floats(1.0, 500.0)
@@ -118,12 +118,13 @@ def test_presets_and_classes_keep_their_spacing_and_other_plans_their_text():
 def test_lengths_of_methods_are_options_they_take():
     found = objects(24.0, 2).model_copy(update={"extent_px": (spread(40.0), spread(80.0))})
     for name in METHODS:
-        options = method_lengths(name, found)
+        options = method_lengths(name, found, (1.0, 1.0))
         method = method_of(plan_of(pixels(24.0)).model_copy(update={"method": name, "method_options": options}))
         assert {key: getattr(method, key) for key in options} == options
-        assert method_lengths(name, None) == {}
-    assert method_lengths("signed_distance", found) == {"length": 4.0}
-    assert method_lengths("offset", found) == {"scale": 60.0}
+    assert method_lengths("signed_distance", found, (1.0, 1.0)) == {"length": 4.0}
+    assert method_lengths("signed_distance", found, (2.0, 1.5)) == {"length": 4.5}  # a thin ridge stays whole
+    assert method_lengths("offset", found, (1.0, 1.0)) == {"scale": 60.0}
+    assert method_lengths("offset", objects(2.0, 2), (0.5, 0.5)) == {"scale": 4.0}
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------
@@ -145,33 +146,34 @@ def test_perfect_maps_at_the_working_scale_give_the_objects_on_the_images_grid(t
     dataset = write_discs(tmp_path, shape, count, radius)
     found = measure(dataset, task="instance")
     plan = draft(found, label_table(found, dataset), "discs", Wishes())
+    assert (plan.configuration.spacing != (1.0, 1.0)) is (radius in (2, 150))
     image, labels = dataset.load(dataset[0], "instance")
     sample = make_sample(image, labels, plan, "c0")
     assert sample.image.shape[1:] == sample.labels.shape
     assert set(np.unique(sample.labels)) == set(np.unique(labels.array))  # by nearest neighbour: no new id, none lost
-    method = METHODS["distance"]()
-    maps = method.ideal(method.encode(sample.labels, plan.configuration.spacing)[0])
-    working, own = plan.configuration.spacing, (1.0, 1.0)
-    if sample.labels.shape != shape:
-        steps = tuple(n / m for n, m in zip(shape, sample.labels.shape, strict=True))
-        slab = (0, {k: torch.from_numpy(v) for k, v in maps.items()})
-        (_, fine), = regrid([slab], sample.labels.shape, shape, (steps, own), shape[0])
-        maps = {k: v.numpy() for k, v in fine.items()}
-    out = decode(method, maps, spacing=own)[0]
-    counts = instance_counts(labels.array, out, thresholds=(0.75,))
-    assert counts.ap(0.75) == 1.0
-    assert (working != own) is (radius in (2, 150))
+    crop = next(crops_of(plan, dataset, found))
+    assert np.array_equal(crop.labels > 0, labels.array > 0)
+    assert crop.working.shape == sample.labels.shape
+    # every method says what it loses between two grids, and the one chosen loses nothing here
+    rows = evidence_of(plan, dataset, found)
+    assert {r.method for r in rows} == set(METHODS) - {"semantic"}
+    assert all(r.ap75 is not None for r in rows)
+    chosen = decided(rows, found.objects)[0]
+    assert next(r for r in rows if r.method == chosen).ap75 == 1.0
+    out = crop.round_trip(method_of(plan))
+    assert out.shape == shape
+    assert instance_counts(labels.array, out, thresholds=(0.75,)).ap(0.75) == 1.0
 
 
 def test_a_model_of_large_objects_answers_on_any_images_own_grid(tmp_path):
     (tmp_path / "data").mkdir()
-    dataset = write_discs(tmp_path / "data", (400, 400), 2, 80)
+    dataset = write_discs(tmp_path / "data", (240, 240), 2, 55)
     plan = make_plan(measure(dataset, task="instance"), dataset, steps=1, device="cpu", method="distance")
-    assert plan.configuration.spacing[0] > 3
+    assert plan.configuration.spacing[0] > 2.5
     fit(plan, dataset, tmp_path / "run", steps=1, device="cpu")
     model = load(tmp_path / "run", "cpu")
     image = dataset.load(dataset[0], "instance")[0]
-    assert model.predict(image).labels.array.shape == (400, 400)
+    assert model.predict(image).labels.array.shape == (240, 240)
     # an image with a physical size means as many voxels to a model that knows none, and no unit is wrong
     physical = Image(image.array, Grid.regular(image.grid.shape, (0.2, 0.2), "um"), image.channels)
     ready = prepare(physical, plan)

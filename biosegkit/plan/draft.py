@@ -313,7 +313,8 @@ def _stored(fingerprint: Fingerprint, rule: Rules) -> tuple[float, ...]:
 def _method_options(method: str, labels: LabelTable, configuration: Configuration,
                     fingerprint: Fingerprint) -> dict[str, object]:
     """What a method must be told."""
-    options = {"batch_dice": configuration.batch_dice, **method_lengths(method, fingerprint.objects)}
+    options = {"batch_dice": configuration.batch_dice,
+               **method_lengths(method, fingerprint.objects, configuration.spacing)}
     if method == "semantic":
         options["n_classes"] = len(labels.names)
         if labels.regions:
