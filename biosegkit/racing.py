@@ -115,11 +115,12 @@ def _compete(plan: Plan, seconds: float | None, folder: Path, track: RaceTrack) 
             raise Stopped("stopped in a race", file=track.out, remedy="continue with --resume")
         _say(track, f"race: {plan.method}, {text}")
 
-    between("training" if seconds is None else f"training for {duration_text(TRAINING * seconds)}")
-    begun = time.monotonic()
     held_ids = _some(track.ids[1], plan.seed)
+    # Before the time counts: the samples that the first contender makes are read by the others and by the training.
     samples, held = (load_or_make(track.dataset, list(track.dataset.select(ids)), plan, track.out / "store")
                      for ids in (track.ids[0], held_ids))
+    between("training" if seconds is None else f"training for {duration_text(TRAINING * seconds)}")
+    begun = time.monotonic()
     deadline = None if seconds is None else begun + TRAINING * seconds
     weights = train(plan, method_of(plan), samples, held, folder, device=track.device, deadline=deadline,
                     progress=track.progress, stop=track.stop)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 
 import pytest
 from small_sets import tiny_plan, write_instances
 
+from biosegkit import configure, racing
 from biosegkit.bundle import load
 from biosegkit.configure import make_plan
 from biosegkit.errors import OptionError
 from biosegkit.fingerprint import measure
 from biosegkit.methods import METHODS, Distance
+from biosegkit.plan.budget import Probe
 from biosegkit.plan.race import CONTENDERS, LEAST_SECONDS, SHARE, TRAINING, after_race, race_of, race_seconds
 from biosegkit.plan.schema import Decision, MethodEvidence, Plan, Race
 from biosegkit.recipe import Recipe
@@ -150,11 +153,31 @@ def test_a_race_that_was_stopped_goes_on_where_it_was(rivals):
     assert Plan.read(run / "plan.json") == decided
 
 
+def test_reading_the_cases_is_not_on_the_first_contenders_time(rivals, monkeypatch):
+    dataset, plan, run = rivals
+    given, read = [], racing.load_or_make
+
+    class Halt(Exception):
+        pass
+
+    def slowly(*args):
+        time.sleep(0.2)
+        return read(*args)
+
+    def started(*args, deadline, **more):
+        given.append(deadline - time.monotonic())
+        raise Halt
+
+    monkeypatch.setattr(racing, "load_or_make", slowly)
+    monkeypatch.setattr(racing, "train", started)
+    timed = plan.model_copy(update={"race": plan.race.model_copy(update={"seconds": 60.0})})
+    with pytest.raises(Halt):
+        fit(timed, dataset, run, device="cpu")
+    assert given == [pytest.approx(60 * TRAINING, abs=0.1)]
+
+
 def test_a_race_stays_within_the_budget_of_its_plan(rivals, monkeypatch):
     dataset, _, _ = rivals
-    from biosegkit import configure
-    from biosegkit.plan.budget import Probe
-
     monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 0.1, 0.001, 1)]))
     found = measure(dataset, task="instance")
     plain = make_plan(found, dataset, budget="20m", device="cpu", folds=1)

@@ -177,8 +177,9 @@ def decided(rows: Sequence[MethodEvidence], objects: ObjectStatistics | None = N
     if raced:
         others = ", ".join(f"{row.method} {row.raced:.3f}" for row in raced if row is not chosen)
         why = f"won the race with {chosen.raced:.3f} on held-back cases against {others}"
-    marked = tuple(row.model_copy(update={"verdict": "chosen", "reason": row.reason or "preferred for such objects"})
-                   if row is chosen else row for row in judged)
+    won = "won the race" if raced else "preferred for such objects"
+    marked = tuple(row.model_copy(update={"verdict": "chosen", "reason": row.reason or won}) if row is chosen else row
+                   for row in judged)
     return chosen.method, why, marked
 
 
