@@ -173,7 +173,7 @@ def test_reading_the_cases_is_not_on_the_first_contenders_time(rivals, monkeypat
     timed = plan.model_copy(update={"race": plan.race.model_copy(update={"seconds": 60.0})})
     with pytest.raises(Halt):
         fit(timed, dataset, run, device="cpu")
-    assert given == [pytest.approx(60 * TRAINING, abs=0.1)]
+    assert given == [pytest.approx(60 * TRAINING, abs=0.3)]
 
 
 def test_a_race_stays_within_the_budget_of_its_plan(rivals, monkeypatch):
