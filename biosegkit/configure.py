@@ -40,8 +40,9 @@ from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvid
 from .plan.units import duration_text, memory_text, parse_duration, parse_memory
 from .pretrained import begin, digest_of
 from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
+from .segmenter import method_of
 from .splits import shares
-from .tune import TRIALS
+from .tune import tuning_cases
 
 __all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "reading_within"]
 
@@ -52,8 +53,6 @@ VALIDATING = 0.2
 TO_START = 0.5
 #: Fewer steps than these make no model: the budget is refused.
 LEAST_STEPS = 20
-#: Seconds per voxel of one decoding with other thresholds (resolve, paint, count), measured on nuclei.
-DECODE_SECONDS = 2.5e-7
 
 
 def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
@@ -299,7 +298,7 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
             "this network has one width" if fixed else
             f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
             f"{wanted_steps(0.85 * limits.per_fold, configuration.ndim)} steps within {memory_text(limits.memory)}")))
-    tuned, tuning = _tuning(fingerprint, limits.per_fold, training.validation_fraction)
+    tuned, tuning = _tuning(plan, fingerprint, limits.per_fold)
     training = training.model_copy(update={"tune_cases": tuned})
     validation = tuning + _validation_seconds(fingerprint, configuration, best, training)
     if limits.per_fold is not None:
@@ -345,15 +344,13 @@ def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float
                    f"{where}; {duration_text(validation)} are kept for validation")
 
 
-def _tuning(fingerprint: Fingerprint, per_fold: float | None, share: float) -> tuple[int, float]:
+def _tuning(plan: Plan, fingerprint: Fingerprint, per_fold: float | None) -> tuple[int, float]:
     """How many held-back cases choose the thresholds, and how long that takes: at most a twentieth of the budget."""
     if fingerprint.task != "instance":
         return 16, 0.0
     voxels = float(np.median([math.prod(c.shape) for c in fingerprint.cases]))
-    per_case = TRIALS * DECODE_SECONDS * voxels
-    most = 16 if per_fold is None else min(16, int(0.05 * per_fold / per_case))
-    count = max(1, min(most, round(share * len(fingerprint.cases))))
-    return count, count * per_case
+    held = round(plan.training.validation_fraction * len(fingerprint.cases))
+    return tuning_cases(method_of(plan), voxels, held, None if per_fold is None else 0.05 * per_fold)
 
 
 def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe, training: Training) -> float:

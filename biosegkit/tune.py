@@ -1,117 +1,195 @@
-"""Thresholds chosen on held-back cases: the maps are reduced once, then only ``resolve`` and ``paint`` run again."""
+"""Thresholds chosen on held-back cases: the maps are reduced once, then trials of thresholds need no network.
+
+First a coarse grid over the range of every threshold, then a fine one around the best; a method that counts from tables
+(see `biosegkit.methods.trials`) paints nothing on the way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .methods.protocol import Method, State, Tunable
-from .metrics.instances import instance_counts
+from .methods.protocol import Method, Tunable
+from .methods.trials import Counter, Counting, Held, counter_of
+from .metrics.instances import InstanceCounts, count_matches
 
-__all__ = ["Held", "Tuned", "search_values", "tune"]
+__all__ = ["GOALS", "TRIALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
 
 #: IoU thresholds whose mean pooled AP is maximised.
 GOALS = (0.5, 0.6, 0.7)
 #: About how many combinations a search tries, for planning its time.
-TRIALS = 130
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """One held-back case: the state of its maps, and the truth (0 where ignored counts nowhere)."""
-
-    case: str
-    state: State
-    truth: npt.NDArray[Any]
-    valid: npt.NDArray[np.bool_] | None = None
+TRIALS = 150
+#: Values of one threshold in the coarse search.
+COARSE = 7
+#: Seconds per voxel of one trial of a method that must resolve, paint and compare: several times the least measured.
+DECODE_SECONDS = 2.5e-7
+#: Seconds per voxel of a whole search by a method that counts from tables: twice what ``benchmarks/tuning.py`` measured.
+TABLE_SECONDS = 3e-7
+#: The most cases that choose thresholds.
+MOST_CASES = 32
+#: Bytes of states and truth that are kept for methods which paint to compare.
+STATE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best thresholds, their score, the score of the defaults, and every trial."""
+    """The best thresholds, their score, the score of the defaults, every trial, and the cases in order."""
 
     thresholds: dict[str, float]
     score: float
     default_score: float
     trials: tuple[tuple[dict[str, float], float], ...]
+    cases: tuple[str, ...] = ()
 
 
-def tune(method: Method, held: Sequence[Held], passes: int = 2) -> Tuned:
+def tune(method: Method, held: Iterable[Held], passes: int = 2) -> Tuned:
     """Search the method's tunables for the mean pooled AP at IoU 0.5, 0.6 and 0.7.
 
     Tunables two by two (rules that part objects work together: the best seed depends on the prominence), in the order
-    the method lists them, then again while anything improves. A tunable with a single step is not searched.
+    the method lists them, then again while anything improves; coarsely at first, then value by value around the best.
+    A tunable with a single step is not searched.
 
     Parameters
     ----------
     method : Method
-        Whose ``resolve`` and ``paint`` are run.
-    held : sequence of Held
-        Cases the network was not trained on.
+        Whose thresholds are searched.
+    held : iterable of Held
+        Cases the network was not trained on; read once, one at a time.
     passes : int
-        Rounds over all pairs; ends early when a round changes nothing.
+        Rounds over all pairs, coarse and fine; ends early when a round changes nothing.
 
     Returns
     -------
     Tuned
         A change is kept only when it scores higher, so the defaults survive ties.
     """
-    cases = list(held)
-    best = {name: t.default for name, t in method.tunables.items()}
-    seen: dict[tuple[tuple[str, float], ...], float] = {}
+    tunables = method.tunables
+    names: list[str] = []
 
-    def score(values: Mapping[str, float]) -> float:
-        key = tuple(sorted(values.items()))
-        if key not in seen:
-            seen[key] = _score(method, cases, values)
-        return seen[key]
+    def noted() -> Iterator[Held]:
+        for case in held:
+            names.append(case.case)
+            yield case
 
-    first = top = score(best)
+    tried = {name: sorted({*grid_values(t), t.default}) for name, t in tunables.items()}
+    search = _Search(counter_of(method, noted(), tried), {name: t.default for name, t in tunables.items()})
+    coarse = {name: search_values(t) for name, t in tunables.items()}
     for _ in range(passes):
-        before = dict(best)
-        for pair in _pairs(method.tunables):
-            fixed = dict(best)
-            for values in product(*pair.values()):
-                trial = {**fixed, **dict(zip(pair, values, strict=True))}
-                if (reached := score(trial)) > top + 1e-9:
-                    best, top = trial, reached
-        if best == before:
+        if not search.round(coarse, tunables):
             break
-    return Tuned(best, top, first, tuple((dict(key), value) for key, value in seen.items()))
+    for _ in range(passes):
+        if not search.round({name: _around(t, search.best[name]) for name, t in tunables.items()}, tunables):
+            break
+    listed = tuple((dict(key), value) for key, value in search.seen.items())
+    return Tuned(search.best, search.top, search.first, listed, tuple(names))
 
 
-def _pairs(tunables: Mapping[str, Tunable]) -> list[dict[str, list[float]]]:
-    """Searched tunables in overlapping pairs, last pair first; a lone one by itself."""
-    names = [name for name, t in tunables.items() if t.steps > 1]
-    groups = [names] if len(names) < 2 else [names[i: i + 2] for i in range(len(names) - 1)][::-1]
-    return [{name: search_values(tunables[name]) for name in group} for group in groups if group]
+def tuning_cases(method: Method, voxels: float, held: int, seconds: float | None) -> tuple[int, float]:
+    """How many cases choose the thresholds, and about how long the search takes.
 
-
-def search_values(tunable: Tunable) -> list[float]:
-    """Values tried for a tunable: evenly spaced over its range, seven at most.
+    Parameters
+    ----------
+    method : Method
+    voxels : float
+        Of a case.
+    held : int
+        Cases there are.
+    seconds : float, optional
+        The most the search may take; a single case is searched even then.
 
     Examples
     --------
-    >>> search_values(Tunable(0.5, 0.1, 0.9, 5, ""))
-    [0.1, 0.3, 0.5, 0.7, 0.9]
+    >>> from biosegkit.methods import Distance
+    >>> tuning_cases(Distance(), 1e6, 100, 6.0)[0], tuning_cases(Distance(), 1e6, 8, None)[0]
+    (20, 8)
     """
-    return [round(float(v), 6) for v in np.linspace(tunable.low, tunable.high, min(tunable.steps, 7))]
+    counting = isinstance(method, Counting)
+    each = voxels * (TABLE_SECONDS if counting else TRIALS * DECODE_SECONDS)
+    most = MOST_CASES if counting else min(MOST_CASES, int(STATE_BYTES / (16 * voxels)))
+    most = most if seconds is None else min(most, int(seconds / each + 1e-9))
+    count = max(1, min(most, held))
+    return count, count * each
 
 
-def _score(method: Method, held: Sequence[Held], values: Mapping[str, float]) -> float:
+class _Search:
+    """The best so far, and what every trial scored."""
+
+    def __init__(self, count: Counter, start: dict[str, float]) -> None:
+        self.count, self.best = count, start
+        self.seen: dict[tuple[tuple[str, float], ...], float] = {}
+        self.first = self.top = self.score(start)
+
+    def score(self, values: Mapping[str, float]) -> float:
+        """Of thresholds; none is tried twice."""
+        key = tuple(sorted(values.items()))
+        if key not in self.seen:
+            self.seen[key] = _score(self.count, values)
+        return self.seen[key]
+
+    def round(self, values: Mapping[str, list[float]], tunables: Mapping[str, Tunable]) -> bool:
+        """Try all pairs of tunables with these values; whether anything became better."""
+        before = self.best
+        for pair in _pairs(tunables):
+            fixed = dict(self.best)
+            for chosen in product(*(values[name] for name in pair)):
+                trial = {**fixed, **dict(zip(pair, chosen, strict=True))}
+                if (reached := self.score(trial)) > self.top + 1e-9:
+                    self.best, self.top = trial, reached
+        return self.best != before
+
+
+def _pairs(tunables: Mapping[str, Tunable]) -> list[list[str]]:
+    """Searched tunables in overlapping pairs, last pair first; a lone one by itself."""
+    names = [name for name, t in tunables.items() if t.steps > 1]
+    if len(names) < 2:
+        return [names] if names else []
+    return [names[i: i + 2] for i in range(len(names) - 1)][::-1]
+
+
+def grid_values(tunable: Tunable) -> list[float]:
+    """All values a search may choose: as many as the tunable has steps, evenly spaced over its range.
+
+    Examples
+    --------
+    >>> grid_values(Tunable(0.5, 0.1, 0.9, 5, ""))
+    [0.1, 0.3, 0.5, 0.7, 0.9]
+    >>> grid_values(Tunable(4, 0, 1e9, 1, "not searched"))
+    [4]
+    """
+    if tunable.steps < 2:
+        return [tunable.default]
+    return [round(float(v), 6) for v in np.linspace(tunable.low, tunable.high, tunable.steps)]
+
+
+def search_values(tunable: Tunable) -> list[float]:
+    """Values tried at first: of the grid seven at most, the ends included.
+
+    Examples
+    --------
+    >>> search_values(Tunable(0.5, 0.0, 1.0, 11, ""))
+    [0.0, 0.2, 0.3, 0.5, 0.7, 0.8, 1.0]
+    """
+    grid = grid_values(tunable)
+    return [grid[i] for i in np.rint(np.linspace(0, len(grid) - 1, min(len(grid), COARSE))).astype(int)]
+
+
+def _around(tunable: Tunable, value: float) -> list[float]:
+    """Values of the grid less than a coarse step away from one."""
+    coarse = search_values(tunable)
+    step = max((b - a for a, b in zip(coarse, coarse[1:], strict=False)), default=0.0)
+    return [v for v in grid_values(tunable) if abs(v - value) < step - 1e-9] or [value]
+
+
+def _score(count: Counter, values: Mapping[str, float]) -> float:
     """Mean pooled AP of the cases with these thresholds."""
-    total = None
-    for case in held:
-        labels, _ = method.paint(case.state, method.resolve([case.state], values))
-        counts = instance_counts(case.truth, labels, valid=case.valid, thresholds=GOALS)
+    total: InstanceCounts | None = None
+    for overlaps in count(values):
+        counts = count_matches(overlaps, GOALS)
         total = counts if total is None else total + counts
     if total is None:
         return 0.0
-    found = total.scores()
-    reached = [found[f"ap@{t:.2f}"] for t in GOALS]
+    reached = [total.ap(t) for t in GOALS]
     return float(np.mean(reached)) if np.isfinite(reached).all() else 0.0

@@ -27,7 +27,8 @@ from .plan.schema import Plan
 from .prepared import decoding_spacing, turn_of
 from .scores import ScoreOptions, score_pair, summarise
 from .segmenter import Segmenter, method_of
-from .tune import Held, tune
+from .methods.trials import Held
+from .tune import tune
 
 __all__ = ["Outcome", "validate"]
 
@@ -72,8 +73,8 @@ def validate(plan: Plan, dataset: Dataset, out: Path,
              between: Callable[[str], None], warnings: Sequence[str] = (), until: float | None = None) -> Outcome:
     """Score a run on its held-back cases.
 
-    Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case (and,
-    while thresholds are tuned, the reduced states of the plan's ``tune_cases``).
+    Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case
+    (and, for methods that must paint to compare, the reduced states of the plan's ``tune_cases``).
 
     Parameters
     ----------
@@ -162,12 +163,21 @@ def _load(job: _Job, case: Case) -> tuple[Image, Labels]:
 
 def _tuned(job: _Job) -> dict[str, float]:
     """Thresholds from the states of the first cases of every fold."""
-    method, states = method_of(job.plan), []
+    tuned = tune(method_of(job.plan), _held(job))
+    write_json(job.out / "tuning.json", {
+        "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": list(tuned.cases),
+        "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
+        "trials": [list(t) for t in tuned.trials]})
+    return tuned.thresholds
+
+
+def _held(job: _Job) -> Iterator[Held]:
+    """States and truth of the first cases of every fold, one at a time."""
+    method = method_of(job.plan)
     share = max(1, job.plan.training.tune_cases // len(job.held))
-    taken: dict[str, int] = {}
-    for fold, segmenter, case in _cases(job):
-        taken[fold] = taken.get(fold, 0) + 1
-        if taken[fold] > share:
+    first = {case for held in job.held.values() for case in held[:share]}
+    for fold, segmenter, case in _cases(job, first):
+        if case.id not in job.held[fold][:share]:
             continue
         image, truth = _load(job, case)
         valid = np.ones(truth.array.shape, bool) if truth.ignore is None else ~truth.ignore
@@ -178,13 +188,7 @@ def _tuned(job: _Job) -> dict[str, float]:
         turned = (np.ascontiguousarray(turn.apply(truth.array)), np.ascontiguousarray(turn.apply(valid)))
         for maps, array, known in _planes(maps_of_case, *turned, ndim=job.plan.configuration.ndim):
             state: State = method.local(maps, Block.whole(array.shape, spacing[-array.ndim:]))
-            states.append(Held(case.id, state, array, known))
-    tuned = tune(method, states)
-    write_json(job.out / "tuning.json", {
-        "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": [s.case for s in states],
-        "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
-        "trials": [list(t) for t in tuned.trials]})
-    return tuned.thresholds
+            yield Held(case.id, state, array, known)
 
 
 def _planes(maps: dict[str, npt.NDArray[np.float32]], truth: npt.NDArray[Any], valid: npt.NDArray[np.bool_],

@@ -5,7 +5,7 @@ import pytest
 
 from biosegkit.methods import Distance
 from biosegkit.methods.protocol import Block, Decisions, State, Tunable, checked_thresholds, empty_table
-from biosegkit.tune import GOALS, Held, search_values, tune
+from biosegkit.tune import GOALS, Held, grid_values, search_values, tune
 
 
 class Threshold:
@@ -99,11 +99,37 @@ def test_L8_without_objects_or_cases_the_defaults_stay():
         assert tuned.score == 0.0
 
 
-def test_search_values_lie_on_the_range():
-    many = search_values(Tunable(0.5, 0.0, 1.0, 99, ""))
-    assert (many[0], many[-1], len(many) < 20) == (0.0, 1.0, True)
-    assert np.allclose(np.diff(many), 1 / (len(many) - 1), atol=1e-5)
+def test_search_values_are_a_coarse_part_of_the_grid():
+    for steps in (2, 5, 7, 8, 17, 99):
+        tunable = Tunable(0.5, 0.0, 1.0, steps, "")
+        grid, coarse = grid_values(tunable), search_values(tunable)
+        assert len(grid) == steps
+        assert set(coarse) <= set(grid)
+        assert (coarse[0], coarse[-1], len(coarse)) == (0.0, 1.0, min(steps, 7))
+        assert max(np.diff(coarse)) <= 1 / (len(coarse) - 1) + 1 / (steps - 1)
     assert search_values(Tunable(0.5, 0.2, 0.8, 2, "")) == [0.2, 0.8]
+
+
+def test_the_search_becomes_finer_around_the_best():
+    # right and wrong are parted between 0.42 and 0.45 only, where no coarse value lies
+    tunable = Tunable(0.9, 0.0, 0.96, 33, "")
+    assert not any(0.42 <= v < 0.45 for v in search_values(tunable))
+    tuned = tune(Threshold({"low": tunable}), [held([0.46, 0.45, 0.42, 0.1, 0.2, 0.3], [1, 1, 0, 0, 0, 0])])
+    assert tuned.score == 1.0
+    assert 0.42 <= tuned.thresholds["low"] < 0.45
+    assert len(tuned.trials) < 33
+
+
+def test_cases_are_listed_and_read_once():
+    read = []
+
+    def cases():
+        for name in "abc":
+            read.append(name)
+            yield held([0.35], [1], case=name)
+
+    assert tune(Threshold({"low": LOW}), cases()).cases == ("a", "b", "c")
+    assert read == ["a", "b", "c"]
 
 
 def test_a_real_method_is_tuned_from_its_states():

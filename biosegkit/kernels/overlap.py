@@ -11,7 +11,7 @@ from numba import njit
 
 from biosegkit.errors import DataError
 
-__all__ = ["Overlaps", "overlap_counts"]
+__all__ = ["Overlaps", "overlap_counts", "pair_counts"]
 
 Ints = npt.NDArray[np.int64]
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -98,6 +98,29 @@ def overlap_counts(
     ignored, hidden = _table(flat_b, flat_b, ~flat_valid)
     keys, counts = _table(flat_a, flat_b, flat_valid)
     return _collect(keys, counts, ignored[:, 1], hidden)
+
+
+def pair_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """How often each pair of values occurs in two flat arrays of one length, background included; in no order.
+
+    Returns
+    -------
+    pairs : ndarray of int64, (K, 2)
+    counts : ndarray of int64, (K,)
+
+    Raises
+    ------
+    DataError
+        As for :func:`overlap_counts`.
+
+    Examples
+    --------
+    >>> pairs, counts = pair_counts(np.array([4, 4, 0]), np.array([7, 7, 7]))
+    >>> sorted(zip(pairs.tolist(), counts.tolist()))
+    [([0, 7], 1), ([4, 7], 2)]
+    """
+    _check(a, b, None)
+    return _table(a, b, None)
 
 
 def _table(

@@ -18,7 +18,7 @@ from biosegkit.kernels.basins import TOP, Fragments, fragments, quantise
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
 from biosegkit.methods.tables import Tally, rows_in
 
-__all__ = ["basin_state", "paint_basins", "resolve_basins"]
+__all__ = ["basin_state", "fragments_of", "level_of", "limits_of", "paint_basins", "resolve_basins"]
 
 _TABLES = ("root", "peak", "leads_to", "edges", "links", "face")
 
@@ -51,7 +51,7 @@ def basin_state(height: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: f
     lead = (1,) * (3 - h.ndim)
     before, after, start = (_three(v, 0) for v in (one.before, one.after, one.start))
     parts = fragments(
-        h.reshape(lead + h.shape), f.reshape(lead + f.shape), _level(floor), before, after, start,
+        h.reshape(lead + h.shape), f.reshape(lead + f.shape), level_of(floor), before, after, start,
         _three(one.full_shape, 1),
     )  # fmt: skip
     arrays = {name: getattr(parts, name) for name in _TABLES}
@@ -65,10 +65,9 @@ def resolve_basins(states: Sequence[State], thresholds: Mapping[str, float], kee
 
     The states are read twice, one at a time, so a lazy sequence keeps memory to one block and the tables.
     """
-    graph = join([_fragments(state) for state in states])
-    level = _level(thresholds["foreground"])
-    prominence = round(thresholds["prominence"] * TOP)
-    root = cut(graph, level, _level(thresholds["seed"]), prominence, keep_unseeded)
+    graph = join([fragments_of(state) for state in states])
+    level, seed, prominence, least = limits_of(thresholds)
+    root = cut(graph, level, seed, prominence, keep_unseeded)
     heads = np.flatnonzero(root == np.arange(len(root)))
     number = np.zeros(len(root) + 1, np.uint32)
     number[heads] = np.arange(1, len(heads) + 1)
@@ -77,7 +76,7 @@ def resolve_basins(states: Sequence[State], thresholds: Mapping[str, float], kee
     for state, basin in zip(states, graph.basin_of, strict=True):
         labels = _painted(state, level, component[basin])
         tally.add(labels, state.arrays["foreground"], state.block)
-    alive = np.flatnonzero(tally.area >= max(1.0, thresholds["min_size"]))
+    alive = np.flatnonzero(tally.area >= max(1.0, least))
     alive = alive[np.argsort(tally.first[alive])]
     ids = np.zeros(len(heads) + 1, np.uint32)
     ids[alive + 1] = np.arange(1, len(alive) + 1)
@@ -89,14 +88,20 @@ def resolve_basins(states: Sequence[State], thresholds: Mapping[str, float], kee
 
 def paint_basins(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
     """Labels of one block's core, and the rows of the objects that begin in it."""
-    level = _level(decisions.thresholds["foreground"])
+    level = level_of(decisions.thresholds["foreground"])
     labels = _painted(state, level, decisions.lookup[state.block.start])
     return labels, rows_in(decisions.objects, state.block)
 
 
-def _level(threshold: float) -> int:
+def level_of(threshold: float) -> int:
     """The whole number a quantised value must exceed."""
     return int(np.floor(threshold * TOP))
+
+
+def limits_of(thresholds: Mapping[str, float]) -> tuple[int, int, int, float]:
+    """Foreground, seed and prominence as whole numbers, and the smallest size, as the cut takes them."""
+    prominence = round(thresholds["prominence"] * TOP)
+    return level_of(thresholds["foreground"]), level_of(thresholds["seed"]), prominence, thresholds["min_size"]
 
 
 def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
@@ -105,7 +110,7 @@ def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _fragments(state: State) -> Fragments:
+def fragments_of(state: State) -> Fragments:
     """The tables of a state as the kernels take them."""
     a = state.arrays
     return Fragments(fragment=a["fragment"], **{name: a[name] for name in _TABLES})

@@ -11,7 +11,7 @@ objects of one plane that touch those of the next. A neck narrower than twice th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.windows import window_mean
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
+from biosegkit.methods.basin_trials import basin_counter
 from biosegkit.methods.contacts import beside_unknown, to_unknown, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -37,6 +38,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["Boundary"]
@@ -191,6 +193,11 @@ class Boundary:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_basins(state, decisions)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of basins; see `biosegkit.methods.trials`."""
+        return basin_counter(held, tried["foreground"], self.keep_unseeded,
+                             lambda given: checked_thresholds(self.tunables, given))
 
     def _width(self, spacing: Sequence[float]) -> float:
         """Width of the border in units of the spacing."""

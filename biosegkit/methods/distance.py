@@ -11,7 +11,7 @@ valley between them when they touch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
+from biosegkit.methods.basin_trials import basin_counter
 from biosegkit.methods.contacts import near_contact, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -35,6 +36,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["Distance"]
@@ -189,13 +191,18 @@ class Distance:
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""
         used = checked_thresholds(self.tunables, thresholds)
-        lifted = {
-            **used,
-            "seed": (used["seed"] + _LIFT) / (1.0 + _LIFT),
-            "prominence": used["prominence"] / (1.0 + _LIFT),
-        }
-        return replace(resolve_basins(states, lifted, self.keep_unseeded), thresholds=used)
+        return replace(resolve_basins(states, _lifted(used), self.keep_unseeded), thresholds=used)
 
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_basins(state, decisions)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of basins; see `biosegkit.methods.trials`."""
+        return basin_counter(held, tried["foreground"], self.keep_unseeded,
+                             lambda given: _lifted(checked_thresholds(self.tunables, given)))
+
+
+def _lifted(used: Mapping[str, float]) -> dict[str, float]:
+    """Thresholds of the height that `Distance.local` makes of the distance."""
+    return {**used, "seed": (used["seed"] + _LIFT) / (1.0 + _LIFT), "prominence": used["prominence"] / (1.0 + _LIFT)}

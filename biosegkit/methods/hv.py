@@ -11,7 +11,7 @@ any fall there. The network must see an object whole; one cut by the edge of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from biosegkit.kernels.basins import TOP, quantise
 from biosegkit.kernels.centred import centred_offsets, offset_breaks
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
+from biosegkit.methods.basin_trials import basin_counter
 from biosegkit.methods.contacts import beside_unknown
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -36,6 +37,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["HoverMaps"]
@@ -192,6 +194,11 @@ class HoverMaps:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_basins(state, decisions)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of basins; see `biosegkit.methods.trials`."""
+        return basin_counter(held, tried["foreground"], self.keep_unseeded,
+                             lambda given: checked_thresholds(self.tunables, given))
 
     def _steps(self, spacing: Sequence[float]) -> tuple[int, ...]:
         """Voxels of the window on every axis."""

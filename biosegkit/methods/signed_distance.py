@@ -12,7 +12,7 @@ to go on beyond it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
+from biosegkit.methods.basin_trials import basin_counter
 from biosegkit.methods.contacts import near_contact, to_unknown, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -36,6 +37,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["SignedDistance"]
@@ -197,6 +199,11 @@ class SignedDistance:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_basins(state, decisions)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of basins; see `biosegkit.methods.trials`."""
+        return basin_counter(held, tried["foreground"], self.keep_unseeded,
+                             lambda given: checked_thresholds(self.tunables, given))
 
     def _signed(self, ids: npt.NDArray[Any], inside: npt.NDArray[np.bool_], spacing: Sequence[float],
                 known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,68 @@
+"""Trials of thresholds on cases with a known truth: what agrees with what, without decoding anew where a method can.
+
+A method that knows how (`Counting`) reads every case once and leaves a counter that answers from sparse tables. Others
+are asked to resolve and paint for every trial. Both give the same counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.kernels.overlap import Overlaps, overlap_counts
+from biosegkit.methods.protocol import Method, State
+
+__all__ = ["Counter", "Counting", "Held", "counter_of", "decoding_counter"]
+
+#: Overlaps of truth and objects at some thresholds, of each case by itself or of several side by side: only the sums
+#: over all matched pairs count.
+Counter: TypeAlias = Callable[[Mapping[str, float]], Iterable[Overlaps]]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """One held-back case: the state of its maps, and the truth (0 where ignored counts nowhere)."""
+
+    case: str
+    state: State
+    truth: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_] | None = None
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A method that counts without painting."""
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Read each case once, one at a time; the counter is asked for no other values than those of ``tried``."""
+        ...
+
+
+def counter_of(method: Method, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+    """The quickest counter a method has.
+
+    Parameters
+    ----------
+    method : Method
+    held : iterable of Held
+        Read once; kept only if the method has no counter of its own.
+    tried : dict of str to sequence of float
+        Every value that will be asked for, by threshold.
+    """
+    return method.counter(held, tried) if isinstance(method, Counting) else decoding_counter(method, held)
+
+
+def decoding_counter(method: Method, held: Iterable[Held]) -> Counter:
+    """Resolve, paint and compare for every trial: what any method can."""
+    cases = list(held)
+
+    def count(thresholds: Mapping[str, float]) -> Iterator[Overlaps]:
+        for case in cases:
+            labels, _ = method.paint(case.state, method.resolve([case.state], thresholds))
+            yield overlap_counts(case.truth, labels, case.valid)
+
+    return count

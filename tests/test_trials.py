@@ -1,0 +1,104 @@
+"""Trials from tables: the same counts as resolving, painting and comparing, for any thresholds, block and truth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from biosegkit.errors import OptionError
+from biosegkit.methods import METHODS, Block, Distance, Semantic
+from biosegkit.methods.trials import Counting, Held, counter_of, decoding_counter
+from biosegkit.metrics.instances import count_matches
+from biosegkit.tune import grid_values, tune
+
+COUNTING = {name: make() for name, make in METHODS.items() if name != "semantic" and isinstance(make(), Counting)}
+
+
+def case(method, shape, seed, ignored=False):
+    """Blobs that touch, their maps with noise, and a truth of sparse ids."""
+    rng = np.random.default_rng(seed)
+    labels, count = ndimage.label(ndimage.gaussian_filter(rng.standard_normal(shape), 1.5) > 0.02)
+    labels = rng.permutation(5 * count + 1)[: count + 1][labels] * (labels > 0)
+    labels = labels.astype(np.int32)
+    targets, _ = method.encode(labels, (1.0,) * len(shape))
+    maps = {name: (m + rng.normal(0, 0.3, m.shape)).astype(np.float32) for name, m in method.ideal(targets).items()}
+    valid = ndimage.gaussian_filter(rng.standard_normal(shape), 3) > -0.05 if ignored else None
+    return Held("a", method.local(maps, Block.whole(shape)), labels, valid)
+
+
+def chosen(method, rng, tried):
+    """Random thresholds among those announced; the smallest size is free."""
+    values = {name: float(rng.choice(tried[name])) for name in tried if name != "min_size"}
+    return {**values, "min_size": float(rng.integers(0, 40))}
+
+
+def test_the_distance_method_counts_from_tables():
+    assert "distance" in COUNTING
+
+
+@pytest.mark.parametrize("name", COUNTING)
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), st.sampled_from([(33, 41), (1, 7), (9, 14, 15)]), st.booleans())
+def test_overlaps_are_those_of_the_painted_labels(name, seed, shape, ignored):
+    method, rng = COUNTING[name], np.random.default_rng(seed)
+    held = case(method, shape, seed, ignored)
+    tried = {n: sorted(rng.uniform(max(t.low, 0), min(t.high, 1), 5)) for n, t in method.tunables.items()}
+    table, painted = counter_of(method, [held], tried), decoding_counter(method, [held])
+    for _ in range(6):
+        values = chosen(method, rng, tried)
+        (ours,), (slow,) = table(values), painted(values)
+        # true objects are numbered on, everything else is the same
+        slow = dataclasses.replace(slow, ids_a=np.arange(1, len(slow.ids_a) + 1), pairs=np.column_stack(
+            [np.searchsorted(slow.ids_a, slow.pairs[:, 0]) + 1, slow.pairs[:, 1]]))
+        for f in dataclasses.fields(slow):
+            np.testing.assert_array_equal(getattr(ours, f.name), getattr(slow, f.name), err_msg=f.name)
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_cases_side_by_side_are_the_sum_of_all(name):
+    method, rng = COUNTING[name], np.random.default_rng(3)
+    held = [case(method, (30, 20 + 9 * k), k, ignored=k == 1) for k in range(4)]
+    tried = {n: grid_values(t) for n, t in method.tunables.items()}
+    table, painted = counter_of(method, held, tried), decoding_counter(method, held)
+    for _ in range(20):
+        values = chosen(method, rng, tried)
+        (ours,), (first, *more) = map(count_matches, table(values)), map(count_matches, painted(values))
+        total = sum(more, first)
+        assert (ours.tp, ours.n_true, ours.n_pred, ours.pq_tp) == (total.tp, total.n_true, total.n_pred, total.pq_tp)
+        assert ours.iou_sum == pytest.approx(total.iou_sum)
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_tuning_by_tables_and_by_painting_is_the_same(name):
+    method = COUNTING[name]
+    held = [case(method, (40, 44), k, ignored=k == 1) for k in range(3)]
+
+    class Painting:
+        """The method without its counter."""
+
+        tunables, resolve, paint = method.tunables, staticmethod(method.resolve), staticmethod(method.paint)
+
+    assert tune(method, held) == tune(Painting(), held)
+
+
+def test_a_value_that_was_not_announced_is_refused():
+    method = Distance()
+    count = counter_of(method, [case(method, (20, 20), 0)], {"foreground": [0.5]})
+    with pytest.raises(OptionError, match=r"foreground=0\.3"):
+        count({"foreground": 0.3})
+
+
+def test_nothing_to_count_is_no_match():
+    method = Distance()
+    empty = Held("a", case(method, (8, 8), 0).state, np.zeros((8, 8), np.int32), np.zeros((8, 8), bool))
+    (counts,) = map(count_matches, counter_of(method, [empty], {"foreground": [0.5]})({}))
+    assert (counts.n_true, counts.n_pred) == (0, 0)
+    (counts,) = map(count_matches, counter_of(method, [], {"foreground": [0.5]})({}))
+    assert (counts.n_true, counts.n_pred) == (0, 0)
+
+
+def test_other_methods_are_painted():
+    assert not isinstance(Semantic(2), Counting)
