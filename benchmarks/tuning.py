@@ -2,8 +2,8 @@
 
 Maps are made from true labels: each target is blurred, and smooth noise is added, so that every threshold matters (the
 maps of a network that is not yet good). Three ways give the same score for every trial: tables of overlaps (`tune`),
-``resolve`` + ``paint`` + comparison from the states of ``local``, and all of that with ``local``. The three take turns in
-one process, trial by trial.
+``resolve`` + ``paint`` + comparison from the states of ``local``, and all of that with ``local``. The three take turns
+in one process, trial by trial.
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/tuning.py --data DATA --json benchmarks/results/tuning.json
 """

@@ -6,9 +6,9 @@ First a coarse grid over the range of every threshold, then a fine one around th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -26,7 +26,7 @@ TRIALS = 150
 COARSE = 7
 #: Seconds per voxel of one trial of a method that must resolve, paint and compare: several times the least measured.
 DECODE_SECONDS = 2.5e-7
-#: Seconds per voxel of a whole search by a method that counts from tables: twice what ``benchmarks/tuning.py`` measured.
+#: Seconds per voxel of a whole search by a method that counts from tables: over twice that in ``benchmarks/tuning.py``.
 TABLE_SECONDS = 3e-7
 #: The most cases that choose thresholds.
 MOST_CASES = 32
@@ -179,7 +179,7 @@ def search_values(tunable: Tunable) -> list[float]:
 def _around(tunable: Tunable, value: float) -> list[float]:
     """Values of the grid less than a coarse step away from one."""
     coarse = search_values(tunable)
-    step = max((b - a for a, b in zip(coarse, coarse[1:], strict=False)), default=0.0)
+    step = max((b - a for a, b in pairwise(coarse)), default=0.0)
     return [v for v in grid_values(tunable) if abs(v - value) < step - 1e-9] or [value]
 
 

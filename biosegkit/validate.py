@@ -21,13 +21,13 @@ from .inputs import output_ending
 from .io import write
 from .loop import make_network
 from .methods.protocol import Block, State
+from .methods.trials import Held
 from .overlay import Overlay, overlay_of, with_attention
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.schema import Plan
 from .prepared import decoding_spacing, turn_of
 from .scores import ScoreOptions, score_pair, summarise
 from .segmenter import Segmenter, method_of
-from .methods.trials import Held
 from .tune import tune
 
 __all__ = ["Outcome", "validate"]

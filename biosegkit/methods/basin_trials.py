@@ -73,7 +73,7 @@ def basin_counter(held: Iterable[Held], foregrounds: Sequence[float], keep_unsee
 
     @cache
     def above(level: int) -> tuple[BasinGraph, Ints, Ints, Ints]:
-        """What is left of the graph and the tables above a foreground level, its basins numbered anew in their order."""
+        """What is left of the graph and the tables above a foreground level, its basins numbered anew in order."""
         k = at[level]
         left, some = whole.first[:, k] < _NEVER, whole.voxels[:, k] > 0
         number = np.cumsum(left) - 1
@@ -136,8 +136,8 @@ def _side_by_side(tables: Sequence[_Table], levels: int) -> _Table:
         first.append(np.where(table.first == _NEVER, _NEVER, table.first + size))
         area.append(table.area)
         basins, objects, size = basins + len(table.peak), objects + len(table.area), size + table.size
-    parts = (np.concatenate(p) for p in (peak, edges, rows, voxels, first, area))
-    return _Table(*parts, size)
+    return _Table(np.concatenate(peak), np.concatenate(edges), np.concatenate(rows), np.concatenate(voxels),
+                  np.concatenate(first), np.concatenate(area), size)
 
 
 @numba.njit(cache=True, nogil=True)
