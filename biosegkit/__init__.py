@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .configure import make_plan as make_plan
     from .errors import BiosegError as BiosegError
     from .errors import Problem as Problem
+    from .engines import load_model as load_model
     from .evaluate import evaluate as evaluate
     from .evaluate import evaluate_folder as evaluate_folder
     from .fingerprint import Fingerprint as Fingerprint
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS", "NETS", "BiosegError", "Case", "Dataset", "Description", "Fingerprint", "Grid", "Image", "Labels",
     "Plan", "Prediction", "Predictor", "Problem", "ReadOptions", "__version__", "diagnose", "evaluate",
-    "evaluate_folder", "fit", "load", "make_plan", "measure", "predict", "predict_files", "read", "read_labels",
+    "evaluate_folder", "fit", "load", "load_model", "make_plan", "measure", "predict", "predict_files", "read", "read_labels",
     "run_recipe", "scan", "write", "write_report",
 ]
 
@@ -63,7 +64,7 @@ _HOMES = {
     "Description": "cases", "Fingerprint": "fingerprint", "Grid": "grid", "Image": "image", "Labels": "image",
     "Plan": "plan.schema", "Prediction": "predictor", "Predictor": "predictor", "Problem": "errors",
     "ReadOptions": "io", "diagnose": "checks", "evaluate": "evaluate", "evaluate_folder": "evaluate", "fit": "train",
-    "load": "bundle", "make_plan": "configure", "measure": "fingerprint", "predict": "predict",
+    "load": "bundle", "load_model": "engines", "make_plan": "configure", "measure": "fingerprint", "predict": "predict",
     "predict_files": "predict", "read": "io", "read_labels": "io", "run_recipe": "recipe_run", "scan": "cases",
     "write": "io", "write_report": "report",
 }

@@ -53,7 +53,8 @@ _OWN_PROCESS = "biosegkit"
 
 Source = Annotated[str, typer.Argument(
     metavar="DATASET", help="A folder with images/ and labels/, an nnU-Net folder, a CSV, or 'IMAGES::LABELS' globs.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, or a bundle: folder or zip.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, a bundle (folder or zip), or a segmenter without "
+                                      "training such as otsu; biosegkit models lists all.")]
 
 
 def _version(wanted: bool) -> None:
@@ -173,8 +174,8 @@ def predict(model: Model,
             writing: Writing, common: Common) -> None:
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
     from ._console import FileProgress, out
-    from .bundle import load
     from .cases import scan
+    from .engines import load_model
     from .predict import predict_files
 
     if not predicting.resume:
@@ -184,8 +185,7 @@ def predict(model: Model,
                                markup=False)
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
-    loaded = load(model, device=computing.device)
-    loaded = loaded if predicting.depth is None else loaded.at_depth(predicting.depth)
+    loaded = load_model(model, computing.device, predicting.options(), depth=predicting.depth)
     outcomes = predict_files(loaded, wanted, output, tta=predicting.tta,
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
                              resume=predicting.resume, overwrite=writing.overwrite,
@@ -254,8 +254,9 @@ def run(context: typer.Context,
 @verb
 def models(common: Common,
            folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = Path()) -> None:
-    """List what can be used as MODEL: runs and bundles below a folder, and the recipes that come along."""
+    """List what can be used as MODEL: runs and bundles below a folder, engines; and the recipes that come along."""
     from ._console import out, score_table
+    from .engines import described
     from .models import find_models
     from .recipe import recipe_names
 
@@ -265,6 +266,7 @@ def models(common: Common,
         score_table("", ("model", "task", "method", "network", "scores"), rows)
     else:
         out().print(f"no run or bundle in {folder.resolve()}; make one with biosegkit train or biosegkit demo")
+    score_table("", ("model without a run", "axes", "what it does"), described(), numbers_from=9)
     out().print(f"recipes for biosegkit run: {', '.join(recipe_names())}")
 
 

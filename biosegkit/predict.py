@@ -96,15 +96,26 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
         return chosen.predict(image, tta=tta, thresholds=thresholds, maps=maps)
     if depth is not None:
         raise OptionError("a depth with a model that is no bundle", remedy="leave out --depth")
+    _refuse_impossible(model, tta, thresholds, maps)
+    if not isinstance(model, MapPredictor) or not (thresholds or maps):
+        return model.predict(image)
+    dense = model.maps(image)
+    found = model.decode(dense, dict(thresholds or {}), image.grid)
+    return replace(found, maps=dense if maps else None)
+
+
+def _refuse_impossible(model: Predictor, tta: bool, thresholds: Mapping[str, float] | None, maps: bool) -> None:
+    """Options that the model cannot follow, or thresholds it does not have."""
+    if isinstance(model, Bundle | Segmenter):
+        checked_thresholds(method_of(model.plan).tunables, thresholds)
+        return
     if tta:
         raise OptionError("test-time augmentation with a model that is no bundle", remedy="leave out --tta")
-    if not thresholds and not maps:
-        return model.predict(image)
-    if not isinstance(model, MapPredictor):
+    if (thresholds or maps) and not isinstance(model, MapPredictor):
         raise OptionError("thresholds or maps with a model that has no maps", remedy="leave them out")
-    dense = model.maps(image)
-    found = model.decode(dense, dict(thresholds or {}))
-    return replace(found, maps=dense if maps else None)
+    tunables = getattr(model, "tunables", None)
+    if tunables is not None:
+        checked_thresholds(tunables, thresholds)
 
 
 def predict_files(
@@ -151,7 +162,7 @@ def predict_files(
     DataError
         If there is no input, or two would write the same output; before anything runs.
     OptionError
-        For a threshold that the model does not have.
+        For a threshold that the model does not have, or an option it cannot follow.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())) and not (
@@ -159,8 +170,7 @@ def predict_files(
         raise FileError("an output that exists", file=out, expected="a new or empty folder",
                         remedy="choose another, or use --resume or --overwrite")
     channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
-    if isinstance(model, Bundle | Segmenter):
-        checked_thresholds(method_of(model.plan).tunables, thresholds)
+    _refuse_impossible(model, tta, thresholds, save_maps)
     jobs = find_jobs(inputs, out, channels)
     wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
     outcomes: list[Outcome] = []
@@ -307,6 +317,8 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
                    "thresholds": dict(model.thresholds), "bundle_versions": model.info.get("versions", {})}
         if model.segmenter.depth:
             record["depth"] = model.segmenter.depth
+    else:
+        record["model"] = dict(getattr(model, "record", {}))  # what an engine says of itself
     write_json(_sidecar(job.output), record)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from .grid import Grid
 from .image import Image, Labels
 
 __all__ = ["MapPredictor", "Prediction", "Predictor"]
@@ -53,6 +54,7 @@ class MapPredictor(Predictor, Protocol):
         """Dense maps on the image's grid."""
         ...
 
-    def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float]) -> Prediction:
-        """Labels from maps."""
+    def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
+               grid: Grid | None = None) -> Prediction:
+        """Labels from maps; ``grid`` is the image's, of unit spacing if left out."""
         ...

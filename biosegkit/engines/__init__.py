@@ -1,0 +1,80 @@
+"""Engines: models of others and segmenters without any training, behind the same Predictor as a bundle.
+
+What MODEL may be, in the order in which it is looked up:
+
+1. the name of a classical segmenter (:data:`biosegkit.engines.classical.RULES`), such as ``otsu``;
+2. a run or a bundle, folder or zip.
+
+Nothing is ever downloaded, and nothing global is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError
+from .classical import RULES, classical
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..predictor import Predictor
+
+__all__ = ["described", "load_model"]
+
+
+def load_model(model: str | Path, device: str | torch.device = "auto",
+               options: Mapping[str, Any] | None = None, *, depth: int | str | None = None) -> Predictor:
+    """The predictor that a MODEL names.
+
+    Parameters
+    ----------
+    model : str or path
+        A classical segmenter's name, or a run or bundle. A name wins over a file of that name: write ``./otsu`` for
+        the file.
+    device : str
+        See :func:`biosegkit.device.pick`; classical segmenters use the CPU.
+    options : dict, optional
+        Of the engine, by the names its table in ``docs/engines.md`` lists; text is converted. Bundles have none.
+    depth : int or "mean", optional
+        Of a bundle with U-Net++: what its networks are cut back to; see :func:`biosegkit.predict`.
+
+    Raises
+    ------
+    OptionError
+        For an option the model does not have, or a value out of its range.
+    FileError
+        If there is nothing of this name, or it is damaged; see the readers.
+
+    Examples
+    --------
+    >>> import numpy as np, biosegkit as bsk
+    >>> stripe = bsk.Image(np.repeat([[[9, 200, 9, 9, 180]]], 2, axis=1), bsk.Grid.regular((2, 5)))
+    >>> load_model("otsu", options={"sigma": 0}).predict(stripe).labels.array.tolist()
+    [[0, 1, 0, 0, 2], [0, 1, 0, 0, 2]]
+    """
+    name = str(model)
+    if name in RULES:
+        if depth is not None:
+            raise OptionError(f"a depth with {name}", expected="a bundle", remedy="leave out --depth")
+        return classical(name, options)
+    if options:
+        raise OptionError(f"options {', '.join(options)} with a bundle", expected="options of an engine",
+                          remedy="leave out --option: a bundle's plan says all, and --threshold changes thresholds")
+    from ..bundle import load
+
+    bundle = load(model, device)
+    return bundle if depth is None else bundle.at_depth(depth)
+
+
+def described() -> list[tuple[str, str, str]]:
+    """What can be named as MODEL beside runs and bundles: form, axes, and what it does, one row each.
+
+    Examples
+    --------
+    >>> described()[0][:2]
+    ('otsu', '2D 3D')
+    """
+    return [(name, " ".join(f"{n}D" for n in rule.ndims), rule.about) for name, rule in RULES.items()]

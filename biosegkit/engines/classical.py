@@ -1,0 +1,197 @@
+"""Segmenters without training, after scikit-image: what any network has to beat.
+
+A rule (one small frozen dataclass of typed options) turns intensities into a mask, objects or classes;
+:class:`Classical` does what all have in common: choosing the channel, smoothing, numbering, the object table, notes.
+Lengths are in voxels of the finest axis; coarser axes of an anisotropic image take fewer voxels for the same length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from ..errors import DataError, OptionError
+from ..image import Image, Labels
+from ..predictor import Prediction
+from .contours import ActiveContour, ChanVese
+from .finish import classes_prediction, objects_prediction
+from .found import Found, relative
+from .options import split_options
+from .regions import RandomWalker, Slic, Watershed
+from .thresholds import KMeans, Local, MultiOtsu, Otsu
+
+__all__ = ["RULES", "Classical", "Look", "Rule", "Tidy", "classical"]
+
+
+class Rule(Protocol):
+    """What is particular to one segmenter."""
+
+    about: ClassVar[str]
+    ndims: ClassVar[tuple[int, ...]]
+    multichannel: ClassVar[bool]
+
+    def find(self, values: npt.NDArray[Any], scale: Sequence[float]) -> Found:
+        """Mask, objects or classes of intensities ``(C, *space)``, bright where the objects are.
+
+        ``scale`` is the distance of neighbouring voxels per axis, 1 on the finest.
+        """
+        ...
+
+
+#: Segmenters by the name that MODEL takes.
+RULES: dict[str, type[Rule]] = {
+    "otsu": Otsu,
+    "multi-otsu": MultiOtsu,
+    "local": Local,
+    "k-means": KMeans,
+    "slic": Slic,
+    "random-walker": RandomWalker,
+    "chan-vese": ChanVese,
+    "active-contour": ActiveContour,
+    "watershed": Watershed,
+}
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Look:
+    """What of an image is looked at: options that every classical segmenter has."""
+
+    channel: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        0, description="channel, counted from 0; all: every channel, for k-means and slic")
+    dark: bool = Field(False, description="objects are darker than their surroundings")
+    sigma: float = Field(1.0, ge=0, le=100, description="Gaussian smoothing, standard deviation in voxels")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Tidy:
+    """What is done to objects once they are found: options of every classical segmenter that finds objects."""
+
+    min_size: int = Field(0, ge=0, description="smallest object that is kept, in voxels")
+    fill_holes: bool = Field(False, description="fill background that one object encloses")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class Classical:
+    """A classical segmenter: a :class:`biosegkit.predictor.Predictor` without weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`RULES`.
+    rule : Rule
+    look : Look
+    tidy : Tidy
+
+    Examples
+    --------
+    >>> from biosegkit import Grid
+    >>> image = Image(np.array([[[0, 9, 9, 0, 8]]], np.uint8), Grid.regular((1, 5)))
+    >>> found = Classical("otsu", Otsu(), Look(sigma=0)).predict(image)
+    >>> found.labels.array.tolist(), found.objects["area"].tolist()
+    ([[0, 1, 1, 0, 2]], [2, 1])
+    """
+
+    name: str
+    rule: Any
+    look: Look = Field(default_factory=Look)
+    tidy: Tidy = Field(default_factory=Tidy)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options with their values."""
+        return {**asdict(self.rule), **asdict(self.look), **asdict(self.tidy)}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written beside results."""
+        return {"engine": self.name, "options": self.options}
+
+    @property
+    def digest(self) -> str:
+        """Identity: name and options."""
+        return hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
+
+    def predict(self, image: Image) -> Prediction:
+        """Segment one image.
+
+        Raises
+        ------
+        DataError
+            If the image has other axes than the segmenter can do, or values that are not finite.
+        OptionError
+            For a channel the image does not have.
+        """
+        thick = [a for a, n in enumerate(image.grid.shape) if n > 1]
+        axes = tuple(thick if len(thick) == 2 else range(image.grid.ndim))  # a single plane is an image of 2 axes
+        if len(axes) not in self.rule.ndims:
+            raise DataError(f"an image of {len(axes)} axes", file=image.source or None,
+                            expected=f"{' or '.join(f'{n}D' for n in self.rule.ndims)}, which is all {self.name} does",
+                            remedy="choose another segmenter; biosegkit models lists them")
+        notes = [f"{self.name}: a classical segmenter, no network"]
+        scale = relative([image.grid.spacing[a] for a in axes])
+        values = self._values(image, notes)
+        values = self._smoothed(values.reshape(len(values), *(image.grid.shape[a] for a in axes)), scale)
+        found: Found = self.rule.find(values, scale).reshaped(image.grid.shape)
+        notes += found.notes
+        if found.classes is not None:
+            if self.tidy != Tidy():
+                raise OptionError(f"min_size or fill_holes with {self.name}, which answers with classes here",
+                                  expected="objects", remedy="add --option objects_from=1, or leave them out")
+            return classes_prediction(found.classes, found.count, image, notes)
+        return objects_prediction(found, image, (self.tidy.min_size, self.tidy.fill_holes), notes)
+
+    def _values(self, image: Image, notes: list[str]) -> npt.NDArray[Any]:
+        """The channels looked at."""
+        chosen, count, file = self.look.channel, image.array.shape[0], image.source or None
+        if chosen == "all" and not self.rule.multichannel:
+            raise OptionError(f"channel all with {self.name}", expected="one channel", remedy="give its number")
+        if chosen != "all" and chosen >= count:
+            raise OptionError(f"channel {chosen} of an image of {count} channels", file=file,
+                              expected=f"0 to {count - 1}", remedy="correct --option channel")
+        if chosen != "all" and count > 1:
+            notes.append(f"channel {chosen} of {count} was used; --option channel=N chooses another")
+        values = np.asarray(image.array[:] if chosen == "all" else image.array[chosen : chosen + 1])
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError("values that are not finite", file=file, expected="finite intensities",
+                            remedy="replace them where the image was made")
+        return values
+
+    def _smoothed(self, values: npt.NDArray[Any], scale: Sequence[float]) -> npt.NDArray[Any]:
+        """Smoothed, and bright where the objects are; whole numbers stay whole if they can."""
+        from scipy.ndimage import gaussian_filter
+
+        if self.look.sigma:
+            widths = (0.0, *(self.look.sigma / s for s in scale))
+            values = gaussian_filter(values.astype(np.float32), widths)
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8)
+        if self.look.dark:
+            values = values.max() - (values.astype(np.int64) if values.dtype.kind == "i" else values)
+        return values
+
+
+def classical(name: str, options: Mapping[str, Any] | None = None) -> Classical:
+    """A classical segmenter by name, with options that may be text.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name or option, or a value out of range; it lists what there is.
+
+    Examples
+    --------
+    >>> classical("multi-otsu", {"classes": "4", "dark": "yes"}).options["classes"]
+    4
+    """
+    if name not in RULES:
+        raise OptionError(f"segmenter {name!r}", expected=f"one of {', '.join(RULES)}", remedy="correct the name")
+    rule, look, tidy = split_options(name, (RULES[name], Look, Tidy), options or {})
+    return Classical(name, rule, look, tidy)
