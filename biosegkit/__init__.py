@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .cases import scan as scan
     from .checks import diagnose as diagnose
     from .configure import make_plan as make_plan
+    from .engines import load_model as load_model
     from .errors import BiosegError as BiosegError
     from .errors import Problem as Problem
-    from .engines import load_model as load_model
     from .evaluate import evaluate as evaluate
     from .evaluate import evaluate_folder as evaluate_folder
     from .fingerprint import Fingerprint as Fingerprint
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS", "NETS", "BiosegError", "Case", "Dataset", "Description", "Fingerprint", "Grid", "Image", "Labels",
     "Plan", "Prediction", "Predictor", "Problem", "ReadOptions", "__version__", "diagnose", "evaluate",
-    "evaluate_folder", "fit", "load", "load_model", "make_plan", "measure", "predict", "predict_files", "read", "read_labels",
-    "run_recipe", "scan", "write", "write_report",
+    "evaluate_folder", "fit", "load", "load_model", "make_plan", "measure", "predict", "predict_files", "read",
+    "read_labels", "run_recipe", "scan", "write", "write_report",
 ]
 
 #: Where each public name lives.

@@ -285,5 +285,7 @@ def test_models_lists_runs_bundles_and_recipes(tmp_path, monkeypatch):
         archive.writestr("bundle.json", json.dumps({"scores": None}))
     (tmp_path / "other.zip").write_bytes(b"no zip")
     lines = plain(call("models").output).splitlines()
-    assert [line.split()[0] for line in lines] == ["model", "deep/run", "packed.zip", "recipes"]
+    first = [line.split()[0] for line in lines]
+    assert first[:3] + first[-1:] == ["model", "deep/run", "packed.zip", "recipes"]
+    assert {"model", "otsu", "watershed"} <= set(first[3:-1])
     assert "dice 0.875" in lines[1]

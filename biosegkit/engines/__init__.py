@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OptionError
+from biosegkit.errors import OptionError
+
 from .classical import RULES, classical
 
 if TYPE_CHECKING:
     import torch
 
-    from ..predictor import Predictor
+    from biosegkit.predictor import Predictor
 
 __all__ = ["described", "load_model"]
 
@@ -63,7 +64,7 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
     if options:
         raise OptionError(f"options {', '.join(options)} with a bundle", expected="options of an engine",
                           remedy="leave out --option: a bundle's plan says all, and --threshold changes thresholds")
-    from ..bundle import load
+    from biosegkit.bundle import load
 
     bundle = load(model, device)
     return bundle if depth is None else bundle.at_depth(depth)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -18,9 +18,10 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ..errors import DataError, OptionError
-from ..image import Image, Labels
-from ..predictor import Prediction
+from biosegkit.errors import DataError, OptionError
+from biosegkit.image import Image
+from biosegkit.predictor import Prediction
+
 from .contours import ActiveContour, ChanVese
 from .finish import classes_prediction, objects_prediction
 from .found import Found, relative
@@ -65,17 +66,17 @@ class Look:
     """What of an image is looked at: options that every classical segmenter has."""
 
     channel: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        0, description="channel, counted from 0; all: every channel, for k-means and slic")
-    dark: bool = Field(False, description="objects are darker than their surroundings")
-    sigma: float = Field(1.0, ge=0, le=100, description="Gaussian smoothing, standard deviation in voxels")
+        default=0, description="channel, counted from 0; all: every channel, for k-means and slic")
+    dark: bool = Field(default=False, description="objects are darker than their surroundings")
+    sigma: float = Field(default=1.0, ge=0, le=100, description="Gaussian smoothing, standard deviation in voxels")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Tidy:
     """What is done to objects once they are found: options of every classical segmenter that finds objects."""
 
-    min_size: int = Field(0, ge=0, description="smallest object that is kept, in voxels")
-    fill_holes: bool = Field(False, description="fill background that one object encloses")
+    min_size: int = Field(default=0, ge=0, description="smallest object that is kept, in voxels")
+    fill_holes: bool = Field(default=False, description="fill background that one object encloses")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -101,8 +102,8 @@ class Classical:
 
     name: str
     rule: Any
-    look: Look = Field(default_factory=Look)
-    tidy: Tidy = Field(default_factory=Tidy)
+    look: Look = field(default_factory=Look)
+    tidy: Tidy = field(default_factory=Tidy)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Classical:
         found: Found = self.rule.find(values, scale).reshaped(image.grid.shape)
         notes += found.notes
         if found.classes is not None:
-            if self.tidy != Tidy():
+            if self.tidy.min_size or self.tidy.fill_holes:
                 raise OptionError(f"min_size or fill_holes with {self.name}, which answers with classes here",
                                   expected="objects", remedy="add --option objects_from=1, or leave them out")
             return classes_prediction(found.classes, found.count, image, notes)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ..errors import DataError
+from biosegkit.errors import DataError
+
 from .found import Found, unit_range
 from .thresholds import otsu_mask
 
@@ -21,7 +22,7 @@ _FORBID = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, config=_FORBID)
 class ChanVese:
-    """Two regions of even intensity with a short border between them, by level sets from Otsu's mask on (Chan and Vese 2001)."""
+    """Two regions of even intensity with a short border between them (Chan and Vese 2001), from Otsu's mask on."""
 
     mu: float = Field(0.05, ge=0, description="weight of the length of the border")
     iterations: int = Field(200, ge=1, le=100_000, description="most iterations")

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..image import Image, Labels, smallest_unsigned
-from ..kernels.components import connected_components, sequential
-from ..predictor import Prediction
+from biosegkit.image import Image, Labels, smallest_unsigned
+from biosegkit.kernels.components import connected_components, sequential
+from biosegkit.predictor import Prediction
+
 from .found import Found
 
 __all__ = ["classes_prediction", "fill_enclosed", "numbered", "objects_prediction"]
@@ -55,8 +56,8 @@ def numbered(objects: npt.NDArray[Any], score: npt.NDArray[Any], scale: float,
     >>> labels.tolist(), table["id"].tolist(), table["bbox_stop_x"].tolist()
     ([[1, 1, 0, 0]], [1], [2])
     """
-    from ..methods.protocol import Block
-    from ..methods.tables import Tally
+    from biosegkit.methods.protocol import Block
+    from biosegkit.methods.tables import Tally
 
     count = int(objects.max(initial=0))
     tally = Tally(count, objects.ndim)
@@ -84,11 +85,11 @@ def fill_enclosed(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
     holes, count = ndimage.label(ndimage.binary_fill_holes(objects > 0) & (objects == 0))
     if not count:
         return objects
-    top = np.iinfo(objects.dtype).max
+    top = int(objects.max()) + 1  # filters compare as floats: no larger than must be
     names = np.arange(1, count + 1)
     faces = ndimage.generate_binary_structure(objects.ndim, 1)
     most = ndimage.maximum(ndimage.maximum_filter(objects, footprint=faces, mode="nearest"), holes, names)
-    fewest = ndimage.minimum(ndimage.minimum_filter(np.where(objects == 0, top, objects), footprint=faces,
-                                                    mode="nearest"), holes, names)
+    filled = np.where(objects == 0, top, objects.astype(np.int64))
+    fewest = ndimage.minimum(ndimage.minimum_filter(filled, footprint=faces, mode="nearest"), holes, names)
     owner = np.concatenate([[0], np.where(most == fewest, most, 0)]).astype(objects.dtype)
     return np.where(objects == 0, owner[holes], objects)

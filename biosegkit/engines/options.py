@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import OptionError
+from biosegkit.errors import OptionError
 
 __all__ = ["split_options"]
 

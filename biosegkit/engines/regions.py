@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ..kernels.components import connected_components
+from biosegkit.kernels.components import connected_components
+
 from .found import Found, unit_range, voxels
 from .thresholds import otsu_mask
 
@@ -23,7 +24,7 @@ _FORBID = ConfigDict(extra="forbid")
 class Slic:
     """Superpixels (Achanta et al. 2012); those above Otsu's threshold of their means join into objects."""
 
-    width: float = Field(8, ge=2, description="width of a superpixel, in voxels")
+    width: float = Field(6, ge=2, description="width of a superpixel, in voxels")
     compactness: float = Field(0.1, gt=0, description="weight of nearness against likeness, for intensities of 0 to 1")
     joined: bool = Field(True, description="join bright superpixels into objects; no: every superpixel is an object")
 
@@ -86,7 +87,7 @@ class Watershed:
 
     on: Literal["distance", "intensity"] = Field("distance", description="peaks of the distance to the background, or "
                                                  "of the intensity")
-    apart: float = Field(7, ge=1, description="least distance of two peaks, in voxels")
+    apart: float = Field(5, ge=1, description="least distance of two peaks, in voxels")
     seed_sigma: float = Field(1, ge=0, le=100, description="smoothing of what the peaks are sought in, in voxels")
 
     about: ClassVar[str] = "Otsu's mask, touching objects cut between peaks of distance or intensity"

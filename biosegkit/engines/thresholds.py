@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ..errors import DataError, OptionError
+from biosegkit.errors import DataError, OptionError
+
 from .found import Found, voxels
 
 __all__ = ["KMeans", "Local", "MultiOtsu", "Otsu", "otsu_mask"]
@@ -76,7 +77,7 @@ class MultiOtsu:
 class Local:
     """Objects are the connected components of voxels brighter than their surroundings."""
 
-    window: float = Field(51, ge=3, description="width of the surroundings, in voxels")
+    window: float = Field(101, ge=3, description="width of the surroundings, in voxels")
     weights: Literal["gaussian", "mean", "median"] = Field("gaussian", description="how surroundings are averaged")
     above: float = Field(0.1, ge=-1, le=1, description="excess over the surroundings, as a part of the image's range "
                          "(percentiles 1 to 99.8)")
