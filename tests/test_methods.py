@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels.overlap import overlap_counts
-from biosegkit.methods import METHODS, Block, Distance, Method, Offset, Semantic, decode, oracle
+from biosegkit.methods import METHODS, Block, Distance, Flow, Method, Offset, Semantic, decode, oracle
 
 CASES = {
     "classes": Semantic(4),
@@ -23,6 +23,8 @@ CASES = {
     "scale": Distance(normalize="scale", scale=8.0, activation="sigmoid"),
     "offset": Offset(scale=40.0),
     "centroid": Offset(scale=40.0, centre="centroid"),
+    "flow": Flow(),
+    "euler": Flow(decoder="euler"),
 }
 SPACES = {"2d": ((40, 44), (1.0, 1.0)), "3d": ((14, 22, 24), (1.0, 1.0, 1.0)), "thick": ((9, 34, 36), (5.0, 1.0, 1.0))}
 PROBABILITIES = ("softmax", "sigmoid", "linear")  # a distance is a share of its object's
@@ -245,7 +247,8 @@ def test_blocks_give_what_the_whole_image_gives(method):
     shape = (37, 45)
     maps = {h.name: rng.random((h.channels, *shape)).astype(np.float32) for h in method.heads(2)}
     whole, table = decode(method, maps)
-    blocks = [Block.cut((y, x), (min(13, 37 - y), min(20, 45 - x)), shape) for y in (26, 0, 13) for x in (0, 40, 20)]
+    corners = [(y, x) for y in (26, 0, 13) for x in (0, 40, 20)]
+    blocks = [Block.cut((y, x), (min(13, 37 - y), min(20, 45 - x)), shape, method.halo) for y, x in corners]
     states = [method.local({k: m[(slice(None), *b.read)] for k, m in maps.items()}, b) for b in blocks]
     decisions = method.resolve(states)
     labels, listed = np.zeros_like(whole), []

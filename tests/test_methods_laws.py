@@ -81,8 +81,8 @@ def test_decode_of_encode_is_the_objects(name, space):
         decoded, _ = decode(method, ideal(method, labels, spacing), spacing=spacing)
         counts = instance_counts(labels, decoded, thresholds=(0.5, 0.75))
         total = counts if total is None else total + counts
-    assert total.ap(0.5) >= 0.93
-    assert total.ap(0.75) >= 0.82
+    assert total.ap(0.5) >= (0.87 if space == "thick" else 0.93)
+    assert total.ap(0.75) >= (0.8 if space == "thick" else 0.85)
 
 
 @every

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from biosegkit.methods.boundary import Boundary
 from biosegkit.methods.decoding import decode, oracle, round_trip
 from biosegkit.methods.distance import Distance
+from biosegkit.methods.flow import Flow
+from biosegkit.methods.flow_eikonal import flow_eikonal
 from biosegkit.methods.hv import HoverMaps
 from biosegkit.methods.offset import Offset
 from biosegkit.methods.protocol import (
@@ -28,6 +30,7 @@ __all__ = [
     "Boundary",
     "Decisions",
     "Distance",
+    "Flow",
     "Head",
     "HoverMaps",
     "Method",
@@ -39,6 +42,7 @@ __all__ = [
     "State",
     "Tunable",
     "decode",
+    "flow_eikonal",
     "oracle",
     "round_trip",
 ]
@@ -49,6 +53,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "distance": Distance,
     "signed_distance": SignedDistance,
     "boundary": Boundary,
+    "flow": Flow,
+    "flow_eikonal": flow_eikonal,
     "hv": HoverMaps,
     "offset": Offset,
 }

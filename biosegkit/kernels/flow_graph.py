@@ -1,0 +1,172 @@
+"""Join the trees of all blocks, and merge trees whose flows do not part.
+
+The join knows no threshold and gives the same graph for every partition into blocks: trees are numbered in raster order
+of their first voxel. The merge is average linkage: of two trees that are each other's least repelling neighbour, the
+repulsion of what they share being below a limit, one is made, until there are none; it depends on no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError
+from biosegkit.kernels.components import UnionFind
+from biosegkit.kernels.flow_trace import UNIT, FlowFragments, summed
+
+__all__ = ["FlowGraph", "join_trees", "merge_trees"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FlowGraph:
+    """Trees of the full image.
+
+    ``tree_of[k]`` maps the fragments of block k to trees; ``edges`` has rows (a, b, repulsion, weight, foreground)
+    with a < b.
+    """
+
+    count: int
+    tree_of: tuple[Ints, ...]
+    edges: Ints
+
+
+def join_trees(
+    parts: Sequence[FlowFragments],
+    cores: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    full: tuple[int, ...],
+) -> FlowGraph:
+    """Trees of the full image from the fragments of its blocks.
+
+    Parameters
+    ----------
+    parts : sequence of FlowFragments
+    cores : sequence of (start, shape), three numbers each
+        Where the core of each block lies.
+    full : tuple of int, (3,)
+        Shape of the full image.
+
+    Raises
+    ------
+    DataError
+        If a fragment leads to a voxel no block holds: a block is missing.
+
+    Examples
+    --------
+    >>> from biosegkit.kernels.flow_trace import flow_fragments
+    >>> flow = np.zeros((3, 1, 1, 4), np.int8)
+    >>> flow[2, 0, 0] = [127, 0, 0, -127]
+    >>> zero, shape = (0, 0, 0), (1, 1, 4)
+    >>> one = flow_fragments(flow, np.full(shape, 512, np.uint16), 0, (zero, shape, zero, shape), (1, 1, 1), 1)
+    >>> graph = join_trees([one], [(zero, shape)], shape)
+    >>> graph.count, graph.edges.tolist()
+    (2, [[0, 1, 0, 2, 512]])
+    """
+    offsets = np.concatenate([[0], np.cumsum([len(p.first) for p in parts])]).astype(np.int64)
+    first, leads_to = (np.concatenate([getattr(p, n) for p in parts]) for n in ("first", "leads_to"))
+    edges, links = (
+        np.concatenate([_shifted(getattr(p, n), o, both) for p, o in zip(parts, offsets[:-1], strict=True)])
+        for n, both in (("edges", True), ("links", False))
+    )
+    going = np.flatnonzero(leads_to >= 0)
+    wanted = np.unique(np.concatenate([leads_to[going], links[:, 1]]))
+    owner = _owners(wanted, parts, offsets, cores, full)
+    sets = UnionFind(len(first))
+    sets.union_many(going, owner[np.searchsorted(wanted, leads_to[going])])
+    roots = sets.roots()
+    lowest = np.full(len(first), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, roots, first)
+    heads = np.flatnonzero(roots == np.arange(len(first)))
+    heads = heads[np.argsort(lowest[heads])]
+    number = np.full(len(first), -1, np.int64)
+    number[heads] = np.arange(len(heads))
+    tree = number[roots]
+    links[:, 1] = owner[np.searchsorted(wanted, links[:, 1])]
+    owned = tuple(tree[a:b] for a, b in pairwise(offsets))
+    return FlowGraph(len(heads), owned, _between(np.concatenate([edges, links]), tree))
+
+
+def merge_trees(graph: FlowGraph, foreground: int, repulsion: float) -> Ints:
+    """Object of every tree: the smallest tree in it.
+
+    Parameters
+    ----------
+    graph : FlowGraph
+    foreground : int
+        Trees that touch nowhere above it are never one.
+    repulsion : float
+        Neighbours that repel less are one; from -2 (all apart) to 2 (all that touch are one).
+
+    Examples
+    --------
+    >>> graph = FlowGraph(3, (), np.array([[0, 1, -254, 2, 900], [1, 2, 254, 2, 900]]))
+    >>> merge_trees(graph, 0, 0.5).tolist(), merge_trees(graph, 1000, 0.5).tolist(), merge_trees(graph, 0, 1.1).tolist()
+    ([0, 0, 2], [0, 1, 2], [0, 0, 0])
+    """
+    root = np.arange(graph.count)
+    edges = graph.edges[graph.edges[:, 4] > foreground]
+    while len(edges):
+        mean = edges[:, 2] / edges[:, 3]
+        chosen = np.flatnonzero(mean < repulsion * UNIT)
+        if not len(chosen):
+            break
+        chosen = chosen[np.lexsort((edges[chosen, 1], edges[chosen, 0], _shuffle(edges[chosen]), mean[chosen]))]
+        best = np.full(graph.count, len(chosen))
+        order = np.arange(len(chosen))
+        for end in (0, 1):
+            np.minimum.at(best, edges[chosen, end], order)
+        mutual = chosen[(best[edges[chosen, 0]] == order) & (best[edges[chosen, 1]] == order)]
+        step = np.arange(graph.count)
+        step[edges[mutual, 1]] = edges[mutual, 0]
+        root = step[root]
+        edges = _between(edges, step)
+    return root
+
+
+def _shuffle(rows: Ints) -> npt.NDArray[np.uint64]:
+    """A number per pair that looks random: where all is equal, neighbours in a row would else be merged one by one."""
+    a, b = rows[:, 0].astype(np.uint64), rows[:, 1].astype(np.uint64)
+    mixed = (a * np.uint64(0x9E3779B97F4A7C15)) ^ (b * np.uint64(0xC2B2AE3D27D4EB4F))
+    mixed ^= mixed >> np.uint64(31)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray(mixed ^ (mixed >> np.uint64(29)))
+
+
+def _shifted(rows: Ints, offset: int, both: bool) -> Ints:
+    """With fragments numbered through all blocks; the second column may be voxels."""
+    moved: Ints = rows + np.array((offset, offset if both else 0, 0, 0, 0))
+    return moved
+
+
+def _between(rows: Ints, group: Ints) -> Ints:
+    """Rows between different groups, summed."""
+    ends = group[rows[:, :2]]
+    apart = ends[:, 0] != ends[:, 1]
+    ends = np.sort(ends[apart], axis=1)
+    return summed(np.column_stack([ends, rows[apart, 2:]]))
+
+
+def _owners(
+    wanted: Ints,
+    parts: Sequence[FlowFragments],
+    offsets: Ints,
+    cores: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    full: tuple[int, ...],
+) -> Ints:
+    """Fragment, numbered through all blocks, of every wanted voxel (ascending linear indices)."""
+    owner = np.full(len(wanted), -1, np.int64)
+    for part, offset, (start, shape) in zip(parts, offsets[:-1], cores, strict=True):
+        last = [s + n - 1 for s, n in zip(start, shape, strict=True)]
+        low, high = (np.ravel_multi_index(tuple(corner), full) for corner in (start, last))
+        a, b = np.searchsorted(wanted, low), np.searchsorted(wanted, high, side="right")
+        place = [p - s for p, s in zip(np.unravel_index(wanted[a:b], full), start, strict=True)]
+        inside = np.logical_and.reduce([(p >= 0) & (p < n) for p, n in zip(place, shape, strict=True)])
+        owner[a:b][inside] = part.fragment[tuple(p[inside] for p in place)] + offset
+    if (owner < 0).any():
+        raise DataError("a flow that leads out of the given blocks", expected="all blocks of the image, without gaps")
+    return owner

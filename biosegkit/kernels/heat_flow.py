@@ -1,0 +1,257 @@
+"""The flow of heat inside every object: for each voxel the unit vector towards the centre, around corners.
+
+A source of heat stands at the voxel nearest the centre of mass; heat spreads inside the object alone and is lost
+at its border; the flow is the gradient of heat, scaled to unit length (Stringer et al. 2021,
+doi:10.1038/s41592-020-01018-x). Every object takes a number of steps that follows from its own size, in its own box,
+and differences never read another object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError
+from biosegkit.kernels.pieces import pieces
+from biosegkit.kernels.threads import spread
+
+__all__ = ["heat_flow"]
+
+# A gradient below this share of the heat is rounding: where neighbours balance there is no direction.
+_STILL = 1e-10
+
+
+def heat_flow(
+    labels: npt.NDArray[Any],
+    spacing: Sequence[float] | None = None,
+    *,
+    border: bool = False,
+    valid: npt.NDArray[np.bool_] | None = None,
+    workers: int = 1,
+) -> npt.NDArray[np.float32]:
+    """Unit vectors along the gradient of heat from the centre of every object.
+
+    Parameters
+    ----------
+    labels : ndarray of int, (Z, Y, X), (Y, X) or (X,)
+        Any ids, with gaps; 0 is background. An object in several pieces has a centre in each.
+    spacing : sequence of float, optional
+        Voxel size per axis; 1 by default. Vectors have unit length in these units.
+    border : bool
+        Whether heat is lost beyond the edge of the array. By default it is not: an object cut by the edge is taken
+        to go on as it is there, which draws its flow towards the cut.
+    valid : ndarray of bool, optional
+        False where nothing is known: such voxels are 0 and act like the outside of the array.
+    workers : int
+        Threads; the result does not depend on them.
+
+    Returns
+    -------
+    ndarray of float32, (D, *space)
+        0 in the background, and where neighbours balance (the centre of a symmetric object).
+
+    Raises
+    ------
+    DataError
+        For more than three axes, or a spacing that does not fit.
+
+    Notes
+    -----
+    A step replaces heat by its mean over the neighbourhood, outside counting 0: 3 x 3 in a plane, the voxel and its six
+    neighbours in a volume, weighted by the inverse square of the spacing. Voxels equally near the centre of mass share
+    the source, so that turning an object turns its flow. Steps: twice (height + width + 2) in a plane, six times
+    (depth + height + width + 3) in a volume, lengths in units of the finest spacing.
+
+    Examples
+    --------
+    >>> heat_flow(np.array([[0, 7, 7, 7, 3, 3, 3, 0]]))[1].tolist()
+    [[0.0, 1.0, 0.0, -1.0, 1.0, 0.0, -1.0, 0.0]]
+    """
+    ndim = labels.ndim
+    steps = (1.0,) * ndim if spacing is None else tuple(float(s) for s in spacing)
+    if len(steps) != ndim or not steps or min(steps) <= 0:
+        raise DataError(f"labels of {ndim} axes, spacing {steps}", expected="a positive spacing for each axis")
+    found = pieces(labels, valid)
+    ratio = np.ones(3)
+    ratio[3 - ndim :] = np.array(steps) / min(steps)
+    out = np.zeros((3, *found.number.shape), np.float32)
+    flat = ndim < 3
+    number, boxes = found.number, found.boxes
+    spread(lambda lo, hi: _objects(number, boxes, ratio, flat, border, out, lo, hi), len(boxes), workers)
+    return out[3 - ndim :].reshape(ndim, *labels.shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _objects(number, boxes, ratio, flat, border, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Flow of pieces ``lo..hi``, each in its box with a rim of one voxel (none in front of and behind a plane)."""
+    for k in range(lo, hi):
+        code = _surroundings(number, boxes[k], k, flat, border)
+        sources = _centre(code, ratio)
+        heat = _heated(code, ratio, flat, sources)
+        _write(heat, code, boxes[k], ratio, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _surroundings(number, box, k, flat, border):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """What the voxels of a box and its rim are: 1 the object, 2 unknown, 0 anything else."""
+    nz, ny, nx = number.shape
+    rim = 0 if flat else 1
+    code = np.zeros((box[1] - box[0] + 2 * rim, box[3] - box[2] + 2, box[5] - box[4] + 2), np.uint8)
+    beyond = 0 if border else 2
+    for z in range(code.shape[0]):
+        gz = z + box[0] - rim
+        for y in range(code.shape[1]):
+            gy = y + box[2] - 1
+            for x in range(code.shape[2]):
+                gx = x + box[4] - 1
+                if gz < 0 or gz >= nz or gy < 0 or gy >= ny or gx < 0 or gx >= nx:
+                    code[z, y, x] = beyond
+                elif number[gz, gy, gx] == k:
+                    code[z, y, x] = 1
+                elif number[gz, gy, gx] == -2:
+                    code[z, y, x] = 2
+    return code
+
+
+@numba.njit(cache=True, nogil=True)
+def _centre(code, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Linear indices of the object's voxels nearest its centre of mass: all that are equally near."""
+    _, ny, nx = code.shape
+    inside = np.flatnonzero(code.reshape(-1) == 1)
+    mean = np.zeros(3)
+    for i in inside:
+        mean[0] += i // (ny * nx)
+        mean[1] += i // nx % ny
+        mean[2] += i % nx
+    mean /= inside.size
+    away = np.empty(inside.size)
+    for n in range(inside.size):
+        i = inside[n]
+        dz, dy, dx = i // (ny * nx) - mean[0], i // nx % ny - mean[1], i % nx - mean[2]
+        away[n] = (dz * ratio[0]) ** 2 + ((dy * ratio[1]) ** 2 + (dx * ratio[2]) ** 2)
+    nearest = away.min()
+    return inside[away <= nearest + 1e-9 * (1.0 + nearest)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _unknown(code):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Unknown voxels beside the object, and the object's voxels each of them mirrors.
+
+    Those across a face; if there is none, those across an edge or corner.
+    """
+    nz, ny, nx = code.shape
+    cells, starts, mirrored = [np.int64(0)][:0], [np.int64(0)], [np.int64(0)][:0]
+    for i in np.flatnonzero(code.reshape(-1) == 2):
+        z, y, x = i // (ny * nx), i // nx % ny, i % nx
+        for faces in (True, False):
+            for dz in range(-1 if z > 0 else 0, 2 if z + 1 < nz else 1):
+                for dy in range(-1 if y > 0 else 0, 2 if y + 1 < ny else 1):
+                    for dx in range(-1 if x > 0 else 0, 2 if x + 1 < nx else 1):
+                        if (abs(dz) + abs(dy) + abs(dx) == 1) == faces and code[z + dz, y + dy, x + dx] == 1:
+                            mirrored.append(i + (dz * ny + dy) * nx + dx)
+            if len(mirrored) > starts[-1]:
+                break
+        if len(mirrored) > starts[-1]:
+            cells.append(i)
+            starts.append(np.int64(len(mirrored)))
+    return np.array(cells), np.array(starts), np.array(mirrored)
+
+
+@numba.njit(cache=True, nogil=True)
+def _heated(code, ratio, flat, sources):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Heat after the object's own number of steps; unknown voxels beside the object mirror it."""
+    length = 2.0 if flat else 3.0
+    for axis in range(1 if flat else 0, 3):
+        length += (code.shape[axis] - 2) * ratio[axis]
+    steps = np.int64(np.ceil((2.0 if flat else 6.0) * length))
+    inside = (code == 1).astype(np.float64)
+    heat = np.zeros(code.shape)
+    mirror = _unknown(code)
+    _warm(heat, inside, ratio, flat, sources, mirror, steps)
+    return heat
+
+
+@numba.njit(cache=True, nogil=True)
+def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Give unknown voxels the mean of what they mirror."""
+    cells, starts, mirrored = mirror
+    for c in range(cells.size):
+        total = 0.0
+        for m in range(starts[c], starts[c + 1]):
+            total += heat[mirrored[m]]
+        heat[cells[c]] = total / (starts[c + 1] - starts[c])
+
+
+@numba.njit(cache=True, nogil=True)
+def _warm(heat, inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Steps of diffusion, in place."""
+    other = np.zeros(heat.shape)
+    row = np.zeros(heat.shape)
+    share = 1.0 / sources.size
+    line = heat.reshape(-1)
+    for _ in range(steps):
+        for s in sources:
+            line[s] += share
+        _reflect(line, mirror)
+        if flat:
+            _plane(heat[0], inside[0], row[0], ratio)
+        else:
+            _volume(heat, inside, other, ratio)
+            heat[:] = other
+    _reflect(line, mirror)
+
+
+@numba.njit(cache=True, nogil=True)
+def _plane(heat, inside, row, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Mean over 3 x 3, weighted: along rows, then along columns; the rim stays as it is."""
+    ny, nx = heat.shape
+    wx, wy = 1.0 / (3.0 * ratio[2] ** 2), 1.0 / (3.0 * ratio[1] ** 2)
+    cx, cy = 1.0 - 2.0 * wx, 1.0 - 2.0 * wy
+    for y in range(ny):
+        for x in range(1, nx - 1):
+            row[y, x] = cx * heat[y, x] + wx * (heat[y, x - 1] + heat[y, x + 1])
+    for y in range(1, ny - 1):
+        for x in range(1, nx - 1):
+            heat[y, x] = inside[y, x] * (cy * row[y, x] + wy * (row[y - 1, x] + row[y + 1, x]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _volume(heat, inside, other, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Mean over a voxel and its six neighbours, weighted."""
+    nz, ny, nx = heat.shape
+    wz, wy, wx = 1.0 / (7.0 * ratio[0] ** 2), 1.0 / (7.0 * ratio[1] ** 2), 1.0 / (7.0 * ratio[2] ** 2)
+    centre = 1.0 - 2.0 * (wz + wy + wx)
+    for z in range(1, nz - 1):
+        for y in range(1, ny - 1):
+            for x in range(1, nx - 1):
+                total = centre * heat[z, y, x] + wx * (heat[z, y, x - 1] + heat[z, y, x + 1])
+                total += wy * (heat[z, y - 1, x] + heat[z, y + 1, x])
+                other[z, y, x] = inside[z, y, x] * (total + wz * (heat[z - 1, y, x] + heat[z + 1, y, x]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _write(heat, code, box, ratio, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Central differences, scaled to unit length, into the voxels of the object."""
+    nz, ny, nx = code.shape
+    rim = 0 if nz == box[1] - box[0] else 1
+    g = np.zeros(3)
+    for z in range(rim, nz - rim):
+        for y in range(1, ny - 1):
+            for x in range(1, nx - 1):
+                if code[z, y, x] != 1:
+                    continue
+                if rim:
+                    g[0] = (heat[z + 1, y, x] - heat[z - 1, y, x]) / ratio[0]
+                g[1] = (heat[z, y + 1, x] - heat[z, y - 1, x]) / ratio[1]
+                g[2] = (heat[z, y, x + 1] - heat[z, y, x - 1]) / ratio[2]
+                top = max(abs(g[0]), abs(g[1]), abs(g[2]))
+                if top <= _STILL * heat[z, y, x]:
+                    continue
+                g /= top  # heat far from the centre is tiny, its square would vanish
+                g /= np.sqrt(g[0] ** 2 + g[1] ** 2 + g[2] ** 2)
+                for axis in range(3):
+                    out[axis, z + box[0] - rim, y + box[2] - 1, x + box[4] - 1] = g[axis]

@@ -1,0 +1,124 @@
+"""From a field of flows and a foreground map to objects: what every method that decodes by flows shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError
+from biosegkit.kernels.basins import TOP, quantise
+from biosegkit.kernels.flow_graph import join_trees, merge_trees
+from biosegkit.kernels.flow_trace import FlowFragments, flow_fragments, quantise_flow
+from biosegkit.methods.flow_check import Field, flow_errors
+from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
+from biosegkit.methods.tables import Tally, rows_in
+
+__all__ = ["WORST", "flow_state", "paint_flows", "resolve_flows"]
+
+#: The squared error of unit vectors that point the other way: a limit of this keeps every object.
+WORST = 4.0
+
+_TABLES = ("first", "leads_to", "edges", "links")
+
+
+def flow_state(flow: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: float, reach: int, block: Block) -> State:
+    """Trees of one block.
+
+    Parameters
+    ----------
+    flow : ndarray of float, (D, *space)
+        Vectors of length one at most, in units of the spacing.
+    foreground : ndarray of float, (*space)
+        In 0..1. Both with a halo of at least ``reach + 1`` voxels wherever the image goes on.
+    floor : float
+        The lowest foreground threshold that will ever be asked for.
+    reach : int
+        See `flow_fragments`.
+    block : Block
+
+    Raises
+    ------
+    DataError
+        If the arrays do not fit the block or the halo is missing.
+    """
+    if flow.shape[1:] != block.array_shape or foreground.shape != block.array_shape:
+        raise DataError(f"maps of shape {flow.shape[1:]}", expected=f"{block.array_shape} (core and halo of the block)")
+    need = Block.cut(block.start, block.shape, block.full_shape, halo=reach + 1)
+    if any(have < wish for have, wish in zip(block.before + block.after, need.before + need.after, strict=True)):
+        raise DataError("a block without its halo", expected=f"{reach + 1} voxels of surroundings inside the image")
+    vectors, level = quantise_flow(flow), quantise(foreground)
+    place = (_three(block.before, 0), _three(block.shape, 1), _three(block.start, 0), _three(block.full_shape, 1))
+    lead = 3 - len(block.shape)
+    whole = np.zeros((3, *_three(block.array_shape, 1)), np.int8)
+    whole[lead:] = vectors.reshape(len(vectors), *whole.shape[1:])
+    pace = tuple(min(block.spacing) / s for s in block.spacing)
+    parts = flow_fragments(whole, level.reshape(whole.shape[1:]), _level(floor), place, (1.0,) * lead + pace, reach)
+    arrays = {name: getattr(parts, name) for name in _TABLES}
+    arrays["fragment"] = parts.fragment.reshape(block.shape)
+    arrays["foreground"] = np.ascontiguousarray(level[block.core])
+    arrays["flow"] = np.ascontiguousarray(vectors[(slice(None), *block.core)])
+    return State(block, arrays)
+
+
+def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], field: Field) -> Decisions:
+    """Objects of all blocks from the thresholds foreground, repulsion, flow_error and min_size.
+
+    ``field(labels, spacing)`` is the method's target, which objects are checked against.
+    """
+    blocks = [state.block for state in states]
+    full = _three(blocks[0].full_shape, 1)
+    cores = [(_three(b.start, 0), _three(b.shape, 1)) for b in blocks]
+    graph = join_trees([_fragments(s) for s in states], cores, full)
+    level = _level(thresholds["foreground"])
+    root = merge_trees(graph, level, thresholds["repulsion"])
+    heads, number = np.unique(root, return_inverse=True)
+    component = [(number + 1)[tree] for tree in graph.tree_of]
+    tally = Tally(len(heads), len(blocks[0].shape))
+    painted = [_painted(state, level, lookup) for state, lookup in zip(states, component, strict=True)]
+    for state, labels in zip(states, painted, strict=True):
+        tally.add(labels, state.arrays["foreground"], state.block)
+    kept = tally.area >= max(1.0, thresholds["min_size"])
+    if thresholds["flow_error"] < WORST and kept.any():
+        kept &= flow_errors(states, painted, tally, field) <= thresholds["flow_error"]
+    alive = np.flatnonzero(kept)
+    alive = alive[np.argsort(tally.first[alive])]
+    ids = np.zeros(len(heads) + 1, np.uint32)
+    ids[alive + 1] = np.arange(1, len(alive) + 1)
+    found = {state.block.start: ids[lookup] for state, lookup in zip(states, component, strict=True)}
+    return Decisions(dict(thresholds), found, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
+
+
+def paint_flows(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
+    """Labels of one block's core, and the rows of the objects that begin in it."""
+    level = _level(decisions.thresholds["foreground"])
+    labels = _painted(state, level, decisions.lookup[state.block.start])
+    return labels, rows_in(decisions.objects, state.block)
+
+
+def _level(threshold: float) -> int:
+    """The whole number a quantised value must exceed."""
+    return math.floor(threshold * TOP)
+
+
+def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+    """Padded in front to z, y, x."""
+    z, y, x = (fill,) * (3 - len(values)) + values
+    return z, y, x
+
+
+def _fragments(state: State) -> FlowFragments:
+    """The tables of a state as the kernels take them."""
+    a = state.arrays
+    shape = _three(state.block.shape, 1)
+    return FlowFragments(fragment=a["fragment"].reshape(shape), **{name: a[name] for name in _TABLES})
+
+
+def _painted(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """The entry of every voxel's fragment where the foreground exceeds the level."""
+    fragment, foreground = state.arrays["fragment"], state.arrays["foreground"]
+    table = np.concatenate([lookup, [0]]).astype(np.uint32)  # fragment -1 takes the last entry
+    return np.where(foreground > level, table[fragment], np.uint32(0))

@@ -1,0 +1,128 @@
+"""Flows of objects against plain loops, Cellpose and geometry; the check of flows against their own objects."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from biosegkit.kernels.distance_flow import distance_flow
+from biosegkit.kernels.heat_flow import heat_flow
+from biosegkit.methods import METHODS, Flow, decode
+
+
+def discs(radius, shape=(60, 60), pitch=None):
+    """Discs (balls) of one radius on a lattice; they do not touch."""
+    pitch = pitch or 2 * radius + 3
+    labels = np.zeros(shape, np.int32)
+    points = np.indices(shape)
+    for k, centre in enumerate(np.ndindex(*(max(1, (n - 1) // pitch) for n in shape)), 1):
+        middle = [radius + 1 + pitch * c for c in centre]
+        labels[sum((p - m) ** 2 for p, m in zip(points, middle, strict=True)) <= radius**2] = k
+    return labels
+
+
+def slow_heat(mask, steps):
+    """Cellpose's definition by whole-array means: a source at the voxel nearest the centre of mass."""
+    place = np.argwhere(mask)
+    away = ((place - place.mean(0)) ** 2).sum(1)
+    source = tuple(place[away <= away.min() * (1 + 1e-9) + 1e-9].T)
+    heat = np.zeros(mask.shape)
+    for _ in range(steps):
+        heat[source] += 1 / len(source[0])
+        heat = ndimage.uniform_filter(heat, 3, mode="constant") * mask
+    gradient = np.stack([ndimage.correlate1d(heat, [-1, 0, 1], axis, mode="constant") for axis in range(mask.ndim)])
+    return gradient / np.maximum(np.sqrt((gradient**2).sum(0)), 1e-300)
+
+
+def cosine(a, b, mask):
+    return (a * b).sum(0)[mask]
+
+
+def bent():
+    """Two shapes that touch: a disc, and a crescent around it."""
+    y, x = np.mgrid[:34, :36]
+    labels = np.zeros((34, 36), np.int64)
+    labels[(np.hypot(y - 17, x - 16) < 13) & (x > 12)] = 5
+    labels[np.hypot(y - 17, x - 11) < 9] = 2**31 - 1
+    return labels
+
+
+def test_heat_flows_as_plain_means_have_it_and_reads_no_neighbour():
+    labels = bent()
+    found = heat_flow(labels)
+    for k in (5, 2**31 - 1):
+        mask = labels == k
+        sides = [int(s.stop - s.start) for s in ndimage.find_objects(mask.astype(int))[0]]
+        expected = slow_heat(np.pad(mask, 1), 2 * (sum(sides) + 2))[:, 1:-1, 1:-1]
+        moving = mask & (np.abs(expected).sum(0) > 0.5) & (np.abs(found).sum(0) > 0)
+        assert moving.sum() > 0.97 * mask.sum()
+        assert cosine(found, expected, moving).min() > 0.999
+    length = np.sqrt((found**2).sum(0))
+    assert np.allclose(length[length > 0], 1, atol=1e-5)
+    assert not found[:, labels == 0].any()
+    alone = heat_flow(np.where(labels == 5, labels, 0))
+    assert np.array_equal(alone[:, labels == 5], found[:, labels == 5])
+
+
+def test_one_large_object_does_not_change_the_small_ones():
+    small = discs(4)
+    both = np.pad(small, ((0, 70), (0, 0)))
+    both[64:126, 2:58] = 99
+    assert np.array_equal(heat_flow(both)[:, :60][:, small > 0], heat_flow(np.pad(small, ((0, 70), (0, 0))))[:, :60][
+        :, small > 0])
+
+
+def test_heat_flows_as_cellpose_has_it():
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that cellpose imports
+        dynamics = pytest.importorskip("cellpose.dynamics", reason="cellpose is an extra")
+        labels = discs(7)
+        theirs = dynamics.masks_to_flows_gpu(labels.astype(np.int64), device=torch.device("cpu"))
+    theirs = np.asarray(theirs[0] if isinstance(theirs, tuple) else theirs)
+    ours = heat_flow(labels)
+    inner = (labels > 0) & (np.abs(theirs).sum(0) > 0.5) & (np.abs(ours).sum(0) > 0)
+    assert np.median(cosine(ours, theirs, inner)) > 0.999
+
+
+def test_distance_flows_across_a_bar_and_not_along_it():
+    labels = np.zeros((15, 60), np.uint8)
+    labels[4:11, 5:55] = 3
+    flow = distance_flow(labels, (2.0, 2.0))
+    assert np.allclose(flow[0, 4:7, 12:48], 1.0, atol=1e-5)
+    assert np.allclose(flow[0, 8:11, 12:48], -1.0, atol=1e-5)
+    assert np.allclose(flow[1, 4:11, 12:48], 0.0, atol=1e-5)
+    assert not flow[:, labels == 0].any()
+
+
+@pytest.mark.parametrize("name", ["flow", "flow_eikonal"])
+@pytest.mark.parametrize(("radius", "shape"), [(1, (30, 30)), (2, (40, 40)), (3, (12, 30, 30)), (9, (60, 60))])
+def test_small_and_large_discs_come_back(name, radius, shape):
+    labels = discs(radius, shape)
+    method = METHODS[name]()
+    found, table = decode(method, method.ideal(method.encode(labels, (1.0,) * len(shape))[0]))
+    assert len(table["id"]) == labels.max()
+    assert np.array_equal(found > 0, labels > 0)
+
+
+@pytest.mark.parametrize("decoder", ["forest", "euler"])
+def test_an_object_as_large_as_the_image(decoder):
+    method = Flow(decoder=decoder)
+    found, table = decode(method, method.ideal(method.encode(np.ones((80, 90), int), (1.0, 1.0))[0]))
+    assert table["area"].tolist() == [80 * 90]
+    assert (found == 1).all()
+
+
+def test_objects_whose_flow_is_not_theirs_are_dropped():
+    labels = discs(8, (60, 60))
+    method = Flow()
+    maps = method.ideal(method.encode(labels, (1.0, 1.0))[0])
+    maps["flow"] = np.where(labels == 2, 0.0, maps["flow"]).astype(np.float32)
+    kept, _ = decode(method, maps, {"flow_error": 4.0})
+    checked, table = decode(method, maps, {"flow_error": 0.75})
+    assert (kept[labels == 2] > 0).all()
+    assert not checked[labels == 2].any()
+    assert len(table["id"]) == labels.max() - 1
+    # by hand: no flow against unit vectors is 1 per voxel (0 at the centre), so a limit of 1 keeps it
+    assert (decode(method, maps, {"flow_error": 1.0})[0][labels == 2] > 0).all()
