@@ -2,8 +2,8 @@
 
 The idea is that of Omnipose (Cutler et al. 2022, doi:10.1038/s41592-022-01639-4): a field that solves ``|∇φ| = 1``
 inside every object knows no centre, so long, thin and bent objects are as easy as round ones. Here φ is the exact
-Euclidean distance to the nearest voxel of anything else, smoothed a little inside the object so that the field turns over at the
-middle line instead of jumping.
+Euclidean distance to the nearest voxel of anything else, smoothed a little inside the object so that the field turns
+over at the middle line instead of jumping.
 """
 
 from __future__ import annotations
