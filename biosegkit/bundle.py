@@ -31,6 +31,7 @@ from .members import Members, read_array, read_json_member, read_tensors
 from .nets import build
 from .plan.schema import Configuration, Plan
 from .predictor import Prediction
+from .reduced import Reduced
 from .segmenter import Segmenter, method_of
 
 __all__ = ["SCHEMA", "Bundle", "load", "network_of", "write_bundle", "zip_bundle"]
@@ -103,9 +104,13 @@ class Bundle:
         return self.segmenter.maps(image, tta=tta)
 
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
-               grid: Grid | None = None) -> Prediction:
+               grid: Grid | None = None, window: tuple[slice, ...] | None = None) -> Prediction:
         """Labels from maps; see :meth:`Segmenter.decode`."""
-        return self.segmenter.decode(maps, thresholds, grid)
+        return self.segmenter.decode(maps, thresholds, grid, window)
+
+    def states(self, image: Image, *, tta: bool = False) -> Reduced:
+        """The image reduced to what thresholds act on; see :meth:`Segmenter.states`."""
+        return self.segmenter.states(image, tta=tta)
 
 
 def network_of(plan: Plan) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from .kernels.overlap import overlap_counts
 from .methods import Block, Method
-from .methods.decoding import decode
-from .methods.protocol import ArrayDict
+from .methods.protocol import ArrayDict, State
 from .slabs import paste
 from .tables import merged_rows, stacked_rows
 
@@ -65,24 +64,22 @@ def joined(before: npt.NDArray[Any], plane: npt.NDArray[Any], last: int) -> npt.
     return ids
 
 
-def slice_by_slice(method: Method, parts: Iterator[tuple[ArrayDict, Block]],
-                   place: tuple[Any, tuple[slice, ...]], thresholds: Mapping[str, float]) -> ArrayDict:
+def slice_by_slice(method: Method, states: Iterable[State], place: tuple[Any, tuple[slice, ...]],
+                   thresholds: Mapping[str, float]) -> ArrayDict:
     """Write the objects of a stack into ``place`` (view, window) and return their table.
 
-    Planes come in order, and each needs only the one before: blocks change nothing.
+    ``states`` are those of the planes, in order; each needs only the plane before, so blocks change nothing.
     """
     view, window = place
     tables, last = [], 0
     before: npt.NDArray[Any] | None = None
-    for maps, block in parts:
-        for k in range(block.shape[0]):
-            plane = {name: np.ascontiguousarray(a[:, block.before[0] + k]) for name, a in maps.items()}
-            labels, table = decode(method, plane, thresholds, block.spacing[1:])
-            ids = joined(np.zeros_like(labels) if before is None else before, labels, last)
-            last = max(last, int(ids.max(initial=0)))
-            before = ids[labels]
-            z = block.start[0] + k
-            core = Block((z, *block.start[1:]), (1, *block.shape[1:]), block.full_shape, (0,) * 3, (0,) * 3)
-            paste(view, window, core, before[None])
-            tables.append(stacked_rows(table, z, ids))
+    full = tuple(w.stop - w.start for w in window)
+    for z, state in enumerate(states):
+        labels, table = method.paint(state, method.resolve([state], thresholds))
+        ids = joined(np.zeros_like(labels) if before is None else before, labels, last)
+        last = max(last, int(ids.max(initial=0)))
+        before = ids[labels]
+        core = Block((z, 0, 0), (1, *full[1:]), full, (0,) * 3, (0,) * 3)
+        paste(view, window, core, before[None])
+        tables.append(stacked_rows(table, z, ids))
     return merged_rows({name: np.concatenate([t[name] for t in tables]) for name in tables[0]})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +15,19 @@ from torch import nn
 
 from .errors import DataError, PlanError
 from .grid import Grid
-from .image import Image, Labels
+from .image import Image
 from .lattice import Lattice
-from .methods import METHODS, Block, Decisions, Method
-from .methods.protocol import ArrayDict, checked_thresholds, empty_table
+from .methods import METHODS, Block, Method
+from .methods.protocol import ArrayDict, checked_thresholds
 from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
 from .plan.objective import Objective
 from .plan.schema import Plan
-from .planes import JOINED_NOTE, slice_by_slice
+from .planes import JOINED_NOTE
 from .predictor import Prediction
 from .prepared import Prepared, decoding_spacing, prepare, turn_of
+from .reduced import Place, Reduced, reduced
 from .slabs import blocks, paste, regrid
-from .tables import turned_table
 from .tiling import Forward, Slab, blend, is_out_of_memory
 
 __all__ = ["Rung", "Segmenter", "ladder", "method_of"]
@@ -212,8 +211,18 @@ class Segmenter:
         """The axes that training mirrors."""
         return tuple(a for a in self.plan.training.augmentation.mirror_axes if a < self.plan.configuration.ndim)
 
+    def states(self, image: Image, *, tta: bool = False) -> Reduced:
+        """The image reduced to what thresholds act on, for thresholds that are moved live.
+
+        ``states(image).decode(thresholds)`` is ``predict(image, thresholds=thresholds)`` without the network, and much
+        faster than :meth:`decode` from maps.
+        """
+        made: list[Reduced] = []
+        notes = self._laddered(image, _Wish({}, tta, maps=False, keep=made.append)).notes
+        return replace(made[-1], notes=notes)
+
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
-               grid: Grid | None = None) -> Prediction:
+               grid: Grid | None = None, window: tuple[slice, ...] | None = None) -> Prediction:
         """Labels from maps, without the network.
 
         Parameters
@@ -224,38 +233,48 @@ class Segmenter:
             Override those of the model.
         grid : Grid, optional
             The image's; without it axes are taken to be canonical and of unit spacing.
+        window : tuple of slice, optional
+            The crop of the turned image that the network saw; all of it by default.
         """
-        used = checked_thresholds(self.method.tunables, {**self.thresholds, **thresholds})
-        shape = next(iter(maps.values())).shape[1:]
-        grid = grid or Grid.regular(shape)
+        grid = grid or Grid.regular(next(iter(maps.values())).shape[1:])
         turn = turn_of(grid, self.plan)
         turned = {name: turn.apply(np.asarray(value)) for name, value in maps.items()}
-        out = np.zeros(shape, self._dtype)
-        view = turn.apply(out)
-        window = tuple(slice(0, n) for n in view.shape)
-        block = Block.whole(view.shape, decoding_spacing(grid.turned(turn), self.plan))
-        whole = [({n: np.ascontiguousarray(a) for n, a in turned.items()}, block)]
-        table = self._decoded(iter(whole), view, window, used)
-        return Prediction(self._labels(out, grid), turned_table(table, window, view.shape, turn))
+        full = grid.turned(turn)
+        window = window or tuple(slice(0, n) for n in full.shape)
+        cut = {n: torch.from_numpy(np.ascontiguousarray(a[(slice(None), *window)])) for n, a in turned.items()}
+        shape = tuple(w.stop - w.start for w in window)
+        parts = blocks([(0, cut)], shape, self._planes(shape), self.method.halo, decoding_spacing(full, self.plan))
+        return self._reduced(parts, Place(grid, turn, window)).decode(thresholds)
+
+    def _planes(self, shape: tuple[int, ...]) -> int:
+        """Planes of a block that is decoded at once."""
+        return max(1, _BLOCK[self.plan.labels.task] // math.prod(shape[1:]))
+
+    def _reduced(self, parts: Iterator[tuple[ArrayDict, Block]], place: Place) -> Reduced:
+        """What is decoded, block by block as the blocks come."""
+        stacked = self.plan.labels.task == "instance" and place.grid.ndim > self.plan.configuration.ndim
+        method = self.method
+        return Reduced(self.plan, method, reduced(method, parts, stacked), place, self.thresholds)
 
     def _run(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish) -> Prediction:
         """One attempt on one rung of the ladder."""
         shape = tuple(w.stop - w.start for w in prepared.window)
-        planes = max(1, _BLOCK[self.plan.labels.task] // math.prod(shape[1:]))
+        planes = self._planes(shape)
         slabs = self._slabs(image, prepared, rung, wish, planes)
         found: dict[str, npt.NDArray[np.float32]] = {}
         spacing = decoding_spacing(image.grid.turned(prepared.turn), self.plan)
         parts = blocks(slabs, shape, planes, self.method.halo, spacing)
         if wish.maps:
             parts = _kept(parts, found, prepared, image.grid.shape)
-        out = np.zeros(image.grid.shape, self._dtype)
-        view = prepared.turn.apply(out)
         if not wish.labels:
             deque(parts, maxlen=0)
-        table = self._decoded(parts, view, prepared.window, wish.thresholds) if wish.labels else {}
-        objects = turned_table(table, prepared.window, view.shape, prepared.turn)
-        labels = self._labels(out, image.grid, image.source)
-        return Prediction(labels, objects, found if wish.maps else None)
+            parts = iter(())
+        made = self._reduced(parts, Place(image.grid, prepared.turn, prepared.window, image.source))
+        if wish.keep is not None:
+            made = replace(made, states=tuple(made.states))
+            wish.keep(made)
+        prediction = made.decode(wish.thresholds) if wish.labels else Prediction(made.nothing)
+        return replace(prediction, maps=found if wish.maps else None)
 
     def _slabs(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish, planes: int) -> Iterator[Slab]:
         """Blended maps on the turned and cropped image's grid."""
@@ -280,37 +299,6 @@ class Segmenter:
         working = tuple(s * n / m for s, n, m in zip(spacing, target, prepared.shape, strict=True))
         return regrid(slabs, prepared.shape, target, (working, spacing), planes)
 
-    def _decoded(self, parts: Iterator[tuple[ArrayDict, Block]], view: npt.NDArray[Any],
-                 window: tuple[slice, ...], thresholds: Mapping[str, float]) -> ArrayDict:
-        """Write labels into the turned view; the table of objects in turned, cropped voxels (classes have none)."""
-        method, ndim = self.method, view.ndim
-        if self.plan.labels.task == "semantic":
-            decisions = Decisions(dict(thresholds), {}, empty_table(ndim))
-            for maps, block in parts:
-                paste(view, window, block, method.paint(method.local(maps, block), decisions)[0])
-            return {}
-        if ndim > self.plan.configuration.ndim:
-            return slice_by_slice(method, parts, (view, window), thresholds)
-        states = [method.local(maps, block) for maps, block in parts]
-        decisions = method.resolve(states, dict(thresholds))
-        for state in states:
-            paste(view, window, state.block, method.paint(state, decisions)[0])
-        return decisions.objects
-
-    @property
-    def _dtype(self) -> Any:
-        """Of labels: as small as classes allow; 32 bit for objects, whose number is not known yet."""
-        if self.plan.labels.task == "instance":
-            return np.uint32
-        return np.uint8 if len(self.plan.labels.values) <= 256 else np.uint16
-
-    def _labels(self, out: npt.NDArray[Any], grid: Grid, source: str = "") -> Labels:
-        """With the user's values again; objects are their own ids."""
-        table = self.plan.labels
-        if table.task == "semantic":
-            return Labels(out, grid, np.array(table.values, np.int64), "semantic", source=source)
-        return Labels(out, grid, np.arange(int(out.max(initial=0)) + 1, dtype=np.int64), "instance", source=source)
-
 
 @dataclass(frozen=True)
 class _Wish:
@@ -321,6 +309,7 @@ class _Wish:
     maps: bool
     labels: bool = True
     attention: bool = False
+    keep: Callable[[Reduced], None] | None = None
 
 
 class _AsTheyAre:
