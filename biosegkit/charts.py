@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .errors import FileError
 
 __all__ = ["Curves", "bar_chart", "loss_chart", "read_metrics", "reliability_chart", "smoothed",
-           "validation_chart"]
+           "threshold_chart", "validation_chart"]
 
 #: One colour per fold or term (Okabe and Ito, legible to colour-blind readers).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a7a7a")
@@ -182,19 +182,41 @@ def reliability_chart(curve: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
+def threshold_chart(tuning: Mapping[str, Any]) -> bytes | None:
+    """Best score of all trials at every value of a threshold, side by side; the tuned value is marked.
+
+    None where nothing was searched.
+    """
+    names = [name for name, t in tuning.get("tunables", {}).items() if t["steps"] > 1]
+    trials = [(values, score) for values, score in tuning.get("trials", []) if score is not None]
+    if not names or not trials:
+        return None
+    figure, rows = _figure(2.6, (1,), len(names))
+    for axes, name in zip(rows, names, strict=True):
+        best: dict[float, float] = {}
+        for values, score in trials:
+            best[values[name]] = max(score, best.get(values[name], 0.0))
+        axes.plot(sorted(best), [best[v] for v in sorted(best)], color=COLOURS[0], marker="o", markersize=3.5)
+        axes.axvline(tuning["thresholds"][name], color=COLOURS[5], linewidth=1.2)
+        axes.set_xlabel(name)
+    rows[0].set_ylabel("best score")
+    return _png(figure)
+
+
 def _endless(count: int, start: int = 0) -> list[str]:
     """So many colours, from the beginning again when they run out."""
     return [COLOURS[(start + i) % len(COLOURS)] for i in range(count)]
 
 
-def _figure(height: float, ratios: tuple[int, ...]) -> tuple[Any, list[Any]]:
-    """A figure with axes one above the other."""
+def _figure(height: float, ratios: tuple[int, ...], columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure with axes one above the other, or in columns of one scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    made = figure.subplots(len(ratios), 1, sharex=len(ratios) > 1, squeeze=False, height_ratios=ratios)[:, 0]
+    made = figure.subplots(len(ratios), columns, sharex=len(ratios) > 1, sharey=columns > 1, squeeze=False,
+                           height_ratios=ratios).reshape(-1)
     for axes in made:
         axes.grid(axis="y", color="#e3e8ee", linewidth=0.8)
         axes.set_axisbelow(True)

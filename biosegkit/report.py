@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._atomic import read_json, write_bytes
-from .charts import Curves, loss_chart, read_metrics, reliability_chart, validation_chart
+from .charts import Curves, loss_chart, read_metrics, reliability_chart, threshold_chart, validation_chart
 from .errors import FileError, Problem
 from .fingerprint import Fingerprint
 from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, heat, png_bytes
@@ -18,7 +18,7 @@ from .pages import render
 from .plan.schema import Plan
 from .plan.units import duration_text
 from .scores.tables import case_table, tables
-from .summaries import data_rows, data_tables, method_table, number_text
+from .summaries import data_rows, data_tables, method_table, number_text, threshold_table
 
 __all__ = ["write_report"]
 
@@ -51,6 +51,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         raise FileError("no such folder", file=folder, expected="a run folder", remedy="check the path")
     found = {stem: read_json(folder / f"{stem}.json") if (folder / f"{stem}.json").is_file() else None
              for stem in ("run", "plan", "fingerprint", "scores")}
+    tuning = read_json(folder / "tuning.json") if (folder / "tuning.json").is_file() else None
     plan = None if found["plan"] is None else Plan.from_data(found["plan"], str(folder / "plan.json"))
     measured = Fingerprint.read(folder / "fingerprint.json") if found["fingerprint"] is not None else None
     folds = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("fold-*/metrics.jsonl"))}
@@ -71,6 +72,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
                                                              (BOTH, "where both agree"))],
         reliability=_reliability(scores),
         charts=_charts(folds),
+        thresholds=_thresholds(tuning or {}),
         problems=None if listed is None else listed[:MOST_PROBLEMS],
         hidden_problems=0 if listed is None else max(0, len(listed) - MOST_PROBLEMS),
         data_rows=[] if measured is None else data_rows(measured),
@@ -100,6 +102,16 @@ def _attention(overlay: Overlay) -> list[dict[str, str]]:
     maps = [{"title": f"{name}: {plane.min():.2f} to {plane.max():.2f}", "score": "",
              "data": _encoded(png_bytes(heat(overlay, plane)))} for name, plane in overlay.attention]
     return [_picture(overlay), *maps]
+
+
+def _thresholds(tuning: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Table and chart of the thresholds, where they were searched."""
+    if not tuning.get("tunables"):
+        return None
+    chart = threshold_chart(tuning)
+    said = (f"Of {len(tuning['trials'])} trials on {len(set(tuning['cases']))} held-back cases ({tuning['goal']}): "
+            f"{number_text(tuning['default_score'])} with the defaults, {number_text(tuning['score'])} tuned.")
+    return {**threshold_table(tuning), "said": said, "chart": "" if chart is None else _encoded(chart)}
 
 
 def _reliability(scores: Mapping[str, Any]) -> str:

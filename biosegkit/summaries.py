@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from .fingerprint import Fingerprint, ObjectStatistics, Spread
 from .plan.schema import MethodEvidence
 
-__all__ = ["data_rows", "data_tables", "method_table", "number_text"]
+__all__ = ["data_rows", "data_tables", "method_table", "number_text", "threshold_table"]
 
 
 def number_text(value: Any) -> str:
@@ -86,6 +86,22 @@ def method_table(evidence: Sequence[MethodEvidence]) -> dict[str, Any]:
     objects = max((row.objects for row in evidence), default=0)
     return {"title": f"Methods: what perfect maps of {objects} of your own objects would give, before any training",
             "head": [*head, *(["AP in the race"] if raced else [])], "rows": rows}
+
+
+def threshold_table(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's ``tuning.json`` says of every threshold: ``head`` and ``rows`` of texts.
+
+    Examples
+    --------
+    >>> seed = {"default": 0.5, "low": 0.0, "high": 1.0, "steps": 1, "meaning": "least height"}
+    >>> threshold_table({"thresholds": {"seed": 0.5}, "tunables": {"seed": seed}})["rows"]
+    [['seed', 'least height', '0.5', '0.5 (not searched)', '0 to 1']]
+    """
+    rows = []
+    for name, t in tuning.get("tunables", {}).items():
+        chosen = f"{tuning['thresholds'][name]:g}" + ("" if t["steps"] > 1 else " (not searched)")
+        rows.append([name, t["meaning"], f"{t['default']:g}", chosen, f"{t['low']:g} to {t['high']:g}"])
+    return {"head": ["threshold", "meaning", "default", "tuned", "range"], "rows": rows}
 
 
 def _object_title(o: ObjectStatistics) -> str:

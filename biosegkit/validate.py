@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,7 @@ def _tuned(job: _Job) -> dict[str, float]:
     write_json(job.out / "tuning.json", {
         "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": list(tuned.cases),
         "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
+        "tunables": {name: asdict(t) for name, t in method_of(job.plan).tunables.items()},
         "trials": [list(t) for t in tuned.trials]})
     return tuned.thresholds
 

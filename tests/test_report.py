@@ -212,3 +212,23 @@ def test_numbers_are_where_the_table_says(run):
     tiles = re.findall(r'<div class="tile"><b>([^<]*)</b><span>([^<]*)</span>', text)
     headline = json.loads((run / "scores.json").read_text())["headline"]
     assert {name: value for value, name in tiles}["dice"] == f"{headline['dice']:.3f}"
+
+
+def test_thresholds_have_a_table_and_a_chart(tmp_path):
+    write_report(tmp_path)
+    bare = Page(tmp_path / "report.html")
+    assert "Thresholds" not in bare.words
+    seed = {"default": 0.4, "low": 0.05, "high": 0.95, "steps": 19, "meaning": "height of a peak"}
+    tuning = {"goal": "AP", "cases": ["a", "a", "b"], "thresholds": {"seed": 0.3}, "score": 0.75, "default_score": 0.5,
+              "tunables": {"seed": seed}, "trials": [[{"seed": 0.4}, 0.5], [{"seed": 0.3}, 0.75]]}
+    write_json(tmp_path / "tuning.json", tuning)
+    write_report(tmp_path)
+    page = Page(tmp_path / "report.html")
+    assert "Of 2 trials on 2 held-back cases (AP): 0.500 with the defaults, 0.750 tuned." in page.words
+    assert "seed height of a peak 0.4 0.3 0.05 to 0.95" in page.words
+    assert len(page.images) == len(bare.images) + 1
+    write_json(tmp_path / "tuning.json", {**tuning, "tunables": {"seed": {**seed, "steps": 1}}})
+    write_report(tmp_path)
+    alone = Page(tmp_path / "report.html")
+    assert "0.3 (not searched)" in alone.words
+    assert len(alone.images) == len(bare.images)
