@@ -14,6 +14,7 @@ from .errors import DataError, FileError
 from .image import Image, Labels, Task
 from .io import ReadOptions, read, read_labels
 from .layouts import Case, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
+from .object_classes import ClassVotes, class_votes
 from .splits import holdout, split_folds, split_notes, trainable
 
 __all__ = ["Case", "Dataset", "Description", "holdout", "on_grid_of", "scan", "split_folds", "split_notes", "trainable"]
@@ -96,6 +97,22 @@ class Dataset(Sequence[Case]):
         return read_labels(case.labels, task, self.about.label_options(**_row_geometry(case)),
                            ignore_value=self.about.ignore_value, mapping=self.about.mapping)
 
+    def load_classes(self, case: Case, image: Image, labels: Labels) -> ClassVotes | None:
+        """The class of every object of a case whose image and labels were loaded; None without a class image.
+
+        Values are not renamed by the description's ``map``, which is for labels; its ignore value is no class.
+
+        Raises
+        ------
+        DataError
+            If the class image is of another shape (G1) or lies elsewhere (G2) than the image.
+        """
+        if case.classes is None:
+            return None
+        classes = read_labels(case.classes, "semantic", self.about.label_options(**_row_geometry(case)),
+                              ignore_value=self.about.ignore_value)
+        return class_votes(labels, on_grid_of(image, classes, trust_index=self.about.trust_index))
+
     def load(self, case: Case, task: Task) -> tuple[Image, Labels]:
         """Image and labels of a case on one grid: see :func:`on_grid_of`."""
         image = self.load_image(case)
@@ -145,8 +162,8 @@ def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None 
         - a folder of case folders with ``images/`` and ``masks/``,
         - an nnU-Net folder with ``imagesTr/``, ``labelsTr/`` and ``dataset.json``,
         - two globs, ``"imgs/*.tif::labels/*.tif"``: what the wildcards stand for is equal on both sides,
-        - a CSV with columns ``image,label[,case,group,split,…]``, paths relative to it; the channels of a case stand
-          in one cell separated by ``;``, or in columns ``image_0``, ``image_1``, ….
+        - a CSV with columns ``image,label[,case,group,split,classes,…]``, paths relative to it; the channels of a case
+          stand in one cell separated by ``;``, or in columns ``image_0``, ``image_1``, ….
 
         ``dataset.json`` in the folder, or beside the CSV, is read as a :class:`Description`.
     where : mapping, optional

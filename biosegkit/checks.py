@@ -14,6 +14,7 @@ from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
 from .image import Image, Labels, Task
 from .io.sniff import ending
+from .object_classes import class_problems, vote_problems
 from .task_choice import IdCounts, choose_task, count_ids
 
 __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "task_of", "visit"]
@@ -35,7 +36,10 @@ CLASSES = 4096
 
 @dataclass(frozen=True)
 class Facts:
-    """What is kept of a case that was read: enough to compare cases, whatever their size."""
+    """What is kept of a case that was read: enough to compare cases, whatever their size.
+
+    ``classes`` has the class of every object that has one.
+    """
 
     id: str
     group: str
@@ -50,6 +54,7 @@ class Facts:
     notes: tuple[str, ...]
     ids: IdCounts
     values: tuple[int, ...]
+    classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +135,8 @@ def stated_task(dataset: Dataset, task: Task | None = None) -> tuple[Task, str] 
         return task or dataset.about.task or "semantic", "as asked for" if task else "as described"
     if any(c.labels is not None and c.labels.is_dir() and not ending(c.labels) for c in dataset):
         return "instance", "one mask file per object"
+    if any(c.classes is not None for c in dataset):
+        return "instance", "class images beside the labels"
     if dataset.about.labels:
         return "semantic", "classes are named in the description"
     return None
@@ -159,12 +166,18 @@ def visit(dataset: Dataset, case: Case) -> Visit:
     except DataError as error:
         code = "G1" if image.grid.shape != labels.grid.shape else "G2"
         return Visit((*problems, _from_error(case, file, error, code)))
+    try:
+        votes = dataset.load_classes(case, image, labels)
+    except BiosegError as error:
+        code = "G1" if "of shape" in error.found else None
+        return Visit((*problems, _from_error(case, str(case.classes), error, code)))
     ids, voxels = count_ids(labels)
     values = tuple(int(v) for v, n in zip(labels.values, voxels, strict=True) if n and v)
-    problems += _label_problems(dataset, case, ids, values)
+    problems += _label_problems(dataset, case, ids, values) + vote_problems(case.id, str(case.classes), votes)
     facts = Facts(case.id, case.group, case.split, file, image.grid.shape, image.channels, image.grid.spacing,
                   image.grid.unit, str(image.array.dtype), _digest(image),
-                  tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values)
+                  tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values,
+                  () if votes is None else tuple(int(v) for v in votes.values if v))
     if any(p.severity == "error" for p in problems):
         return Visit(tuple(problems), facts)
     return Visit(tuple(problems), facts, image, labels, tuple(int(n) for n in voxels))
@@ -238,6 +251,9 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
     elif (values := len({v for f in facts for v in f.values})) > CLASSES:
         found.append(Problem("L5", "error", "", dataset.source, f"{values} different label values",
                              f"at most {CLASSES} classes", "--task instance if the values are objects"))
+    without = [c.id for c in dataset if c.classes is None]
+    if len(without) < len(dataset):
+        found += class_problems(dataset.source, task, without, sorted({v for f in facts for v in f.classes}))
     found += [Problem("D4", "warning", "", dataset.source, note, "more groups", "annotate more cases, or say --group")
               for note in split_notes(dataset, 2) if "single group" in note]
     return found

@@ -373,8 +373,10 @@ def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:
     about = dataset.about
     mapping = dict(about.mapping)
     if fingerprint.task == "instance":
-        return LabelTable(task="instance", names=("background", "object"), values=(0, 1),
-                          ignore_value=fingerprint.ignore_value, mapping=mapping)
+        kinds = fingerprint.object_values
+        return LabelTable(task="instance", names=("background", "object"), values=(0, 1), mapping=mapping,
+                          object_names=tuple(f"class {v}" for v in kinds), object_values=kinds,
+                          ignore_value=fingerprint.ignore_value)
     names = ("background", *(c.name for c in fingerprint.classes))
     values = (0, *(c.value for c in fingerprint.classes))
     return LabelTable(task="semantic", names=names, values=values, regions=_regions(dataset, values),

@@ -19,6 +19,7 @@ from .fingerprint_schema import (
     ChannelStatistics,
     ClassRecord,
     Fingerprint,
+    ObjectClassRecord,
     ObjectStatistics,
     Spread,
 )
@@ -190,6 +191,7 @@ def _concluded(dataset: Dataset, tally: _Tally, facts: Sequence[Facts], task: tu
         relative_size=float(np.median([r.relative_size for r in tally.records])),
         foreground=float(np.mean([r.foreground for r in tally.records])),
         ignore_value=dataset.about.ignore_value, notes=tuple(notes),
+        object_classes=_object_classes(facts) if task[0] == "instance" else (),
     )
 
 
@@ -218,6 +220,12 @@ def _classes(dataset: Dataset, tally: _Tally, task: Task) -> tuple[ClassRecord, 
     values = sorted(known | {v for v, n in tally.voxels.items() if n})
     return tuple(ClassRecord(name=names.get(v, f"class {v}"), value=v, voxels=tally.voxels[v], cases=tally.cases[v])
                  for v in values)
+
+
+def _object_classes(facts: Sequence[Facts]) -> tuple[ObjectClassRecord, ...]:
+    objects = Counter(v for f in facts for v in f.classes)
+    cases = Counter(v for f in facts for v in set(f.classes))
+    return tuple(ObjectClassRecord(value=v, objects=objects[v], cases=cases[v]) for v in sorted(objects))
 
 
 def _object_statistics(tally: _Tally, facts: Sequence[Facts]) -> ObjectStatistics:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ._atomic import read_json, write_json
 from .errors import PlanError
 
-__all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread"]
+__all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectClassRecord",
+           "ObjectStatistics", "Spread"]
 
 #: Version of the fingerprint's schema. Fingerprints of version 1 know less of the objects: those entries are None.
 SCHEMA = 2
@@ -81,6 +82,14 @@ class ClassRecord(_Frozen):
     cases: int
 
 
+class ObjectClassRecord(_Frozen):
+    """A class of objects: its value in the class images, its objects in all cases, and the cases that have it."""
+
+    value: int
+    objects: int
+    cases: int
+
+
 class ObjectStatistics(_Frozen):
     """Objects of an instance task; lengths in the fingerprint's unit unless they end in ``_px`` (voxels).
 
@@ -131,6 +140,8 @@ class Fingerprint(_Frozen):
         Mean labelled share of the voxels.
     classes : tuple of ClassRecord
         Values without background, by rising value; for instance tasks one entry for all objects.
+    object_classes : tuple of ObjectClassRecord
+        Classes of objects by rising value; not written where there are none.
     """
 
     schema_version: int = SCHEMA
@@ -148,6 +159,13 @@ class Fingerprint(_Frozen):
     foreground: float
     ignore_value: int | None = None
     notes: tuple[str, ...] = ()
+    object_classes: tuple[ObjectClassRecord, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the entry that says nothing, so that other fingerprints keep their text and hash."""
+        data: dict[str, Any] = handler(self)
+        return {k: v for k, v in data.items() if v or k != "object_classes"}
 
     @property
     def ndim(self) -> int:
@@ -163,6 +181,11 @@ class Fingerprint(_Frozen):
     def cropped_shapes(self) -> npt.NDArray[np.int64]:
         """Shape after cropping per case, (cases, ndim)."""
         return np.array([c.cropped for c in self.cases], dtype=np.int64)
+
+    @property
+    def object_values(self) -> tuple[int, ...]:
+        """The classes of objects that can be learned: none if there is only one, which is no choice."""
+        return tuple(c.value for c in self.object_classes) if len(self.object_classes) > 1 else ()
 
     @property
     def hash(self) -> str:

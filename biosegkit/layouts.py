@@ -37,6 +37,8 @@ class Case:
         ``train``, ``val``, ``test`` or anything else a table says.
     attributes : dict of str
         All columns of the table the case comes from.
+    classes : Path, optional
+        A label image with the class of each voxel, for objects that have classes.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Case:
     labels: Path | None = None
     split: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    classes: Path | None = None
 
 
 def stem(path: Path) -> str:
@@ -153,6 +156,7 @@ def folder_cases(root: Path) -> list[Case]:
     """Cases of a folder with ``images/`` and ``labels/``, or of case folders with ``images/`` and ``masks/`` each.
 
     In ``labels/`` a folder named like the image holds one mask per object. Without ``labels/`` the cases have none.
+    ``classes/`` holds label images with the class of each voxel, named like the images; some may be missing.
     """
     images, labels = root / "images", root / "labels"
     if images.is_dir():
@@ -161,7 +165,7 @@ def folder_cases(root: Path) -> list[Case]:
         if labels.is_dir() and not truth:
             raise DataError("no labels", file=labels, expected="one file per image", remedy="add the labels, or remove "
                             "the empty folder for a data set without any")
-        return _pair(found, truth, str(root))
+        return _with_classes(_pair(found, truth, str(root)), root / "classes")
     cases = [_case_folder(p) for p in sorted(root.iterdir()) if (p / "images").is_dir() and (p / "masks").is_dir()]
     if not cases:
         raise DataError("no data set", file=root, expected="images/ and labels/, an nnU-Net folder (imagesTr/, "
@@ -169,6 +173,18 @@ def folder_cases(root: Path) -> list[Case]:
                         remedy="arrange the files, write a CSV with columns image,label, or name them by two globs, "
                         "'imgs/*.tif::imgs/*_mask.tif'")
     return cases
+
+
+def _with_classes(cases: list[Case], folder: Path) -> list[Case]:
+    """The cases with their class images, if there are any; one without image is refused (fault D1)."""
+    if not folder.is_dir():
+        return cases
+    found = _unique(walk(folder), lambda p: _key(p, folder), "class images")
+    extra = sorted(set(found) - {c.id for c in cases})
+    if extra:
+        raise DataError(f"{len(extra)} class images without image: {_listing(extra)}", file=folder,
+                        expected="the names of the images", remedy="rename or remove the files listed")
+    return [replace(c, classes=found.get(c.id)) for c in cases]
 
 
 def _case_folder(folder: Path) -> Case:
@@ -254,7 +270,8 @@ def _matches(pattern: str) -> tuple[list[Path], Callable[[Path], str]]:
 
 def csv_cases(path: Path) -> list[Case]:
     """Cases of a CSV with columns ``image`` (or ``image_0``, ``image_1``, …), ``label`` and optionally ``case``,
-    ``group``, ``split`` and any others; paths are relative to the file.
+    ``group``, ``split``, ``classes`` (a label image with the class of each voxel) and any others; paths are relative
+    to the file.
 
     Several channels of one case are separated by ``;`` in the cell ``image``, or stand in numbered columns. Empty
     lines are passed over. Every missing file is listed.
@@ -270,11 +287,12 @@ def csv_cases(path: Path) -> list[Case]:
         cells = [p.strip() for c in image_columns for p in row[c].split(";") if p.strip()]
         images = tuple(path.parent / c for c in cells)
         label = path.parent / row["label"] if row.get("label") else None
-        missing += [str(p) for p in (*images, *([label] if label else [])) if not p.exists()]
+        classes = path.parent / row["classes"] if row.get("classes") else None
+        missing += [str(p) for p in (*images, label, classes) if p and not p.exists()]
         name = row.get("case") or (stem(images[0]) if images else "")
         if not images:
             missing.append(f"(no image in the row of case {name or '?'})")
-        cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row))
+        cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row, classes))
     if missing:
         raise DataError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
                         expected="files that exist, relative to the CSV", remedy="correct the table or add the files")

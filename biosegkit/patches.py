@@ -19,6 +19,7 @@ from torch import Tensor
 from .augment import Spatial, draw_spatial, intensity, mirror_and_swap
 from .errors import BiosegError, DataError
 from .kernels.affine import affine_linear, affine_nearest
+from .methods.classes import encode_classes
 from .methods.protocol import Method
 from .plan.schema import Augmentation, Configuration, Plan
 
@@ -50,6 +51,8 @@ class Sample:
     annotated : ndarray of int32, (K, ndim), optional
         Positions of voxels with annotation, where ``valid`` is given: patches are centred on them, as what is ignored
         teaches nothing (fault L9).
+    classes : ndarray of unsigned integers, (ids + 1,), optional
+        The class of each id from 1, 0 where it is not known; of objects that have classes.
     """
 
     case: str
@@ -58,6 +61,7 @@ class Sample:
     valid: Array | None
     foreground: dict[int, Array]
     annotated: Array | None = None
+    classes: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +139,7 @@ def _patch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, ind
         image, labels, valid = _read(sample, centre, window, spatial, c)
         image, labels3, valid3 = mirror_and_swap(rng, rules, [image, labels[None], valid[None]])
         image = intensity(rng, rules, image) if augment else image
-        targets, weights = method.encode(labels3[0], c.spacing, valid3[0])
+        targets, weights = encode_classes(method, labels3[0], c.spacing, valid3[0], sample.classes)
         crop = tuple(slice((w - p) // 2, (w - p) // 2 + p) for w, p in zip(window, c.patch, strict=True))
         cut = (lambda a: np.ascontiguousarray(a[(..., *crop)])) if t.margin else (lambda a: a)
         return cut(image), {k: cut(v) for k, v in targets.items()}, {k: cut(v) for k, v in weights.items()}, sample.case

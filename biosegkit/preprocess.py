@@ -20,6 +20,7 @@ from .cases import Case, Dataset
 from .description import Description
 from .errors import DataError, FileError
 from .image import Image, Labels
+from .object_classes import ClassVotes
 from .patches import Sample, annotated_voxels, foreground_voxels
 from .plan.schema import Plan
 from .prepared import prepare
@@ -55,7 +56,9 @@ def load_or_make(dataset: Dataset, cases: Sequence[Case], plan: Plan, store: Pat
             sample = _load(folder, case)
         except FileError:
             shutil.rmtree(folder, ignore_errors=True)
-            sample = make_sample(*dataset.load(case, plan.labels.task), plan, case.id)
+            image, labels = dataset.load(case, plan.labels.task)
+            votes = dataset.load_classes(case, image, labels) if plan.labels.object_values else None
+            sample = make_sample(image, labels, plan, case.id, votes)
             _save(folder, sample)
         found.append(sample)
         if progress:
@@ -67,15 +70,16 @@ def sample_key(case: Case, plan: Plan, about: Description) -> str:
     """Name of a sample's folder: hash of file contents, how they are read, preprocessing plan and format."""
     read_as = f"{about.model_dump_json()} {sorted(case.attributes.items())}"
     digest = hashlib.sha256(f"{FORMAT} {case.id} {plan.preprocessing_hash} {plan.seed} {read_as}".encode())
-    for path in (*case.images, *((case.labels,) if case.labels else ())):
+    classes = case.classes if plan.labels.object_values else None
+    for path in (p for p in (*case.images, case.labels, classes) if p):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
             digest.update(sha256(file).encode())
     return digest.hexdigest()[:24]
 
 
-def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
-    """Turn, crop, normalise and resample one case.
+def make_sample(image: Image, labels: Labels, plan: Plan, case: str, votes: ClassVotes | None = None) -> Sample:
+    """Turn, crop, normalise and resample one case; ``votes`` are the classes of its objects.
 
     Raises
     ------
@@ -102,7 +106,8 @@ def make_sample(image: Image, labels: Labels, plan: Plan, case: str) -> Sample:
     counted = array if valid is None else np.where(valid, array, 0)
     foreground = foreground_voxels(np.asarray(counted), plan.labels.task, plan.seed)
     annotated = None if valid is None else annotated_voxels(valid, plan.seed)
-    return Sample(case, data, np.ascontiguousarray(array), valid, foreground, annotated)
+    return Sample(case, data, np.ascontiguousarray(array), valid, foreground, annotated,
+                  None if votes is None else votes.numbered(plan.labels.object_values))
 
 
 def _save(folder: Path, sample: Sample) -> None:
@@ -111,6 +116,8 @@ def _save(folder: Path, sample: Sample) -> None:
         arrays["valid"] = sample.valid
     if sample.annotated is not None:
         arrays["annotated"] = sample.annotated
+    if sample.classes is not None:
+        arrays["classes"] = sample.classes
     arrays |= {f"foreground-{k}": v for k, v in sample.foreground.items()}
     with atomic_folder(folder) as temporary:
         # Not forced onto the disk file by file, which took two thirds of the time for small images: what a power
@@ -127,4 +134,5 @@ def _load(folder: Path, case: Case) -> Sample:
         raise FileError("an incomplete sample", file=folder, remedy="delete it; it is made again")
     arrays = {name: load_npy(folder / f"{name}.npy", crc=crc) for name, crc in sums.items()}
     foreground = {int(k.split("-")[1]): v for k, v in arrays.items() if k.startswith("foreground-")}
-    return Sample(case.id, arrays["image"], arrays["labels"], arrays.get("valid"), foreground, arrays.get("annotated"))
+    return Sample(case.id, arrays["image"], arrays["labels"], arrays.get("valid"), foreground, arrays.get("annotated"),
+                  arrays.get("classes"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .grid import Grid, Turn
 from .image import Labels
 from .methods import Block, Decisions, Method
+from .methods.classes import decided
 from .methods.protocol import ArrayDict, State, checked_thresholds, empty_table
 from .plan.schema import Plan
 from .planes import slice_by_slice
@@ -74,6 +75,7 @@ class Reduced:
         out = np.zeros(self.place.grid.shape, self._dtype)
         view, window = self.place.turn.apply(out), self.place.window
         table = turned_table(self._painted(view, window, used), window, view.shape, self.place.turn)
+        table = decided(table, self.plan.labels.object_values)
         return Prediction(self._labels(out), table, notes=self.notes)
 
     def _painted(self, view: npt.NDArray[Any], window: tuple[slice, ...], used: Mapping[str, float]) -> ArrayDict:

@@ -154,7 +154,7 @@ def _table(dataset: Dataset) -> str:
 
 def _hashes(case: Case) -> list[str]:
     found = []
-    for path in (*case.images, *((case.labels,) if case.labels else ())):
+    for path in (p for p in (*case.images, case.labels, case.classes) if p):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found += [sha256(f)[:16] for f in files]
     return found

@@ -18,6 +18,7 @@ from .grid import Grid
 from .image import Image
 from .lattice import Lattice
 from .methods import METHODS, Block, Method
+from .methods.classes import WithClasses
 from .methods.protocol import ArrayDict, checked_thresholds
 from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
@@ -39,6 +40,8 @@ _BLOCK = {"semantic": 2**20, "instance": 2**22}
 def method_of(plan: Plan) -> Method:
     """The method of a plan with its options; a semantic one learns classes and regions from the table of labels.
 
+    Where objects have classes, the method has a head for them.
+
     Raises
     ------
     PlanError
@@ -58,7 +61,8 @@ def method_of(plan: Plan) -> Method:
     except TypeError as error:
         raise PlanError(f"options {sorted(options)} of method {plan.method} ({error})",
                         remedy="correct the plan") from error
-    return method
+    kinds = plan.labels.object_values
+    return WithClasses(method, len(kinds)) if kinds else method
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .image import Image, Labels
 from .inputs import output_ending
 from .io import write
 from .loop import make_network
+from .methods.classes import without_classes
 from .methods.protocol import Block, State
 from .methods.trials import Held
 from .overlay import Overlay, overlay_of, with_attention
@@ -163,7 +164,7 @@ def _load(job: _Job, case: Case) -> tuple[Image, Labels]:
 
 def _tuned(job: _Job) -> dict[str, float]:
     """Thresholds from the states of the first cases of every fold."""
-    tuned = tune(method_of(job.plan), _held(job))
+    tuned = tune(without_classes(method_of(job.plan)), _held(job))
     write_json(job.out / "tuning.json", {
         "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": list(tuned.cases),
         "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
@@ -174,7 +175,7 @@ def _tuned(job: _Job) -> dict[str, float]:
 
 def _held(job: _Job) -> Iterator[Held]:
     """States and truth of the first cases of every fold, one at a time."""
-    method = method_of(job.plan)
+    method = without_classes(method_of(job.plan))
     share = max(1, job.plan.training.tune_cases // len(job.held))
     first = {case for held in job.held.values() for case in held[:share]}
     for fold, segmenter, case in _cases(job, first):

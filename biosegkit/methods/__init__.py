@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from biosegkit.methods.boundary import Boundary
+from biosegkit.methods.classes import WithClasses
 from biosegkit.methods.decoding import decode, oracle, round_trip
 from biosegkit.methods.distance import Distance
 from biosegkit.methods.flow import Flow
@@ -41,6 +42,7 @@ __all__ = [
     "SignedDistance",
     "State",
     "Tunable",
+    "WithClasses",
     "decode",
     "flow_eikonal",
     "oracle",

@@ -81,6 +81,8 @@ class LabelTable(_Frozen):
         The class each region is painted with (nnU-Net's ``regions_class_order``); empty: its first class.
     ignore_value : int, optional
         The user's value of voxels without annotation.
+    object_names, object_values : tuples
+        One name and one user value per class of objects, without background; not written where there are none.
     """
 
     task: Literal["semantic", "instance"]
@@ -90,6 +92,14 @@ class LabelTable(_Frozen):
     region_classes: tuple[int, ...] = ()
     ignore_value: int | None = None
     mapping: dict[int, int] = Field(default_factory=dict)
+    object_names: tuple[str, ...] = ()
+    object_values: tuple[int, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without classes of objects where there are none, so that other plans keep their text and hashes."""
+        data: dict[str, Any] = handler(self)
+        return {k: v for k, v in data.items() if v or not k.startswith("object_")}
 
 
 class Preprocessing(_Frozen):
