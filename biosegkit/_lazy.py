@@ -11,6 +11,7 @@ EXTRAS = {
     "napari": "napari",
     "cellpose": "cellpose",
     "einops": "nets",
+    "h5py": "stardist",
     "huggingface_hub": "nets",
     "segmentation_models_pytorch": "nets",
     "timm": "nets",

@@ -24,6 +24,7 @@ from biosegkit.cli import app
 from biosegkit.engines import described, load_model
 from biosegkit.engines.classical import RULES, Look, Tidy, classical
 from biosegkit.engines.finish import fill_enclosed
+from biosegkit.engines.star_model import StarOptions
 from biosegkit.errors import DataError, OptionError
 from biosegkit.predictor import Predictor
 
@@ -301,7 +302,7 @@ def test_the_page_lists_every_option_with_its_default():
     page = (Path(__file__).parents[1] / "docs/engines.md").read_text("utf-8")
     rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| `?([^|`]*)`? \| ([^|]+) \|$", page, re.M)
     listed = {(who.strip().strip("`"), option): (default.strip(), text.strip()) for who, option, default, text in rows}
-    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Tidy}
+    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Tidy, "stardist": StarOptions}
     for name, kind in kinds.items():
         for field in fields(kind):
             info = field.default

@@ -2,8 +2,10 @@
 
 What MODEL may be, in the order in which it is looked up:
 
-1. the name of a classical segmenter (:data:`biosegkit.engines.classical.RULES`), such as ``otsu``;
-2. a run or a bundle, folder or zip.
+1. ``stardist:PATH``: a StarDist model on disk;
+2. the name of a classical segmenter (:data:`biosegkit.engines.classical.RULES`), such as ``otsu``;
+3. a folder or zip that holds a StarDist model, by its content;
+4. a run or a bundle, folder or zip.
 
 Nothing is ever downloaded, and nothing global is set.
 """
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from biosegkit.errors import OptionError
 
 from .classical import RULES, classical
+from .star_files import looks_like_star
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from biosegkit.predictor import Predictor
 
 __all__ = ["described", "load_model"]
+
+_PREFIXES = ("stardist",)
 
 
 def load_model(model: str | Path, device: str | torch.device = "auto",
@@ -33,8 +38,8 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
     Parameters
     ----------
     model : str or path
-        A classical segmenter's name, or a run or bundle. A name wins over a file of that name: write ``./otsu`` for
-        the file.
+        A classical segmenter's name, ``stardist:PATH``, or the path of a run, a bundle or a StarDist model. A name wins
+        over a file of that name: write ``./otsu`` for the file.
     device : str
         See :func:`biosegkit.device.pick`; classical segmenters use the CPU.
     options : dict, optional
@@ -57,10 +62,15 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
     [[0, 1, 0, 0, 2], [0, 1, 0, 0, 2]]
     """
     name = str(model)
-    if name in RULES:
+    prefix, colon, rest = name.partition(":")
+    if name in RULES or (colon and prefix in _PREFIXES) or looks_like_star(Path(name)):
         if depth is not None:
             raise OptionError(f"a depth with {name}", expected="a bundle", remedy="leave out --depth")
-        return classical(name, options)
+        if name in RULES:
+            return classical(name, options)
+        from .star_model import load_star
+
+        return load_star(rest if colon and prefix in _PREFIXES else name, device, options)
     if options:
         raise OptionError(f"options {', '.join(options)} with a bundle", expected="options of an engine",
                           remedy="leave out --option: a bundle's plan says all, and --threshold changes thresholds")
@@ -78,4 +88,5 @@ def described() -> list[tuple[str, str, str]]:
     >>> described()[0][:2]
     ('otsu', '2D 3D')
     """
-    return [(name, " ".join(f"{n}D" for n in rule.ndims), rule.about) for name, rule in RULES.items()]
+    rules = [(name, " ".join(f"{n}D" for n in rule.ndims), rule.about) for name, rule in RULES.items()]
+    return [*rules, ("stardist:PATH", "2D 3D", "a StarDist model, folder or zip (csbdeep or bioimage.io)")]

@@ -1,0 +1,230 @@
+"""Official StarDist models as predictors: weights from HDF5, our own network in torch, StarDist's rules for objects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from dataclasses import dataclass as plain_dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from biosegkit.device import pick
+from biosegkit.errors import DataError, OptionError
+from biosegkit.grid import Grid
+from biosegkit.image import Image, Labels
+from biosegkit.methods.protocol import Tunable
+from biosegkit.predictor import Prediction
+
+from .finish import numbered
+from .intensities import Channel, chosen_channels, space_axes, stretched
+from .keras_weights import read_layers
+from .options import split_options
+from .star_config import StarConfig
+from .star_files import StarFiles, read_star
+from .star_network import StarNetwork, build_star, reach
+from .star_shapes import Candidates, rays_of, render
+
+__all__ = ["StarModel", "StarOptions", "load_star"]
+
+#: Voxels of a tile beside its surroundings, per axis, by the number of axes.
+_CORE = {2: 512, 3: 64}
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class StarOptions:
+    """How images are given to a StarDist model."""
+
+    channel: Channel = Field(default=0, description="channel, counted from 0, for models that take one")
+    low: float = Field(default=1.0, ge=0, lt=100, description="percentile of the intensities that becomes 0")
+    high: float = Field(default=99.8, gt=0, le=100, description="percentile of the intensities that becomes 1")
+    joint: bool = Field(default=False, description="percentiles of all channels together, not of each")
+    border: int = Field(default=2, ge=0, description="cells of the model's grid along the image's border in which no "
+                        "object is centred")
+    tile: int = Field(default=0, ge=0, description="width of a tile in voxels, without its surroundings; 0: 512 in 2D, "
+                      "64 in 3D")
+
+
+@plain_dataclass(frozen=True, eq=False)
+class StarModel:
+    """A StarDist model: a predictor with maps.
+
+    Parameters
+    ----------
+    network : StarNetwork
+        On ``device``.
+    files : StarFiles
+        What was read, the bytes of the weights left out.
+    rays : stardist's rays, or None in 2D
+    options : StarOptions
+    device : torch.device
+    digest : str
+        SHA-256 of weights, settings and options: the model's identity.
+    """
+
+    network: StarNetwork
+    files: StarFiles
+    rays: Any
+    options: StarOptions
+    device: torch.device
+    digest: str
+
+    @property
+    def config(self) -> StarConfig:
+        """The network's settings."""
+        return self.files.config
+
+    @property
+    def tunables(self) -> dict[str, Tunable]:
+        """Thresholds that can be replaced."""
+        t = self.files.thresholds
+        return {"prob": Tunable(t.prob, 0.0, 1.0, 1, "least probability of an object"),
+                "nms": Tunable(t.nms, 0.0, 1.0, 1, "largest overlap of two objects, as a part of the smaller")}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written beside results."""
+        files = self.files
+        return {"engine": "stardist", "name": files.name, "licence": files.licence or "not stated",
+                "digest": self.digest, "options": asdict(self.options), "thresholds": files.thresholds.model_dump()}
+
+    def predict(self, image: Image) -> Prediction:
+        """Segment one image.
+
+        Raises
+        ------
+        DataError
+            If axes or channels are others than the model takes.
+        OptionError
+            For a channel that is not there.
+        """
+        values, notes = self._prepared(image)
+        thresholds = self._thresholds({})
+        parts = [Candidates.of(maps, thresholds["prob"], self.config.grid, inside, start)
+                 for maps, inside, start in self._tiles(values)]
+        found = self._placed(Candidates.joined(parts), values.shape[1:])
+        return self._finished(found, values.shape[1:], thresholds["nms"], image.grid, (image.source, notes))
+
+    def maps(self, image: Image) -> dict[str, npt.NDArray[np.float32]]:
+        """Object probability ``prob`` (1, *space), ray lengths ``dist`` (n, *space), and ``classes`` if there are any.
+
+        On the image's grid: a cell of a coarser one is repeated.
+        """
+        values, _ = self._prepared(image)
+        shape, grid = values.shape[1:], self.config.grid
+        cells = tuple(-(-n // g) for n, g in zip(shape, grid, strict=True))
+        whole: dict[str, npt.NDArray[np.float32]] = {}
+        for maps, inside, start in self._tiles(values):
+            for name, m in maps.items():
+                out = whole.setdefault(name, np.zeros((len(m), *cells), np.float32))
+                part = m[(slice(None), *inside)]
+                place = tuple(slice(s, s + n) for s, n in zip(start, part.shape[1:], strict=True))
+                clip = tuple(slice(0, max(0, c - s)) for c, s in zip(cells, start, strict=True))
+                out[(slice(None), *place)] = part[(slice(None), *clip)]
+        for axis, g in enumerate(grid, 1):
+            whole = {name: m.repeat(g, axis) for name, m in whole.items()}
+        crop = (slice(None), *(slice(0, n) for n in shape))
+        return {name: m[crop].reshape(len(m), *image.grid.shape) for name, m in whole.items()}
+
+    def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
+               grid: Grid | None = None) -> Prediction:
+        """Labels from maps; ``grid`` is the image's, of unit spacing if left out."""
+        space = maps["prob"].shape[1:]
+        shape = space if len(space) == self.config.ndim else tuple(n for n in space if n > 1)
+        step = (slice(None), *(slice(None, None, g) for g in self.config.grid))
+        cells = {name: m.reshape(len(m), *shape)[step] for name, m in maps.items()}
+        chosen = self._thresholds(thresholds)
+        found = self._placed(Candidates.joined([Candidates.of(cells, chosen["prob"], self.config.grid)]), shape)
+        return self._finished(found, shape, chosen["nms"], grid or Grid.regular(space), ("", []))
+
+    def _thresholds(self, given: Mapping[str, float]) -> dict[str, float]:
+        return {name: float(given.get(name, t.default)) for name, t in self.tunables.items()}
+
+    def _prepared(self, image: Image) -> tuple[npt.NDArray[np.float32], list[str]]:
+        """Intensities (C, *space) as the network takes them, and notes."""
+        axes, ndim, o = space_axes(image), self.config.ndim, self.options
+        if len(axes) != ndim:
+            raise DataError(f"an image of {len(axes)} axes", file=image.source or None,
+                            expected=f"{ndim}, which this StarDist model takes",
+                            remedy="choose another model" if ndim == 3 else "give single planes, or a 3D model")
+        licence = self.files.licence
+        notes = [f"StarDist model {self.files.name}, licence {licence or 'not stated by its files'}",
+                 *self.files.notes]
+        values = chosen_channels(image, o.channel, self.config.n_channel_in, notes)
+        values = values.reshape(len(values), *(image.grid.shape[a] for a in axes))
+        return stretched(values, o.low, o.high, joint=o.joint, notes=notes), notes
+
+    def _tiles(self, values: npt.NDArray[np.float32]) -> Iterator[tuple[
+            dict[str, npt.NDArray[np.float32]], tuple[slice, ...], tuple[int, ...]]]:
+        """Maps of a tile with surroundings, where its own part lies in them, and where that begins; in cells."""
+        divisor, grid = self.config.divisor, self.config.grid
+        padded = tuple(-(-n // d) * d for n, d in zip(values.shape[1:], divisor, strict=True))
+        missing = [(0, p - n) for p, n in zip(padded, values.shape[1:], strict=True)]
+        whole = np.pad(values, [(0, 0), *missing], mode="reflect" if min(values.shape[1:]) > 1 else "edge")
+        core = [-(-(self.options.tile or _CORE[self.config.ndim]) // d) * d for d in divisor]
+        halo = [-(-r // d) * d for r, d in zip(reach(self.network, self.config), divisor, strict=True)]
+        for starts in product(*(range(0, n, c) for n, c in zip(padded, core, strict=True))):
+            stops = [min(s + c, n) for s, c, n in zip(starts, core, padded, strict=True)]
+            first = [max(0, s - h) for s, h in zip(starts, halo, strict=True)]
+            last = [min(n, s + h) for s, h, n in zip(stops, halo, padded, strict=True)]
+            tile = whole[(slice(None), *map(slice, first, last))]
+            with torch.inference_mode():
+                outputs = self.network(torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device))
+            maps = {name: m[0].float().cpu().numpy() for name, m in outputs.items()}
+            inside = tuple(slice((a - f) // g, (b - f) // g)
+                           for a, b, f, g in zip(starts, stops, first, grid, strict=True))
+            yield maps, inside, tuple(s // g for s, g in zip(starts, grid, strict=True))
+
+    def _placed(self, found: Candidates, shape: Sequence[int]) -> Candidates:
+        """Those within the image and off its border, which StarDist counts on the padded image."""
+        inside = np.ones(len(found.prob), bool)
+        for axis, (n, d, g) in enumerate(zip(shape, self.config.divisor, self.config.grid, strict=True)):
+            cell, cells = found.points[:, axis] // g, -(-n // d) * d // g
+            inside &= (found.points[:, axis] < n) & (cell >= self.options.border) & (cell < cells - self.options.border)
+        return found.kept(inside)
+
+    def _finished(self, found: Candidates, shape: Sequence[int], overlap: float, grid: Grid,
+                  said: tuple[str, list[str]]) -> Prediction:
+        """Objects numbered by their first voxel, with the probability of the candidate each is."""
+        painted, best = render(found, shape, self.rays, overlap)
+        painted = painted.reshape(grid.shape)
+        array, table = numbered(painted, np.ones(painted.shape, np.uint8), 1.0)
+        _, first = np.unique(array, return_index=True)
+        which = painted.ravel()[first[len(first) - len(table["id"]):]] - 1
+        table["score"] = best.prob[which].astype(np.float32)
+        if best.classes is not None:
+            table["class"] = best.classes[which].astype(np.int64)
+        ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
+        return Prediction(Labels(array, grid, ids, "instance", source=said[0]), table, notes=tuple(said[1]))
+
+
+def load_star(path: str | Path, device: str | torch.device = "auto",
+              options: Mapping[str, Any] | None = None) -> StarModel:
+    """A StarDist model from a folder or zip.
+
+    Raises
+    ------
+    FileError
+        If files are missing, damaged or do not belong together; the message lists what is expected.
+    OptionError
+        For a wrong option, or if h5py is not installed.
+    """
+    (chosen,) = split_options("stardist", (StarOptions,), options or {})
+    if chosen.low >= chosen.high:
+        raise OptionError(f"percentiles {chosen.low:g} to {chosen.high:g}", expected="low below high",
+                          remedy="correct --option low or high")
+    files, where = read_star(Path(path)), pick(device)
+    network = build_star(files.config, read_layers(files.weights, f"{path}/{files.weights_name}"), str(path))
+    rays = rays_of(files.config, str(path)) if files.config.ndim == 3 else None
+    told = json.dumps([files.config.model_dump(), files.thresholds.model_dump(), asdict(chosen)], sort_keys=True)
+    digest = hashlib.sha256(hashlib.sha256(files.weights).digest() + told.encode()).hexdigest()
+    kept = StarFiles(files.config, files.thresholds, b"", files.weights_name, files.licence, files.name, files.notes)
+    return StarModel(network.to(where), kept, rays, chosen, where, digest)

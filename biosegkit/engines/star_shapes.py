@@ -1,0 +1,126 @@
+"""From candidates of a StarDist model to objects, with the rules and the compiled functions of StarDist itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import FileError
+
+from .star_config import StarConfig
+
+__all__ = ["Candidates", "rays_of", "render"]
+
+#: Kinds of directions and their settings; a name in a file never becomes code (fault S3).
+_RAYS: Mapping[str, Mapping[str, type]] = {
+    "Rays_GoldenSpiral": {"n": int, "anisotropy": tuple}, "Rays_Tetra": {"n_level": int}, "Rays_Octo": {"n_level": int},
+    "Rays_Cartesian": {"n_rays_x": int, "n_rays_z": int},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Places that may be objects.
+
+    Parameters
+    ----------
+    points : ndarray of int64, (M, ndim)
+        In voxels of the image.
+    prob : ndarray of float32, (M,)
+    dist : ndarray of float32, (M, n_rays)
+    classes : ndarray of int64, (M,), optional
+        1 to n, 0 for background.
+    """
+
+    points: npt.NDArray[np.int64]
+    prob: npt.NDArray[np.float32]
+    dist: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, maps: Mapping[str, npt.NDArray[np.float32]], least: float, grid: Sequence[int],
+           inside: tuple[slice, ...] = (), start: Sequence[int] = ()) -> Candidates:
+        """Those of maps (C, *space / grid) above a probability, within a part of them that begins at ``start``."""
+        part = {name: m[(slice(None), *inside)] for name, m in maps.items()}
+        above: tuple[Any, ...] = np.nonzero(part["prob"][0] > least)
+        first = start or (0,) * len(grid)
+        points = (np.stack(above, 1) + np.asarray(first)) * np.asarray(grid)
+        classes = part["classes"].argmax(0)[above] if "classes" in part else None
+        return cls(points.astype(np.int64), part["prob"][0][above], part["dist"][:, *above].T, classes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All of them, the most probable first, then by place: an order that no cut into tiles changes."""
+        points, prob = np.concatenate([p.points for p in parts]), np.concatenate([p.prob for p in parts])
+        order = np.lexsort((*points.T[::-1], -prob))
+        classes = None if parts[0].classes is None else np.concatenate([p.classes for p in parts if
+                                                                        p.classes is not None])[order]
+        return cls(points[order], prob[order], np.concatenate([p.dist for p in parts])[order], classes)
+
+    def kept(self, which: npt.NDArray[Any]) -> Candidates:
+        """Some of them."""
+        classes = None if self.classes is None else self.classes[which]
+        return Candidates(self.points[which], self.prob[which], self.dist[which], classes)
+
+
+def rays_of(config: StarConfig, file: str) -> Any:
+    """Directions of a 3D model.
+
+    Raises
+    ------
+    FileError
+        For a kind that is not known, settings that do not belong to it, or another number than the network gives.
+    """
+    data = config.rays_json or {}
+    name, settings = data.get("name"), data.get("kwargs")
+    known = _RAYS.get(name, {}) if isinstance(name, str) else {}
+    settings = settings if isinstance(settings, dict) else {"": None}
+    fits = known and set(settings) <= set(known) and all(
+        v is None or (isinstance(v, int) and 0 < v <= 4096) or (isinstance(v, list) and len(v) == 3 and all(
+            isinstance(f, int | float) and f > 0 for f in v)) for v in settings.values())
+    if not fits:
+        raise FileError(f"rays {str(data)[:80]}", file=file, expected=f"one of {', '.join(_RAYS)} with its settings",
+                        remedy="directions of one's own are not run here")
+    import stardist.rays3d
+
+    rays = getattr(stardist.rays3d, str(name))(**settings)
+    if len(rays) != config.n_rays:
+        raise FileError(f"{len(rays)} directions", file=file, expected=f"n_rays, {config.n_rays}",
+                        remedy="config.json is damaged")
+    return rays
+
+
+def render(found: Candidates, shape: Sequence[int], rays: Any, overlap: float) -> tuple[
+        npt.NDArray[np.int32], Candidates]:
+    """Objects painted in an image, and the candidates they are, so that object ``k`` is candidate ``k - 1``.
+
+    Parameters
+    ----------
+    found : Candidates
+        The most probable first.
+    shape : sequence of int
+    rays : stardist's rays, or None in 2D
+    overlap : float
+        Largest common area of two objects, as a part of the smaller one.
+    """
+    if not len(found.prob):
+        return np.zeros(tuple(shape), np.int32), found
+    if rays is None:
+        from stardist.geometry import polygons_to_label
+        from stardist.nms import non_maximum_suppression_inds
+
+        which = non_maximum_suppression_inds(found.dist, found.points, scores=found.prob, thresh=overlap, verbose=False)
+        best = found.kept(np.flatnonzero(which))
+        return polygons_to_label(best.dist, best.points, shape=tuple(shape), prob=best.prob).astype(np.int32), best
+    from stardist.geometry import polyhedron_to_label
+    from stardist.nms import non_maximum_suppression_3d_inds
+
+    which = non_maximum_suppression_3d_inds(found.dist, found.points, rays=rays, scores=found.prob, thresh=overlap,
+                                            verbose=False)
+    best = found.kept(np.flatnonzero(which))
+    painted = polyhedron_to_label(best.dist, best.points, rays=rays, shape=tuple(shape), prob=best.prob, verbose=False)
+    return painted.astype(np.int32), best
