@@ -1,4 +1,4 @@
-"""Weight files as Keras writes them, and its layers in plain numpy: the independent side of tests of StarDist models."""
+"""Weight files as Keras writes them, and its layers in plain numpy: the other side of tests of StarDist models."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Weights:
 
     def layer(self, name, kernel, inside, out, bias=True, norm=False):
         draw = self.rng.standard_normal
-        arrays = {"kernel": (draw((*kernel, inside, out)) / np.sqrt(np.prod(kernel) * inside)).astype(np.float32)}
+        arrays = {"kernel": (2 * draw((*kernel, inside, out)) / np.sqrt(np.prod(kernel) * inside)).astype(np.float32)}
         if bias:
             arrays["bias"] = (0.3 * draw(out)).astype(np.float32)
         self.layers[name] = dict(arrays)
@@ -256,7 +256,7 @@ def test_thresholds_come_from_the_file_and_can_be_replaced(tmp_path):
     assert model.predict(im).labels.count == 2
     assert bsk.predict(model, im, thresholds={"prob": 0.5}).labels.count == 3
     assert bsk.predict(model, im, thresholds={"nms": 0.1}).labels.count == 1
-    with pytest.raises(OptionError, match="nms.*prob"):
+    with pytest.raises(OptionError, match=r"nms.*prob"):
         bsk.predict(model, im, thresholds={"foreground": 0.5})
     default = load_model(spots_model(tmp_path / "n", 2), "cpu", RAW)
     assert (default.tunables["prob"].default, default.tunables["nms"].default) == (0.5, 0.4)
@@ -354,7 +354,7 @@ def test_what_is_missing_is_listed(tmp_path):
     with pytest.raises(FileError, match="no HDF5 file of weights"):
         load_model(folder)
     (folder / "config.json").write_text('{"n_rays": 3, "grid": [1, 1], "oops')
-    with pytest.raises(FileError, match="config.json is no JSON"):
+    with pytest.raises(FileError, match=r"config\.json is no JSON"):
         load_model(f"stardist:{folder}")
     (tmp_path / "p.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(FileError, match="no StarDist model"):
@@ -391,7 +391,7 @@ def test_weights_elsewhere_or_left_over_or_damaged_are_refused(tmp_path):
     folder = spots_model(tmp_path / "m", 2)
     good = read_layers((folder / "weights_best.h5").read_bytes(), "w")
     write_weights(folder / "weights_best.h5", {**good, "conv2d": {"kernel": np.ones((1, 1, 1, 1)), "bias": np.ones(1)}})
-    with pytest.raises(FileError, match="layers conv2d that config.json does not know"):
+    with pytest.raises(FileError, match=r"layers conv2d that config\.json does not know"):
         load_model(folder, "cpu")
     bad = {**good, "prob": {**good["prob"], "bias": np.array([np.nan], np.float32)}}
     write_weights(folder / "weights_best.h5", bad)
