@@ -24,6 +24,7 @@ from biosegkit.methods.protocol import (
 )
 from biosegkit.methods.semantic import Semantic
 from biosegkit.methods.signed_distance import SignedDistance
+from biosegkit.methods.star import Star
 
 __all__ = [
     "METHODS",
@@ -40,6 +41,7 @@ __all__ = [
     "Requirements",
     "Semantic",
     "SignedDistance",
+    "Star",
     "State",
     "Tunable",
     "WithClasses",
@@ -55,6 +57,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "distance": Distance,
     "signed_distance": SignedDistance,
     "boundary": Boundary,
+    "star": Star,
     "flow": Flow,
     "flow_eikonal": flow_eikonal,
     "hv": HoverMaps,

@@ -1,0 +1,296 @@
+"""Objects as star-shaped polygons and polyhedra: at every voxel the distances to the border along fixed rays.
+
+Schmidt et al. 2018 (arXiv:1806.03535) for planes, Weigert et al. 2020 (arXiv:1908.03636) for volumes. A probability,
+the distance to the object's own border divided by its maximum in the object, says which voxels see all of their object
+well; among candidates greedy suppression keeps the best. Other than there: distances are exact for voxels of any
+spacing and without bias; what a ray meets beyond the edge of the patch or in unknown voxels counts as a lower bound, so
+objects that are cut teach no wrong border; by default only local maxima of the probability are candidates; a head for
+the foreground trims the polygons, whose corners are few.
+
+Limits: a shape that no single point sees whole loses what is hidden (``merge`` puts several polygons together).
+Objects thinner than about three voxels are hardly caught by their rays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels.basins import TOP, quantise
+from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.ray_distances import ray_distances
+from biosegkit.kernels.rays import Rays, circle, sphere
+from biosegkit.kernels.signed import signed_distance
+from biosegkit.kernels.star_nms import RULES
+from biosegkit.kernels.star_painting import paint_shapes
+from biosegkit.methods.protocol import (
+    ArrayDict,
+    Block,
+    Decisions,
+    Head,
+    ObjectTable,
+    Requirements,
+    State,
+    TensorDict,
+    Tunable,
+    checked_thresholds,
+)
+from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
+from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.plan.objective import Objective
+
+__all__ = ["Star"]
+
+#: Rays by number of axes, where no number is given.
+_RAYS = {2: 32, 3: 96}
+
+
+@dataclass(frozen=True)
+class Star:
+    """Options of the star method.
+
+    Parameters
+    ----------
+    n_rays : int, optional
+        Rays per voxel: 32 in 2D (a multiple of 4), 96 in 3D (a multiple of 8) if left out.
+    scale : float
+        A usual radius in units of the spacing; distances are learnt in multiples of it.
+    rule : {"stardist", "iou"}
+        Overlap of two shapes over the smaller one, or over their union.
+    merge : bool
+        Put shapes that hold each other's centres together instead of dropping the worse: for objects that are not
+        star-shaped (the idea of StarDist OPP, Walter and Tyska). Then every voxel is a candidate.
+    distance_weight, probability_weight : float
+        Factors of these terms in the loss.
+    batch_dice : bool
+        Pool the Dice sums over the batch.
+    objective : Objective
+        The loss of the foreground; the other heads have their own. Class weights are two: background, objects.
+
+    Examples
+    --------
+    >>> [(head.name, head.channels) for head in Star().heads(2)]
+    [('foreground', 1), ('probability', 1), ('distances', 32)]
+    """
+
+    n_rays: int | None = None
+    scale: float = 8.0
+    rule: Literal["stardist", "iou"] = "stardist"
+    merge: bool = False
+    distance_weight: float = 1.0
+    probability_weight: float = 1.0
+    batch_dice: bool = True
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be trained."""
+        if self.n_rays is not None and (self.n_rays < 4 or self.n_rays % 4):
+            raise OptionError(f"n_rays={self.n_rays}", expected="a multiple of 4 in 2D, of 8 in 3D")
+        if not 0.0 < self.scale < np.inf or self.rule not in RULES:
+            raise OptionError(f"scale={self.scale}, rule={self.rule!r}",
+                              expected=f"a positive length, one of {', '.join(RULES)}")
+        object.__setattr__(self, "objective", Objective.of(self.objective))
+        self.objective.fits(2, "background, objects")
+
+    @property
+    def tunables(self) -> dict[str, Tunable]:
+        """Thresholds of candidates, of their overlap and of the voxels of a shape, and smallest size."""
+        return {
+            "probability": Tunable(0.5, 0.2, 0.9, 15, "probability above which a voxel is a candidate"),
+            "overlap": Tunable(0.4, 0.1, 0.9, 5, "overlap above which the worse of two shapes is dropped"),
+            "foreground": Tunable(0.4, 0.0, 0.9, 7, "probability up to which voxels of a shape are left out"),
+            "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
+        }
+
+    @property
+    def halo(self) -> int:
+        """Whether a voxel is a local maximum."""
+        return 1
+
+    def heads(self, ndim: int) -> tuple[Head, ...]:
+        """Foreground and candidate probability, and one distance per ray."""
+        return (Head("foreground", 1, "sigmoid"), Head("probability", 1, "sigmoid"),
+                Head("distances", len(self._rays(ndim)), "softplus"))
+
+    def requirements(self, diameters_px: Sequence[float]) -> Requirements:
+        """From one border of an object the network must see the other: the largest diameter."""
+        sizes = np.asarray(diameters_px, float)
+        context = int(np.ceil(sizes.max())) + 1 if sizes.size else 1
+        notes = []
+        if sizes.size and float(np.quantile(sizes, 0.05)) < 3.0:
+            notes.append("objects less than 3 voxels wide are hardly caught by rays")
+        return Requirements(context, None, 3, tuple(notes))
+
+    def encode(
+        self, labels: npt.NDArray[Any], spacing: Sequence[float], valid: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[ArrayDict, ArrayDict]:
+        """Foreground 0/1, probability 0..1, and distances ``(n_rays, *space)`` in units of the spacing, all float32.
+
+        A negative distance is a lower bound (see `ray_distances`). Where the loss needs it, ``border`` has the signed
+        distance to the border of the foreground.
+        """
+        known = np.ones(labels.shape, bool) if valid is None else valid
+        ids = labels if known.all() else np.where(known, labels, 0)
+        inside = ids > 0
+        depth = boundary_distance(ids, spacing, valid=None if ids is labels else known)
+        endless = np.isinf(depth)
+        _, maxima, dense = object_max(ids, np.where(endless, np.float32(0.0), depth))
+        top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
+        share = np.where(endless | (top <= 0), np.float32(1.0), depth / np.where(top > 0, top, np.float32(1.0)))
+        weight = known.astype(np.float32)
+        targets: ArrayDict = {
+            "foreground": inside.astype(np.float32),
+            "probability": np.where(inside, share, np.float32(0.0)).astype(np.float32),
+            "distances": ray_distances(ids, self._rays(labels.ndim), spacing,
+                                       valid=None if ids is labels else known),
+        }
+        if self.objective.needs_distance:
+            targets["border"] = signed_distance(inside[None], spacing, known)
+        return targets, {"foreground": weight, "probability": weight, "distances": weight}
+
+    def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
+        """The objective's terms on the foreground, cross-entropy of the probability, mean error of the distances.
+
+        The cross-entropy is less the entropy of the target, so that its least is 0. Errors of distances count by the
+        probability of their voxel, and those below a lower bound only.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        from biosegkit.losses import Loss
+        from biosegkit.losses.comparison import TINY, mean_over
+
+        terms = Loss(self.objective)(outputs["foreground"], targets["foreground"], weights["foreground"],
+                                     batch=self.batch_dice, distance=targets.get("border"))
+        share = targets["probability"]
+        logits = outputs["probability"].float()[:, 0]
+        least = -(share * share.clamp_min(TINY).log() + (1 - share) * (1 - share).clamp_min(TINY).log())
+        apart = F.binary_cross_entropy_with_logits(logits, share, reduction="none") - least
+        true, found = targets["distances"], self.activate(outputs)["distances"]
+        error = torch.where(true >= 0, (found - true).abs(), (-true - found).clamp_min(0.0)) / self.scale
+        seen = share * weights["distances"]
+        return {
+            **terms,
+            "probability": self.probability_weight * mean_over(apart, weights["probability"]),
+            "distances": self.distance_weight * mean_over(error.mean(1), seen),
+        }
+
+    def activate(self, outputs: TensorDict) -> TensorDict:
+        """Probabilities, and positive distances in units of the spacing; float32."""
+        import torch.nn.functional as F
+
+        return {
+            "foreground": outputs["foreground"].float().sigmoid(),
+            "probability": outputs["probability"].float().sigmoid(),
+            "distances": self.scale * F.softplus(outputs["distances"].float()).clamp_min(1e-3),
+        }
+
+    def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
+        """Flip, and let rays change places."""
+        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        partner = self._rays(maps["distances"].ndim - 1).mirrored(tuple(axes))
+        return {**flipped, "distances": flipped["distances"][partner]}
+
+    def ideal(self, targets: ArrayDict) -> ArrayDict:
+        """The targets; no length is 0, and rays of unknown length go well beyond what is known.
+
+        As long as the longest known ray of the voxel, and twice their lower bound: beyond the edge nothing is painted.
+        """
+        maps = {name: targets[name][None].astype(np.float32) for name in ("foreground", "probability")}
+        lengths = targets["distances"]
+        beyond = np.maximum(lengths.max(axis=0), -2.0 * lengths)
+        found = np.where(lengths < 0, beyond, lengths)
+        return {**maps, "distances": np.maximum(found, 1e-3 * self.scale).astype(np.float32)}
+
+    def local(self, maps: ArrayDict, block: Block) -> State:
+        """Candidates of the core: their places, probabilities and distances; and the foreground."""
+        if maps["probability"].shape[1:] != block.array_shape:
+            raise DataError(f"maps of shape {maps['probability'].shape[1:]}",
+                            expected=f"{block.array_shape} (core and halo of the block)")
+        level = quantise(maps["probability"][0])
+        chosen = level[block.core] > _level(self.tunables["probability"].low)
+        if not self.merge:
+            chosen &= _peaks(level)[block.core]
+        where = np.nonzero(chosen)
+        rays = self._rays(len(block.shape))
+        core: npt.NDArray[Any] = maps["distances"][(slice(None), *block.core)]
+        lengths = np.stack([ray[where] for ray in core], 1) * np.float32(rays.swell)
+        return State(block, {
+            "places": np.stack(where, 1).astype(np.int64) + np.array(block.start, np.int64),
+            "probability": level[block.core][where],
+            "distances": np.clip(lengths, 1e-3 * self.scale, 6e4).astype(np.float16),
+            "foreground": quantise(maps["foreground"][0][block.core]),
+        })
+
+    def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
+        """Which candidates survive over all blocks, and their ids in raster order of the first voxel."""
+        used = checked_thresholds(self.tunables, thresholds)
+        whole = states[0].block
+        rays = self._rays(len(whole.shape))
+        parts = [_above(state, _level(used["probability"])) for state in states]
+        places, levels, lengths = (np.concatenate([p[i] for p in parts]) for i in range(3))
+        shapes = shapes_of((places, levels, lengths), rays, whole.spacing, whole.full_shape, overlap=used["overlap"],
+                           rule=self.rule, merge=self.merge)
+        tally = Tally(len(shapes.scores), len(whole.shape))
+        rows = [_rows(shapes, state.block) for state in states]
+        for state, table in zip(states, rows, strict=True):
+            tally.add(self._painted(state, table, used), np.zeros(state.block.shape, np.int64), state.block)
+        alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
+        alive = alive[np.argsort(tally.first[alive])]
+        ids = np.zeros(len(shapes.scores) + 1, np.int64)
+        ids[alive + 1] = np.arange(1, len(alive) + 1)
+        for table in rows:
+            table[:, 0] = ids[table[:, 0].astype(np.int64)]
+        objects = tally.table(alive + 1, np.arange(1, len(alive) + 1), 1.0)
+        objects["score"] = (shapes.scores[alive] / TOP).astype(np.float32)
+        return Decisions(used, {s.block.start: table for s, table in zip(states, rows, strict=True)}, objects)
+
+    def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
+        """Labels (uint32) of the core and the rows of the objects that begin in it."""
+        labels = self._painted(state, decisions.lookup[state.block.start], decisions.thresholds)
+        return labels, rows_in(decisions.objects, state.block)
+
+    def _painted(self, state: State, rows: npt.NDArray[Any], used: Mapping[str, float]) -> npt.NDArray[np.uint32]:
+        """The shapes of a block in their order, without voxels that are hardly foreground."""
+        b = state.block
+        n = 1 + len(b.shape)
+        labels = paint_shapes(b.shape, rows[:, 1:n].astype(np.int64), rows[:, n:].astype(np.float32),
+                              self._rays(len(b.shape)), b.spacing, ids=rows[:, 0].astype(np.uint32), start=b.start)
+        if used["foreground"] > 0:
+            labels[state.arrays["foreground"] <= _level(used["foreground"])] = 0
+        return labels
+
+    def _rays(self, ndim: int) -> Rays:
+        """Closed under flips."""
+        count = self.n_rays or _RAYS[ndim]
+        return circle(count) if ndim == 2 else sphere(count)
+
+
+def _level(threshold: float) -> int:
+    """The whole number a quantised value must exceed."""
+    return int(np.floor(threshold * TOP))
+
+
+def _peaks(level: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """Voxels no neighbour exceeds."""
+    return np.asarray(level >= ndimage.maximum_filter(level, 3, mode="constant", cval=0))
+
+
+def _above(state: State, level: int) -> tuple[npt.NDArray[Any], ...]:
+    """Places, levels and distances of the candidates of a block above a level."""
+    a = state.arrays
+    chosen = a["probability"] > level
+    return a["places"][chosen], a["probability"][chosen], a["distances"][chosen].astype(np.float32)
+
+
+def _rows(shapes: Shapes, block: Block) -> npt.NDArray[np.float64]:
+    """Object, centre and distances of the shapes that may reach into a block, in the order of painting."""
+    inside = shapes_within(shapes, block)
+    parts = (shapes.objects[inside, None], shapes.centres[inside], shapes.distances[inside])
+    return np.concatenate([np.asarray(p, np.float64) for p in parts], axis=1)

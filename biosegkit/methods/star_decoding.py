@@ -1,0 +1,156 @@
+"""From candidates with distances along rays to objects: suppression over all blocks, painting block by block.
+
+`star_labels` is the same for maps of official StarDist models, whole images at once::
+
+    labels, table = star_labels(probability, distances, rays, grid=(2, 2), threshold=0.5, overlap=0.4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.errors import DataError
+from biosegkit.kernels.rays import Rays
+from biosegkit.kernels.star_nms import Rule, suppress
+from biosegkit.kernels.star_painting import paint_shapes
+from biosegkit.methods.protocol import Block, ObjectTable
+from biosegkit.methods.tables import Tally
+
+__all__ = ["Shapes", "shapes_of", "shapes_within", "star_labels"]
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Star-shaped pieces in the order of painting (the best last), each of an object.
+
+    Parameters
+    ----------
+    centres : ndarray of int64, (K, ndim)
+        In voxels of the full image.
+    distances : ndarray of float32, (K, n_rays)
+        In units of the spacing.
+    objects : ndarray of int64, (K,)
+        Number of the object, 1 to N; 1 is the best.
+    scores : ndarray of float64, (N,)
+        Probability of the best piece of each object.
+    """
+
+    centres: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float32]
+    objects: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+
+
+def shapes_of(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], rays: Rays,
+              spacing: Sequence[float], full_shape: Sequence[int], *, overlap: float, rule: Rule = "stardist",
+              merge: bool = False) -> Shapes:
+    """The candidates that survive, in a total order: by probability, by mean distance, by place in raster order.
+
+    Parameters
+    ----------
+    candidates : tuple of ndarray, (M, ndim), (M,), (M, n_rays)
+        Positions in voxels, probabilities, and distances in units of the spacing; in any order.
+    rays, spacing, full_shape
+        Of the image.
+    overlap, rule, merge
+        See `biosegkit.kernels.star_nms.suppress`.
+    """
+    places = np.asarray(candidates[0], np.int64).reshape(-1, len(full_shape))
+    probability, lengths = np.asarray(candidates[1], np.float64), np.asarray(candidates[2], np.float32)
+    linear = np.ravel_multi_index(tuple(places.T), tuple(full_shape)) if len(places) else np.zeros(0, np.int64)
+    # rounded, so that the order of summation does not matter
+    size = np.round(lengths.astype(np.float64).mean(axis=1), 4)
+    order = np.lexsort((linear, -size, -probability))
+    places, lengths = places[order], lengths[order]
+    leader = suppress(places, lengths, rays, spacing, threshold=overlap, rule=rule, merge=merge)
+    kept = np.flatnonzero(leader >= 0)
+    leaders, number = np.unique(leader[kept], return_inverse=True)
+    scores = probability[order][leaders]
+    back = slice(None, None, -1)
+    return Shapes(places[kept][back], lengths[kept][back], (number + 1)[back].astype(np.int64), scores)
+
+
+def shapes_within(shapes: Shapes, block: Block) -> npt.NDArray[np.bool_]:
+    """Which shapes may reach into the core of a block."""
+    inside = np.ones(len(shapes.centres), bool)
+    far = shapes.distances.max(axis=1, initial=0.0)
+    for axis, (start, size, step) in enumerate(zip(block.start, block.shape, block.spacing, strict=True)):
+        reach = np.ceil(far / step) + 1
+        at = shapes.centres[:, axis]
+        inside &= (at + reach >= start) & (at - reach < start + size)
+    return inside
+
+
+def star_labels(probability: npt.NDArray[Any], distances: npt.NDArray[Any], rays: Rays, *,
+                grid: Sequence[int] | None = None, threshold: float = 0.5, overlap: float = 0.4, rim: int = 2,
+                shape: Sequence[int] | None = None) -> tuple[npt.NDArray[np.uint32], ObjectTable]:
+    """Objects of the maps of a StarDist model, by its rules: every voxel above the threshold is a candidate.
+
+    Parameters
+    ----------
+    probability : ndarray, (*cells)
+        One value per cell of the grid.
+    distances : ndarray, (n_rays, *cells)
+        In voxels of the image.
+    rays : Rays
+        Of the model.
+    grid : sequence of int, optional
+        Voxels per cell; 1 by default.
+    threshold, overlap : float
+        Least probability, and the overlap (over the smaller area) above which the worse of two shapes is dropped.
+    rim : int
+        Cells at the border of the image that are no candidates.
+    shape : sequence of int, optional
+        Of the image; the cells times the grid by default.
+
+    Returns
+    -------
+    labels : ndarray of uint32, shape
+    table : dict of ndarray
+        As methods make it.
+
+    Raises
+    ------
+    DataError
+        For maps that do not fit together.
+
+    References
+    ----------
+    Schmidt et al. 2018 (arXiv:1806.03535), Weigert et al. 2020 (arXiv:1908.03636).
+
+    Examples
+    --------
+    >>> from biosegkit.kernels.rays import circle
+    >>> probability = np.zeros((9, 9))
+    >>> probability[4, 4] = 0.9
+    >>> labels, table = star_labels(probability, np.full((32, 9, 9), 2.1), circle(32))
+    >>> int(table["area"][0]), round(float(table["score"][0]), 3)
+    (13, 0.9)
+    """
+    ndim = probability.ndim
+    every = tuple(int(g) for g in (grid or (1,) * ndim))
+    if rays.ndim != ndim or distances.shape != (len(rays), *probability.shape) or len(every) != ndim:
+        raise DataError(f"probability {probability.shape}, distances {distances.shape}, grid {every}",
+                        expected=f"{len(rays)} distances per cell, rays and grid of as many axes")
+    full = tuple(n * g for n, g in zip(probability.shape, every, strict=True)) if shape is None else tuple(shape)
+    inner = np.zeros(probability.shape, bool)
+    inner[tuple(slice(rim, max(rim, n - rim)) for n in probability.shape)] = True
+    cells = np.argwhere((probability > threshold) & inner)
+    where = tuple(cells.T)
+    found = (cells * np.array(every), probability[where], np.stack([ray[where] for ray in distances], 1))
+    shapes = shapes_of(found, rays, (1.0,) * ndim, full, overlap=overlap)
+    painted = paint_shapes(full, shapes.centres, shapes.distances, rays, ids=shapes.objects)
+    tally = Tally(len(shapes.scores), ndim)
+    tally.add(painted, np.zeros(full, np.int64), Block.whole(full))
+    alive = np.flatnonzero(tally.area > 0)
+    alive = alive[np.argsort(tally.first[alive])]
+    ids = np.zeros(len(shapes.scores) + 1, np.uint32)
+    ids[alive + 1] = np.arange(1, len(alive) + 1)
+    table = tally.table(alive + 1, np.arange(1, len(alive) + 1), 1.0)
+    table["score"] = shapes.scores[alive].astype(np.float32)
+    return ids[painted], table
