@@ -118,7 +118,7 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     Notes
     -----
     A signed distance is steep across a sixth of a diameter but not within three voxels, or the ridge of a thin object
-    falls into pieces. Falls of ``hv`` are measured over a voxel of the network, however fine the image is. No voxel is
+    falls into pieces. Distances of ``star`` are learnt in multiples of a usual radius. Falls of ``hv`` are measured over a voxel of the network, however fine the image is. No voxel is
     farther from the centre of its object than three quarters of the longest box.
 
     Examples
@@ -131,6 +131,8 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
         return {"window": finest}
     if method == "signed_distance":
         return {"length": _rounded(max(3 * finest, 0.0 if objects is None else objects.diameter.median / 6))}
+    if method == "star" and objects is not None:  # distances are learnt in usual radii
+        return {"scale": _rounded(max(objects.diameter.median / 2, finest))}
     if method == "offset" and objects is not None:
         voxel = objects.diameter.median / max(objects.diameter_px.median, 1e-6)
         longest = max(extent.maximum for extent in objects.extent_px)
