@@ -118,9 +118,9 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     Notes
     -----
     A signed distance is steep across a sixth of a diameter but not within three voxels, or the ridge of a thin object
-    falls into pieces. Distances of ``star`` are learnt in multiples of a usual radius. Falls of ``hv`` are measured over
-    a voxel of the network, however fine the image is. No voxel is farther from the centre of its object than three
-    quarters of the longest box.
+    falls into pieces. Distances of ``star`` are learnt in usual radii. Falls of ``hv`` are measured over a voxel of the
+    network, however fine the image is. No voxel is farther from the centre of its object than three quarters of the
+    longest box.
 
     Examples
     --------
