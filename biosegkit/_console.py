@@ -90,11 +90,11 @@ def show_scores(path: Path) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The tables of a record of scores, then its notes."""
-    from .scores import tables
+    from .scores.tables import remarks, tables
 
     for block in tables(scores):
         score_table(block.title, block.head, block.rows)
-    for note in (*scores.get("notes", ()), *scores.get("intervals", {}).get("notes", ())):
+    for note in remarks(scores):
         out(stderr=True).print(note, style="yellow", markup=False)
 
 

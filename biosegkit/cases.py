@@ -10,10 +10,10 @@ from typing import Any, overload
 import numpy as np
 
 from .description import Description
-from .errors import DataError, FileError
+from .errors import DataError, FileError, Problem
 from .image import Image, Labels, Task
 from .io import ReadOptions, read, read_labels
-from .layouts import Case, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
+from .layouts import Case, UnpairedError, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
 from .object_classes import ClassVotes, class_votes
 from .splits import holdout, split_folds, split_notes, trainable
 
@@ -37,12 +37,15 @@ class Dataset(Sequence[Case]):
         Where the cases come from, for messages.
     notes : tuple of str
         What was noticed on scanning.
+    problems : tuple of Problem
+        Files that do not pair, where :func:`scan` was asked for the rest.
     """
 
     cases: tuple[Case, ...]
     about: Description = field(default_factory=Description)
     source: str = ""
     notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -151,7 +154,7 @@ def on_grid_of(image: Image, labels: Labels, *, trust_index: bool = False) -> La
 
 
 def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None = None,
-         describe: Description | None = None) -> Dataset:
+         describe: Description | None = None, partial: bool = False) -> Dataset:
     """Find the cases of a data set. No image is opened.
 
     Parameters
@@ -170,11 +173,14 @@ def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None 
         Keep only cases whose column has this value, or one of these; all conditions must hold.
     describe : Description, optional
         Replaces entries of ``dataset.json``.
+    partial : bool
+        Files that do not pair become a problem of the data set, so that the others can be checked as well.
 
     Raises
     ------
     DataError
-        For missing and extra files, all listed (D1), equal ids, loops of links (D5), or nothing left.
+        For missing and extra files, all listed (D1) unless ``partial``; equal ids, loops of links (D5), or
+        nothing left.
     FileError
         If the source does not exist or a table cannot be read.
 
@@ -189,36 +195,52 @@ def scan(source: str | Path, *, where: Mapping[str, str | Sequence[str]] | None 
     ...     [case.id for case in scan(folder)]
     ['a']
     """
-    about, cases, notes = _found(source, describe)
+    problems: tuple[Problem, ...] = ()
+    about = _about(source, describe)
+    try:
+        cases, notes = _found(source, about)
+    except UnpairedError as error:
+        if not partial:
+            raise
+        problems = (Problem("D1", "error", "", error.file or str(source), error.found, error.expected, error.remedy),)
+        if not error.cases:
+            return Dataset((), about, str(source), problems=problems)
+        cases, notes = list(error.cases), []
     cases = _kept(grouped(cases, about.group), where or {}, str(source))
     _refuse_equal_ids(cases, str(source))
     _refuse_unsafe_ids(cases, str(source))
-    return Dataset(tuple(cases), about, str(source), tuple(notes))
+    return Dataset(tuple(cases), about, str(source), tuple(notes), problems)
 
 
-def _found(source: str | Path, describe: Description | None) -> tuple[Description, list[Case], list[str]]:
-    """The form of a source, its description and its cases."""
-    if "::" in str(source):
-        return Description().merged(describe), glob_cases(str(source)), []
+def _about(source: str | Path, describe: Description | None) -> Description:
+    """The description that lies with a source, with what replaces its entries."""
     path = Path(source)
+    if "::" in str(source):
+        return Description().merged(describe)
     if not path.exists():
         raise FileError("no such file or folder", file=path, expected="a data set", remedy="check the path")
-    home = path if path.is_dir() else path.parent
-    file = home / "dataset.json"
-    about = (Description.read(file) if file.is_file() else Description()).merged(describe)
+    file = (path if path.is_dir() else path.parent) / "dataset.json"
+    return (Description.read(file) if file.is_file() else Description()).merged(describe)
+
+
+def _found(source: str | Path, about: Description) -> tuple[list[Case], list[str]]:
+    """The cases of a source, told by its form, and remarks."""
+    if "::" in str(source):
+        return glob_cases(str(source)), []
+    path = Path(source)
     if not path.is_dir():
         if path.suffix.lower() != ".csv":
             raise DataError("a single file", file=path, expected="a folder, a CSV file or IMAGES::LABELS globs",
                             remedy="write a CSV with columns image,label")
-        return about, csv_cases(path), []
+        return csv_cases(path), []
     if not (path / "imagesTr").is_dir():
         table = path / "cases.csv"
         unread = [f"{table} is not used: name it to use its groups and splits"] * table.is_file()
-        return about, folder_cases(path), unread + _unread_labels(path)
+        return folder_cases(path), unread + _unread_labels(path)
     cases = nnunet_cases(path, about)
     stated = about.num_training
     odd = stated is not None and stated != len(cases)
-    return about, cases, [f"numTraining {stated} in dataset.json, but {len(cases)} cases"] * odd
+    return cases, [f"numTraining {stated} in dataset.json, but {len(cases)} cases"] * odd
 
 
 def _unread_labels(root: Path) -> list[str]:

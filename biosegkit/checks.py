@@ -15,6 +15,7 @@ from .errors import BiosegError, DataError, FileError, Problem
 from .image import Image, Labels, Task
 from .io.sniff import ending
 from .object_classes import class_problems, vote_problems
+from .splits import suggested_groups
 from .task_choice import IdCounts, choose_task, count_ids
 
 __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "task_of", "visit"]
@@ -236,8 +237,8 @@ def _digest(image: Image) -> str:
 
 def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
     """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, and the readers' notes."""
-    found = [Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
-             for note in dataset.notes]
+    found = [*dataset.problems, *(Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
+                                  for note in dataset.notes)]
     if not facts:
         return found
     task = task or task_of(dataset, facts)[0]
@@ -256,7 +257,20 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
         found += class_problems(dataset.source, task, without, sorted({v for f in facts for v in f.classes}))
     found += [Problem("D4", "warning", "", dataset.source, note, "more groups", "annotate more cases, or say --group")
               for note in split_notes(dataset, 2) if "single group" in note]
-    return found
+    return found + _group_hint(dataset)
+
+
+def _group_hint(dataset: Dataset) -> list[Problem]:
+    """D3: no group is named, but the ids look as if several cases were of one patient."""
+    hint = suggested_groups(dataset)
+    if hint is None:
+        return []
+    pattern, groups = hint
+    shared = [name for name, count in groups.items() if count > 1]
+    some = ", ".join(shared[:3]) + ", …" * (len(shared) > 3)
+    return [Problem("D3", "warning", "", dataset.source, f"no groups, but {len(dataset)} ids with {len(groups)} "
+                    f"beginnings; several cases each of {some}", "a group for each patient, animal or slide, so that "
+                    "none is on both sides of a split", f"if these are alike: --group '{pattern}'")]
 
 
 def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:

@@ -104,7 +104,7 @@ def doctor(dataset: Source, data: Describing, common: Common) -> None:
     from .fingerprint import survey
     from .summaries import data_rows, data_tables
 
-    found = _scan(dataset, data)
+    found = _scan(dataset, data, partial=True)
     problems, measured = survey(found)
     if measured:
         score_table("", ("", ""), data_rows(measured), numbers_from=9)
@@ -244,7 +244,10 @@ def run(context: typer.Context,
     if loaded.networks:
         from .comparison import comparison_table
 
-        score_table(*comparison_table(read_json(folder / "comparison.json")))
+        found = read_json(folder / "comparison.json")
+        score_table(*comparison_table(found))
+        for note in found.get("notes", ()):
+            out(stderr=True).print(note, style="yellow", markup=False)
         out().print(f"models  {folder}\npage    {folder / 'comparison.html'}")
         return
     show_scores(folder / "scores.json")
@@ -295,12 +298,12 @@ def demo(computing: Computing, writing: Writing, common: Common,
                     f"  picture  {part.picture}")
 
 
-def _scan(source: str, data: Describing) -> Dataset:
+def _scan(source: str, data: Describing, *, partial: bool = False) -> Dataset:
     """The cases of a data set, with what was noticed on the way."""
     from ._console import out
     from .cases import scan
 
-    found = scan(source, where=data.conditions(), describe=data.description())
+    found = scan(source, where=data.conditions(), describe=data.description(), partial=partial)
     for note in found.notes:
         out(stderr=True).print(note, style="yellow", markup=False)
     return found

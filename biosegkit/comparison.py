@@ -17,7 +17,7 @@ from .pages import render
 from .plan.schema import Plan
 from .scores import compare
 from .scores.files import read_scores
-from .scores.tables import Block, number, span, titled
+from .scores.tables import Block, number, span, titled, without_empty
 
 __all__ = ["compare_runs", "comparison_table", "write_comparison"]
 
@@ -41,7 +41,7 @@ def compare_runs(runs: Mapping[str, Path], scores: str = "scores.json") -> dict[
         ``parameters`` (trainable, of one fold), ``folds`` (trained, their probabilities averaged), ``steps`` (of one
         fold), ``step_seconds`` (median), ``seconds`` (the whole run), ``scores`` and ``intervals`` by name, and from
         the second row on ``difference``: of the first score to that of the first row, on the same cases, with its
-        interval.
+        interval. ``notes``: why intervals are missing.
 
     Raises
     ------
@@ -64,6 +64,7 @@ def compare_runs(runs: Mapping[str, Path], scores: str = "scores.json") -> dict[
         rows.append(row)
     return {"schema": SCHEMA, "kind": "comparison", "task": first["task"], "unit": first["unit"],
             "level": first.get("intervals", {}).get("level", 0.95), "cases": len(first["cases"]),
+            "notes": list(first.get("intervals", {}).get("notes", ())),
             "definitions": first["definitions"], "rows": rows}
 
 
@@ -102,7 +103,7 @@ def comparison_table(found: Mapping[str, Any]) -> Block:
     compared = any("difference" in row for row in rows)
     head = ["network", *_beside([[titled(name, found["unit"])] for name in names], "interval"),
             *([f"{names[0]} against {rows[0]['name']}"] if compared else []), "s per step", "steps", "parameters"]
-    return Block("", head, [_cells(row, names, compared) for row in rows])
+    return without_empty(Block("", head, [_cells(row, names, compared) for row in rows]))
 
 
 def _beside(cells: Sequence[list[str]], second: str) -> list[str]:
@@ -125,10 +126,12 @@ def write_comparison(found: Mapping[str, Any], folder: Path, title: str) -> list
     paths = [folder / f"comparison.{ending}" for ending in ("json", "csv", "html")]
     write_json(paths[0], dict(found))
     write_bytes(paths[1], _csv(found["rows"]).encode())
-    note = (f"{found['cases']} cases; intervals of {100 * found['level']:g} %: cases are drawn with replacement "
-            "(patients, where they are named)")
+    known = any(ends for row in found["rows"] for ends in row["intervals"].values())
+    how = (f"; intervals of {100 * found['level']:g} %: cases are drawn with replacement (patients, where they are "
+           "named)") if known else ""
     page = render("scores.html", title=title, subtitle="the same data, the same budget, one network after the other",
-                  tiles=[], scores=[comparison_table(found)._asdict()], notes=[note],
+                  tiles=[], scores=[comparison_table(found)._asdict()],
+                  notes=[f"{found['cases']} cases{how}", *found.get("notes", ())],
                   definitions=list(found["definitions"].items()), legend=[], worst=[], worst_title="", best=[],
                   charts=[])
     write_bytes(paths[2], page.encode())

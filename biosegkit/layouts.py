@@ -17,7 +17,7 @@ from .description import Description
 from .errors import DataError, FileError
 from .io.sniff import ENDINGS, ending
 
-__all__ = ["Case", "csv_cases", "folder_cases", "glob_cases", "nnunet_cases", "stem"]
+__all__ = ["Case", "UnpairedError", "common_start", "csv_cases", "folder_cases", "glob_cases", "nnunet_cases", "stem"]
 
 @dataclass(frozen=True)
 class Case:
@@ -48,6 +48,17 @@ class Case:
     split: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     classes: Path | None = None
+
+
+class UnpairedError(DataError):
+    """Files that do not pair; ``cases`` are those that do."""
+
+    cases: tuple[Case, ...] = ()
+
+    def beside(self, cases: Iterable[Case]) -> UnpairedError:
+        """The error with the cases that can be read none the less."""
+        self.cases = tuple(cases)
+        return self
 
 
 def stem(path: Path) -> str:
@@ -124,32 +135,40 @@ def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) ->
     if labels and (missing or extra):
         parts = [f"{len(missing)} images without labels: {_listing(missing)}"] * bool(missing)
         parts += [f"{len(extra)} labels without image: {_listing(extra)}"] * bool(extra)
-        raise DataError("; ".join(parts), file=where, expected="the same names for images and labels",
-                        remedy=_globs(images, labels) or "rename, add or remove the files listed")
+        globs, cores = _globs(images, labels)
+        pairs = cores or {k: (k, k) for k in sorted(set(images) & set(labels))}
+        raise UnpairedError("; ".join(parts), file=where, expected="the same names for images and labels",
+                            remedy=globs or "rename, add or remove the files listed").beside(
+            Case(k, k, (images[a],), labels[b]) for k, (a, b) in pairs.items())
     return [Case(k, k, (images[k],), labels.get(k)) for k in sorted(images)]
 
 
-def _common(names: Sequence[str]) -> str:
+def common_start(names: Sequence[str]) -> str:
     """What all names begin with."""
     least, most = min(names), max(names)
     return least[:next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
 
 
-def _globs(images: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
-    """The two globs that pair all files, where each side's names are one thing with an addition of its side."""
+def _globs(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[str, dict[str, tuple[str, str]]]:
+    """A remedy that names the two globs which pair all files, and the pairs of keys by what the stars stand for.
+
+    Nothing unless each side's names are one thing with an addition of its side.
+    """
     sides = []
     for files in (images, labels):
         places = {(p.parent, p.name[len(p.name) - len(ending(p.name) or p.suffix):]) for p in files.values()}
         if len(places) > 1 or len(files) < 2 or any("/" in k or "*" in k or "?" in k for k in files):
-            return ""
-        before, after = _common(list(files)), _common([k[::-1] for k in files])[::-1]
+            return "", {}
+        before, after = common_start(list(files)), common_start([k[::-1] for k in files])[::-1]
         # the digits that all numbers begin or end with are parts of the numbers
         sides.append((*places.pop(), re.sub(r"\d+$", "", before), re.sub(r"^\d+", "", after)))
-    cores = [{k[len(s[2]):len(k) - len(s[3])] for k in files} for files, s in zip((images, labels), sides, strict=True)]
-    if cores[0] != cores[1]:
-        return ""
+    cores = [{k[len(s[2]):len(k) - len(s[3])]: k for k in files}
+             for files, s in zip((images, labels), sides, strict=True)]
+    if set(cores[0]) != set(cores[1]):
+        return "", {}
     globs = "::".join((folder / f"{before}*{after}{tail}").as_posix() for folder, tail, before, after in sides)
-    return f"name the files by two globs in place of the folder, '{globs}', or rename them"
+    return (f"name the files by two globs in place of the folder, '{globs}', or rename them",
+            {core: (cores[0][core], cores[1][core]) for core in sorted(cores[0])})
 
 
 def folder_cases(root: Path) -> list[Case]:
@@ -222,10 +241,18 @@ def nnunet_cases(root: Path, about: Description) -> list[Case]:
     if lacking or extra or not truth:
         parts = [f"{len(lacking)} image files missing: {_listing(lacking)}"] * bool(lacking)
         parts += [f"{len(extra)} image files too many: {_listing(extra)}"] * bool(extra)
-        raise DataError("; ".join(parts) or "no case", file=root, expected=f"{channels} files <case>_0000 … in "
-                        "imagesTr per file in labelsTr",
-                        remedy="add or remove the files listed, or correct channel_names")
-    return [Case(n, n, tuple(numbered[n][c] for c in range(channels)), truth[n]) for n in sorted(truth)]
+        whole = [n for n in sorted(truth) if set(range(channels)) <= set(numbered.get(n, {}))]
+        raise UnpairedError("; ".join(parts) or "no case", file=root, expected=f"{channels} files <case>_0000 … in "
+                            "imagesTr per file in labelsTr",
+                            remedy="add or remove the files listed, or correct channel_names").beside(
+            _numbered(whole, numbered, channels, truth))
+    return _numbered(sorted(truth), numbered, channels, truth)
+
+
+def _numbered(names: Sequence[str], images: Mapping[str, Mapping[int, Path]], channels: int,
+              labels: Mapping[str, Path]) -> list[Case]:
+    """Cases of numbered channels."""
+    return [Case(n, n, tuple(images[n][c] for c in range(channels)), labels[n]) for n in names]
 
 
 def glob_cases(source: str) -> list[Case]:
@@ -294,12 +321,15 @@ def csv_cases(path: Path) -> list[Case]:
             missing.append(f"(no image in the row of case {name or '?'})")
         cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row, classes))
     if missing:
-        raise DataError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
-                        expected="files that exist, relative to the CSV", remedy="correct the table or add the files")
+        there = [c for c in cases if c.images and not {str(p) for p in (*c.images, c.labels)} & set(missing)]
+        raise UnpairedError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
+                            expected="files that exist, relative to the CSV",
+                            remedy="correct the table or add the files").beside(there)
     unlabelled = [c.id for c in cases if c.labels is None]
     if unlabelled and len(unlabelled) < len(cases):
-        raise DataError(f"{len(unlabelled)} images without labels: {_listing(unlabelled)}", file=path,
-                        expected="a label in every row, or in none", remedy="fill the column label")
+        raise UnpairedError(f"{len(unlabelled)} images without labels: {_listing(unlabelled)}", file=path,
+                            expected="a label in every row, or in none", remedy="fill the column label").beside(
+            c for c in cases if c.labels is not None)
     return cases
 
 

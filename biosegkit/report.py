@@ -17,7 +17,7 @@ from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, heat, png_bytes
 from .pages import render
 from .plan.schema import Plan
 from .plan.units import duration_text
-from .scores.tables import case_table, tables
+from .scores.tables import case_table, remarks, tables
 from .summaries import data_rows, data_tables, method_table, number_text, threshold_table
 
 __all__ = ["write_report"]
@@ -65,7 +65,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         tiles=_tiles(plan, folds, scores),
         scores=_score_blocks(scores),
         definitions=list(scores.get("definitions", {}).items()),
-        score_notes=[*scores.get("notes", []), *scores.get("intervals", {}).get("notes", [])],
+        score_notes=remarks(scores),
         pictures=[_picture(o) for o in shown if not o.attention],
         attention=[_attention(o) for o in shown if o.attention],
         legend=[(f"rgb{colour}", name) for colour, name in ((TRUTH, "truth"), (PREDICTED, "prediction"),

@@ -19,7 +19,7 @@ from .overlay import BOTH, PREDICTED, TRUTH, Overlay, compose, informative_slice
 from .pages import render
 from .pairing import Pairs
 from .scores import tables, write_csv
-from .scores.tables import case_table, number, rank, span, titled
+from .scores.tables import case_table, number, rank, remarks, span, titled
 
 __all__ = ["companions", "write_page", "write_scores"]
 
@@ -88,7 +88,7 @@ def write_page(scores: Mapping[str, Any], path: str | Path, pairs: Pairs) -> Non
     page = render(
         "scores.html", title="Scores", subtitle=_subtitle(scores), tiles=_tiles(scores),
         scores=[block._asdict() for block in blocks], definitions=list(scores["definitions"].items()),
-        notes=[*scores["notes"], *scores.get("intervals", {}).get("notes", ())], legend=_legend(scores["task"]),
+        notes=remarks(scores), legend=_legend(scores["task"]),
         worst_title="Worst cases" if best else "Cases, worst first", charts=_charts(scores, ranked, first),
         worst=[_picture(pairs, cases[row["case"]], row, first) for row in worst],
         best=[_picture(pairs, cases[row["case"]], row, first) for row in reversed(best)])

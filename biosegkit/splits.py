@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .errors import OptionError
-from .layouts import Case
+from .layouts import Case, common_start
 
-__all__ = ["holdout", "shares", "split_folds", "split_notes", "trainable"]
+__all__ = ["holdout", "shares", "split_folds", "split_notes", "suggested_groups", "trainable"]
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -124,6 +126,45 @@ def split_notes(cases: Sequence[Case], folds: int) -> list[str]:
     elif groups < folds:
         notes.append(f"{groups} groups for {folds} folds: {groups} folds are used")
     return notes
+
+
+def suggested_groups(cases: Sequence[Case]) -> tuple[str, Mapping[str, int]] | None:
+    r"""What to give as ``--group`` if none is given and the ids look as if several cases were of one patient.
+
+    An id is cut at ``_ - . /`` and blanks. Its shortest beginning that differs between cases is taken if it ends in
+    something with a digit in every id (``patient001`` of ``patient001_frame12``) and if at least a quarter of the
+    cases share theirs with another.
+
+    Returns
+    -------
+    pattern : str
+        A regular expression that finds these beginnings, and nothing else, in the ids.
+    groups : mapping of str to int
+        Beginning → cases.
+
+    Examples
+    --------
+    >>> pattern, groups = suggested_groups([Case(f"p{k}_t{t}", f"p{k}_t{t}", ()) for k in (1, 2) for t in (5, 6)])
+    >>> pattern, dict(groups)
+    ('^p\\d+', {'p1': 2, 'p2': 2})
+    """
+    ids = [c.id for c in cases]
+    if len(ids) < 2 or any(c.group != c.id for c in cases) or _given(cases) is not None:
+        return None
+    parts = [re.findall(r"[^_\-./\s]+", i) for i in ids]
+    for depth in range(1, min(map(len, parts))):
+        general = r"^[_\-./\s]*" + r"[^_\-./\s]+[_\-./\s]+" * (depth - 1) + r"[^_\-./\s]+"
+        starts = [re.findall(general, i)[0] for i in ids]
+        groups = Counter(starts)
+        if len(groups) == 1:
+            continue
+        alike = sum(n for n in groups.values() if n > 1)
+        if 4 * alike < len(ids) or not all(re.search(r"\d", p[depth - 1]) for p in parts):
+            return None
+        short = "^" + re.escape(re.sub(r"\d+$", "", common_start(starts))).replace(r"\-", "-") + r"\d+"
+        found = [m[0] if (m := re.search(short, i)) else None for i in ids]
+        return (short if found == starts else general), groups
+    return None
 
 
 def _is(case: Case, names: frozenset[str]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from small_sets import discs
 
+from biosegkit.comparison import comparison_table, write_comparison
 from biosegkit.errors import FileError, OptionError, PlanError, ResumeError
 from biosegkit.recipe import Recipe
 from biosegkit.recipe_run import run_recipe
@@ -119,3 +120,19 @@ def test_wrong_comparisons_are_refused(changes, hint):
 def test_without_data_nothing_is_done():
     with pytest.raises(OptionError, match="--data"):
         run_recipe(Recipe(name="a"))
+
+
+def test_a_comparison_of_few_cases_says_why_it_has_no_intervals(compared, tmp_path):
+    found = json.loads((compared / "comparison.json").read_text())
+    assert found["notes"] == []
+    assert "interval" in comparison_table(found).head
+    for row in found["rows"]:
+        row["intervals"] = dict.fromkeys(row["intervals"])
+        if "difference" in row:
+            row["difference"] |= {"low": None, "high": None}
+    few = found | {"cases": 4, "notes": ["no intervals: 4 cases, fewer than 5"]}
+    assert "interval" not in comparison_table(few).head
+    page = write_comparison(few, tmp_path, "few")[2].read_text(encoding="utf-8")
+    assert "no intervals: 4 cases, fewer than 5" in page
+    assert "drawn with replacement" not in page
+    assert "drawn with replacement" in (compared / "comparison.html").read_text(encoding="utf-8")

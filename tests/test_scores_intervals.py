@@ -17,7 +17,7 @@ from biosegkit.metrics import DEFINITIONS, THRESHOLDS, instance_counts
 from biosegkit.metrics.statistics import Bootstrap, intervals, mean_estimate
 from biosegkit.scores import METRICS, ScoreOptions, compare, score_pair, summarise, tables
 from biosegkit.scores.pooling import pools
-from biosegkit.scores.tables import case_table
+from biosegkit.scores.tables import case_table, remarks
 
 
 def labels(values, task="semantic"):
@@ -230,3 +230,22 @@ def test_every_score_is_on_the_page_of_scores():
     wanted = {reported.get(name, name) for metrics in METRICS.values() for name in metrics}
     assert wanted <= named
     assert set(DEFINITIONS) <= named | {"seg-metrics"}
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance"])
+def test_too_few_cases_have_no_column_of_intervals_and_say_why(task):
+    def record(*dice):
+        classes = {"1": {"value": 1, "tp": 1, "fp": 0, "fn": 0, "state": "defined"}}
+        return summarise({f"c{k}": {"dice": d, "classes": {"1": classes["1"] | {"dice": d}}}
+                          for k, d in enumerate(dice)}, "semantic")
+
+    four = [dict(list(instance_cases(seed).items())[:4]) for seed in (1, 5)]
+    few = [record(0.9, 0.8, 0.7, 0.6), record(0.8, 0.8, 0.7, 0.5)] if task == "semantic" else [
+        summarise(cases, "instance") for cases in four]
+    made = few[0] | {"comparison": compare(*few)}
+    shown = [block for block in tables(made) if block.title.endswith("4 cases")]
+    assert shown[0].head[-2:] == ["difference", "better/equal/worse"]
+    assert not any("interval" in name for block in tables(made) for name in block.head)
+    assert remarks(made)[-1] == "no interval of a difference and no p: 4 cases, fewer than 5"
+    enough = record(0.9, 0.8, 0.7, 0.6, 0.5)
+    assert compare(enough, enough)["notes"] == []

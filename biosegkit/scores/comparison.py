@@ -40,7 +40,7 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
         ``scores``: per headline score, and per class for the first of them, the entries of
         :class:`biosegkit.metrics.statistics.Difference` with the means of both and ``p_holm``, adjusted for all tests
         of the table. ``pooled`` (instance): differences of the pooled scores. ``cases``, ``only_first``,
-        ``only_second``: what was compared.
+        ``only_second``: what was compared. ``notes``: why intervals are missing.
 
     Raises
     ------
@@ -77,10 +77,14 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
     pooled = _pooled(scores, left, right, groups, options)
+    units = len(shared) if groups is None else len(set(groups))
+    counted = f"{units} {'cases' if groups is None else 'groups'}, fewer than {options.smallest}"
+    notes = [f"no interval of a difference and no p: {counted}"] if units < options.smallest else []
     return {"first": names[0], "second": names[1], "level": options.level, "cases": len(shared),
             "groups": None if groups is None else len(set(groups)), "scores": rows,
             **({"pooled": pooled} if pooled else {}),
-            "only_first": [n for n in one if n not in two], "only_second": [n for n in two if n not in one]}
+            "only_first": [n for n in one if n not in two], "only_second": [n for n in two if n not in one],
+            "notes": notes}
 
 
 def _same_kind(first: Record, second: Record) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from biosegkit.scores.classes import STATES
 from biosegkit.scores.options import lower_is_better
 
-__all__ = ["Block", "case_table", "number", "rank", "span", "tables"]
+__all__ = ["Block", "case_table", "number", "rank", "remarks", "span", "tables", "without_empty"]
 
 #: Scores beside each other.
 _COLUMNS = 5
@@ -63,7 +63,7 @@ def _headline(scores: Mapping[str, Any]) -> Block:
         rows.append(row)
     interval = f"{100 * made.get('level', 0.95):g} % interval"
     head = ["score", "pooled", interval, "mean of images", interval] if instance else ["score", "value", interval]
-    return _without_empty(Block("", head, rows))
+    return without_empty(Block("", head, rows))
 
 
 def _classes(scores: Mapping[str, Any]) -> list[Block]:
@@ -81,7 +81,7 @@ def _classes(scores: Mapping[str, Any]) -> list[Block]:
             rows.append([*cells, *last])
         head = ["class", titled(part[0], scores["unit"]), "interval", *(titled(n, scores["unit"]) for n in part[1:])]
         head += [] if start else ["cases", *(_STATE_NAMES[s] for s in STATES)]
-        blocks.append(_without_empty(Block("", head, rows)))
+        blocks.append(without_empty(Block("", head, rows)))
     return blocks
 
 
@@ -138,13 +138,26 @@ def _comparison(scores: Mapping[str, Any]) -> list[Block]:
     head = ["score", made["first"], made["second"], "difference", f"{100 * made['level']:g} % interval", "p",
             "p (Holm)", "better/equal/worse"]
     rows = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
-             number(row["mean"], sign=True), span([row["low"], row["high"]], sign=True), number(row["p"]),
-             number(row["p_holm"]), f"{row['wins']}/{row['ties']}/{row['losses']}"] for row in made["scores"]]
-    blocks = [Block(f"{made['first']} less {made['second']} per case, {made['cases']} cases", head, rows)]
+             number(row["mean"], sign=True), span([row["low"], row["high"]], sign=True), _known(row["p"]),
+             _known(row["p_holm"]), f"{row['wins']}/{row['ties']}/{row['losses']}"] for row in made["scores"]]
+    title = f"{made['first']} less {made['second']} per case, {made['cases']} cases"
+    blocks = [without_empty(Block(title, head, rows))]
     pooled = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
                number(row["difference"], sign=True), span([row["low"], row["high"]], sign=True)]
               for row in made.get("pooled", ())]
-    return blocks + ([Block("pooled", head[:5], pooled)] if pooled else [])
+    return blocks + ([without_empty(Block("pooled", head[:5], pooled))] if pooled else [])
+
+
+def remarks(scores: Mapping[str, Any]) -> list[str]:
+    """What is to be known about the scores of a record, its intervals and its comparison.
+
+    Examples
+    --------
+    >>> remarks({"notes": ["one image is empty"], "comparison": {"notes": ["no p: 4 cases, fewer than 5"]}})
+    ['one image is empty', 'no p: 4 cases, fewer than 5']
+    """
+    return [note for part in (scores, scores.get("intervals", {}), scores.get("comparison", {}))
+            for note in part.get("notes", ())]
 
 
 def titled(name: str, unit: str) -> str:
@@ -162,6 +175,11 @@ def number(value: Any, *, sign: bool = False) -> str:
     return str(value)
 
 
+def _known(p: float | None) -> str:
+    """A p value, nothing where there is none."""
+    return "" if p is None or math.isnan(p) else number(p)
+
+
 def span(ends: Sequence[float] | None, *, sign: bool = False) -> str:
     """Both ends of an interval.
 
@@ -175,7 +193,7 @@ def span(ends: Sequence[float] | None, *, sign: bool = False) -> str:
     return " to ".join(number(float(end), sign=sign) for end in ends)
 
 
-def _without_empty(block: Block) -> Block:
+def without_empty(block: Block) -> Block:
     """The table without columns in which nothing stands."""
     kept = [k for k in range(len(block.head)) if k == 0 or any(row[k] for row in block.rows)]
     return Block(block.title, [block.head[k] for k in kept], [[row[k] for k in kept] for row in block.rows])

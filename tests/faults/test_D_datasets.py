@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ import tifffile
 from biosegkit.cases import Case, Description, scan, split_folds, split_notes
 from biosegkit.checks import diagnose, refuse
 from biosegkit.errors import DataError
+from biosegkit.fingerprint import survey
+from biosegkit.layouts import grouped
+from biosegkit.splits import suggested_groups
 
 
 def write(path: Path, array: np.ndarray, **options) -> None:
@@ -29,7 +34,7 @@ def blobs(shape=(12, 12)) -> np.ndarray:
     return array
 
 
-def dataset(root: Path, names: str = "abcd", **images: np.ndarray) -> Path:
+def dataset(root: Path, names: Sequence[str] = "abcd", **images: np.ndarray) -> Path:
     for i, name in enumerate(names):
         array = images.get(name, picture(i))
         write(root / "images" / f"{name}.tif", array)
@@ -222,3 +227,79 @@ def test_all_problems_come_at_once(tmp_path):
     assert [(p.code, p.case) for p in problems if p.severity == "error"] == [("F4", "a"), ("G1", "b"), ("L3", "c")]
     with pytest.raises(DataError, match=r"(?s)3 problem.*a\.tif.*b\.tif.*c\.tif"):
         refuse(problems)
+
+
+@pytest.mark.parametrize("form", ["names", "additions", "table", "nnunet"])
+def test_D1_what_does_pair_is_checked_in_the_same_turn(tmp_path, form):
+    """The doctor tells of wrong sizes although other files do not pair; training is refused as before."""
+    source = dataset(tmp_path)
+    write(tmp_path / "labels/b.tif", blobs((12, 14)))
+    expected = "images without labels: a"
+    if form == "names":
+        (tmp_path / "labels/a.tif").unlink()
+    elif form == "additions":
+        expected = "4 images without labels"
+        for path in sorted((tmp_path / "labels").iterdir()):
+            path.rename(path.with_name(f"{path.stem}_seg.tif"))
+    elif form == "table":
+        expected = "2 files missing"
+        source = tmp_path / "table.csv"
+        source.write_text("image,label\n" + "".join(f"images/{n}.tif,labels/{n}.tif\n" for n in "abcde"[1:]))
+    else:
+        expected = "1 image files missing"
+        (tmp_path / "images").rename(tmp_path / "imagesTr")
+        (tmp_path / "labels").rename(tmp_path / "labelsTr")
+        for path in sorted((tmp_path / "imagesTr").iterdir()):
+            path.rename(path.with_name(f"{path.stem}_0000.tif"))
+        (tmp_path / "imagesTr/a_0000.tif").unlink()
+    with pytest.raises(DataError, match=expected):
+        scan(source)
+    problems = [p for p in diagnose(scan(source, partial=True)) if p.severity == "error"]
+    assert {p.code for p in problems} == {"D1", "G1"}
+    assert any(expected in p.found for p in problems)
+    assert [p.case for p in problems if p.code == "G1"] == ["b"]
+
+
+def test_D1_nothing_that_pairs_is_one_error(tmp_path):
+    for name in ("images/left.tif", "labels/right.tif"):
+        write(tmp_path / name, picture(0))
+    problems, measured = survey(scan(tmp_path, partial=True))
+    assert codes(problems) == [("D1", "error")]
+    assert measured is None
+
+
+@pytest.mark.parametrize(("ids", "groups"), [
+    (["p001_f01", "p001_f12", "p011_f01", "p011_f08"], ["p001", "p001", "p011", "p011"]),
+    (["p001_f01", "p002_f01", "p002_f08"], ["p001", "p002", "p002"]),
+    (["ct-rat3-a", "ct-rat3-b", "ct-mouse10-a", "ct-mouse10-b"], ["ct-rat3"] * 2 + ["ct-mouse10"] * 2),
+    (["P1/left", "P1/right", "P2/left"], ["P1", "P1", "P2"]),
+    (["scan 1a 1", "scan 1a 2", "scan 2b 1"], ["scan 1a", "scan 1a", "scan 2b"]),
+    (["hippocampus_001", "hippocampus_003"], None),  # one beginning
+    (["left_1", "left_2", "right_1", "right_2"], None),  # no numbers: conditions
+    (["1135_mini", "1136_mini", "1137_mini"], None),  # all different
+    (["a1_1", "a1_2", *(f"a{k}_1" for k in range(2, 12))], None),  # two of twelve: chance
+    (["001", "002"], None), (["p1_a"], None),
+])
+def test_D3_frames_of_a_patient_get_a_group_that_works(ids, groups):
+    cases = [Case(i, i, ()) for i in ids]
+    hint = suggested_groups(cases)
+    if groups is None:
+        assert hint is None
+        return
+    assert [c.group for c in grouped(cases, hint[0])] == groups
+    assert hint[1] == Counter(groups)
+    assert suggested_groups(grouped(cases, hint[0])) is None
+
+
+def test_D3_the_hint_is_told_and_following_it_ends_it(tmp_path):
+    source = dataset(tmp_path, names=("p1_f1", "p1_f2", "p2_f1", "p2_f2"))
+    hints = [p for p in diagnose(scan(source)) if "--group" in p.remedy]
+    assert codes(hints) == [("D3", "warning")]
+    assert "p1, p2" in hints[0].found
+    pattern = hints[0].remedy.split("'")[1]
+    again = scan(source, describe=Description(group=pattern))
+    assert [c.group for c in again] == ["p1", "p1", "p2", "p2"]
+    assert not [p for p in diagnose(again) if "--group" in p.remedy]
+    rows = "".join(f"images/{c.id}.tif,labels/{c.id}.tif,{k % 2}\n" for k, c in enumerate(again))
+    (tmp_path / "table.csv").write_text("image,label,fold\n" + rows)
+    assert not [p for p in diagnose(scan(tmp_path / "table.csv")) if "--group" in p.remedy]  # folds are given
