@@ -7,7 +7,8 @@ given, here logits, so that results can be compared). Each timing has the bare n
 and after in turn; ``ratio`` is the median over these pairs. ``error`` is the largest difference from the same blend,
 with the backend's own window, in float64. ``ours, labels`` adds softmax, slabs and argmax: what a prediction does.
 
-nnU-Net does not belong to the development packages: install ``nnunetv2`` beside biosegkit to have it measured.
+nnU-Net's logits differ because it adds up in half precision; ``halved`` does the same and needs no nnU-Net.
+It does not belong to the development packages: install ``nnunetv2`` beside biosegkit to have its time measured.
 """
 
 from __future__ import annotations
@@ -151,12 +152,36 @@ def naive(network, image, lattice, window, dtype=torch.float32):
     return total / weight
 
 
+def halved(network, image, lattice):
+    """nnU-Net's rule for weights and sums, by its published definition: half precision, the window's peak at 10.
+
+    A window falls to exp(-8) per axis at its border. Half precision ends at 2^-24 (6e-8): in a corner of an image,
+    which only one tile covers, a 3D weight of 10 exp(-24) = 4e-10 is lifted to that smallest number, and the product
+    with a logit is rounded to a whole multiple of it. So logits there become whole numbers: wrong by up to 0.5. In 2D
+    a weight of 10 exp(-16) is 19 such steps, which leaves an error of a half in 19.
+    """
+    smooth = 1.0
+    for p in lattice.patch:
+        smooth = np.multiply.outer(smooth, np.exp(-0.5 * ((np.arange(p) - p // 2) / (p / 8)) ** 2))
+    window = torch.from_numpy(10 * smooth).half()
+    window[window == 0] = window[window > 0].min()
+    total, weight = torch.zeros((), dtype=torch.half), torch.zeros(image.shape, dtype=torch.half)
+    for start in product(*lattice.starts):
+        place = tuple(slice(s, s + p) for s, p in zip(start, lattice.patch, strict=True))
+        logits = network(torch.from_numpy(image[place])[None, None])["classes"][0].half()
+        total = torch.zeros((len(logits), *image.shape), dtype=torch.half) if total.ndim == 0 else total
+        total[(slice(None), *place)] += logits * window
+        weight[place] += window
+    return total / weight
+
+
 def windows(lattice):
     """The blending window of each backend in float64: its error is that to its own blend."""
     smooth = torch.ones((), dtype=torch.float64)
     for p in lattice.patch:
         smooth = smooth[..., None] * torch.from_numpy(gaussian(p))
-    found = {"ours": smooth, "naive": smooth, "monai": smooth.clamp(min=1e-3)}  # MONAI lifts small weights to 0.001
+    found = {"ours": smooth, "naive": smooth, "halved": smooth,
+             "monai": smooth.clamp(min=1e-3)}  # MONAI lifts small weights to 0.001
     if HAS_NNUNET:
         from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
@@ -188,6 +213,7 @@ def one_case(name, network, image, lattice, classes, repeats):
         "ours, labels": lambda: ours_labels(network, image, lattice, classes),
         "monai": lambda: monai(network, image, lattice),
         "naive": lambda: naive(network, image, lattice, blends["naive"]),
+        "halved": lambda: halved(network, image, lattice),
     }
     if HAS_NNUNET:
         predictor = nnunet(network, lattice, classes)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from biosegkit.plan.preferences import METHOD_NAMES
 
@@ -133,3 +134,20 @@ def test_a_round_trip_is_scored_and_the_page_has_every_method():
     record = json.loads(oracles.RECORD.read_text("utf-8"))["rows"]
     assert all("\n".join(oracles.table(record[str(ndim)], ndim)) in page for ndim in (2, 3))
     assert all(f"| `{name}` |" in page for name in METHOD_NAMES if name != "semantic")
+
+
+@pytest.mark.parametrize(("shape", "patch", "corner"), [((64, 64, 64), 32, 1.0), ((256, 256), 128, 8 / 19)])
+def test_sums_in_half_precision_round_logits_in_corners(shape, patch, corner):
+    """One step of half precision in a 3D corner makes logits of 0.6 ones, 19 steps in 2D make 0.4 8 / 19."""
+    sliding = script("sliding_window")
+
+    def network(x):
+        return {"classes": torch.full((1, 1, *x.shape[2:]), 0.4 if len(shape) == 2 else 0.6)}
+
+    lattice = sliding.Lattice(shape, (patch,) * len(shape), (patch // 2,) * len(shape))
+    found = sliding.halved(network, np.zeros(shape, np.float32), lattice)[0].double()
+    value = 0.4 if len(shape) == 2 else 0.6
+    assert found[(0,) * len(shape)] == pytest.approx(corner, abs=2e-4)
+    assert found[tuple(n // 2 for n in shape)] == pytest.approx(value, abs=2e-3)
+    exact = sliding.naive(network, np.zeros(shape, np.float32), lattice, sliding.windows(lattice)["ours"])
+    assert float((exact - value).abs().max()) < 1e-6
