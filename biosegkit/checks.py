@@ -15,7 +15,7 @@ from .errors import BiosegError, DataError, FileError, Problem
 from .image import Image, Labels, Task
 from .io.sniff import ending
 from .object_classes import class_problems, vote_problems
-from .splits import suggested_groups
+from .splits import group_problems
 from .task_choice import IdCounts, choose_task, count_ids
 
 __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "task_of", "visit"]
@@ -257,20 +257,7 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
         found += class_problems(dataset.source, task, without, sorted({v for f in facts for v in f.classes}))
     found += [Problem("D4", "warning", "", dataset.source, note, "more groups", "annotate more cases, or say --group")
               for note in split_notes(dataset, 2) if "single group" in note]
-    return found + _group_hint(dataset)
-
-
-def _group_hint(dataset: Dataset) -> list[Problem]:
-    """D3: no group is named, but the ids look as if several cases were of one patient."""
-    hint = suggested_groups(dataset)
-    if hint is None:
-        return []
-    pattern, groups = hint
-    shared = [name for name, count in groups.items() if count > 1]
-    some = ", ".join(shared[:3]) + ", …" * (len(shared) > 3)
-    return [Problem("D3", "warning", "", dataset.source, f"no groups, but {len(dataset)} ids with {len(groups)} "
-                    f"beginnings; several cases each of {some}", "a group for each patient, animal or slide, so that "
-                    "none is on both sides of a split", f"if these are alike: --group '{pattern}'")]
+    return found + group_problems(dataset, dataset.source)
 
 
 def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:

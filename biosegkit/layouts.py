@@ -321,7 +321,7 @@ def csv_cases(path: Path) -> list[Case]:
             missing.append(f"(no image in the row of case {name or '?'})")
         cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row, classes))
     if missing:
-        there = [c for c in cases if c.images and not {str(p) for p in (*c.images, c.labels)} & set(missing)]
+        there = [c for c in cases if c.images and not {str(p) for p in (*c.images, c.labels, c.classes)} & set(missing)]
         raise UnpairedError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
                             expected="files that exist, relative to the CSV",
                             remedy="correct the table or add the files").beside(there)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .errors import OptionError
+from .errors import OptionError, Problem
 from .layouts import Case, common_start
 
-__all__ = ["holdout", "shares", "split_folds", "split_notes", "suggested_groups", "trainable"]
+__all__ = ["group_problems", "holdout", "shares", "split_folds", "split_notes", "suggested_groups", "trainable"]
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -165,6 +165,19 @@ def suggested_groups(cases: Sequence[Case]) -> tuple[str, Mapping[str, int]] | N
         found = [m[0] if (m := re.search(short, i)) else None for i in ids]
         return (short if found == starts else general), groups
     return None
+
+
+def group_problems(cases: Sequence[Case], source: str) -> list[Problem]:
+    """No group is named, but the ids look as if several cases were of one patient (fault D3)."""
+    hint = suggested_groups(cases)
+    if hint is None:
+        return []
+    pattern, groups = hint
+    shared = [name for name, count in groups.items() if count > 1]
+    some = ", ".join(shared[:3]) + ", …" * (len(shared) > 3)
+    return [Problem("D3", "warning", "", source, f"no groups, but {len(cases)} ids with {len(groups)} beginnings; "
+                    f"several cases each of {some}", "a group for each patient, animal or slide, so that none is on "
+                    "both sides of a split", f"if these are alike: --group '{pattern}'")]
 
 
 def _is(case: Case, names: frozenset[str]) -> bool:
