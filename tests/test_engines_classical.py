@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import biosegkit as bsk
 from biosegkit.cli import app
 from biosegkit.engines import described, load_model
+from biosegkit.engines.cellpose_model import CellposeOptions
 from biosegkit.engines.classical import RULES, Look, Tidy, classical
 from biosegkit.engines.finish import fill_enclosed
 from biosegkit.engines.star_model import StarOptions
@@ -208,7 +209,8 @@ def test_smoothing_follows_the_spacing():
     values = np.zeros((9, 33, 33), np.float32)
     values[4, 16, 16] = 1000
     smooth = Look(sigma=2.0)
-    from biosegkit.engines.classical import Classical
+    from biosegkit.engines.cellpose_model import CellposeOptions
+from biosegkit.engines.classical import Classical
     from biosegkit.engines.thresholds import Otsu
 
     model = Classical("otsu", Otsu(), smooth)
@@ -302,7 +304,8 @@ def test_the_page_lists_every_option_with_its_default():
     page = (Path(__file__).parents[1] / "docs/engines.md").read_text("utf-8")
     rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| `?([^|`]*)`? \| ([^|]+) \|$", page, re.M)
     listed = {(who.strip().strip("`"), option): (default.strip(), text.strip()) for who, option, default, text in rows}
-    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Tidy, "stardist": StarOptions}
+    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Tidy, "stardist": StarOptions,
+             "cellpose": CellposeOptions}
     for name, kind in kinds.items():
         for field in fields(kind):
             info = field.default

@@ -2,7 +2,7 @@
 
 What MODEL may be, in the order in which it is looked up:
 
-1. ``stardist:PATH``: a StarDist model on disk;
+1. ``stardist:PATH`` or ``cellpose:PATH``: a model on disk;
 2. the name of a classical segmenter (:data:`biosegkit.engines.classical.RULES`), such as ``otsu``;
 3. a folder or zip that holds a StarDist model, by its content;
 4. a run or a bundle, folder or zip.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["described", "load_model"]
 
-_PREFIXES = ("stardist",)
+_PREFIXES = ("stardist", "cellpose")
 
 
 def load_model(model: str | Path, device: str | torch.device = "auto",
@@ -38,8 +38,8 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
     Parameters
     ----------
     model : str or path
-        A classical segmenter's name, ``stardist:PATH``, or the path of a run, a bundle or a StarDist model. A name wins
-        over a file of that name: write ``./otsu`` for the file.
+        A classical segmenter's name, ``stardist:PATH``, ``cellpose:PATH``, or the path of a run, a bundle or a StarDist
+        model. A name wins over a file of that name: write ``./otsu`` for the file.
     device : str
         See :func:`biosegkit.device.pick`; classical segmenters use the CPU.
     options : dict, optional
@@ -68,6 +68,10 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
             raise OptionError(f"a depth with {name}", expected="a bundle", remedy="leave out --depth")
         if name in RULES:
             return classical(name, options)
+        if prefix == "cellpose" and colon:
+            from .cellpose_model import load_cellpose
+
+            return load_cellpose(rest, device, options)
         from .star_model import load_star
 
         return load_star(rest if colon and prefix in _PREFIXES else name, device, options)
@@ -89,4 +93,5 @@ def described() -> list[tuple[str, str, str]]:
     ('otsu', '2D 3D')
     """
     rules = [(name, " ".join(f"{n}D" for n in rule.ndims), rule.about) for name, rule in RULES.items()]
-    return [*rules, ("stardist:PATH", "2D 3D", "a StarDist model, folder or zip (csbdeep or bioimage.io)")]
+    return [*rules, ("stardist:PATH", "2D 3D", "a StarDist model, folder or zip (csbdeep or bioimage.io)"),
+            ("cellpose:PATH", "2D 3D", "a Cellpose model, a file of weights (versions 1 to 4)")]

@@ -1,0 +1,282 @@
+"""Cellpose models as predictors: networks of versions 1 to 3 in our own torch, version 4 through its package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from dataclasses import dataclass as plain_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from biosegkit._atomic import sha256
+from biosegkit._lazy import optional
+from biosegkit.device import pick
+from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.grid import Grid
+from biosegkit.image import Image, Labels
+from biosegkit.methods.decoding import decode
+from biosegkit.methods.flow import Flow
+from biosegkit.methods.protocol import Tunable
+from biosegkit.predictor import Prediction
+
+from .cellpose_network import build_cellpose, looks_like_cnn
+from .found import relative
+from .intensities import Channel, space_axes, stretched
+from .options import split_options
+from .planes import over_planes, over_stack, resized
+from .torch_file import read_state
+
+__all__ = ["CellposeModel", "CellposeOptions", "load_cellpose"]
+
+Floats = npt.NDArray[np.float32]
+#: Raw channels and the voxel size relative to the finest axis, to flow (D, *space) and logit (*space).
+Runner = Callable[[Floats, tuple[float, ...]], tuple[Floats, Floats]]
+
+_EXPECTED = ("a file of Cellpose weights: of version 4 (cpsam, cpsam_v2, cpdino, or trained by yourself), or of "
+             "version 1 to 3 (cyto, cyto2, cyto3, nuclei, or trained by yourself)")
+_LICENCE = "not stated by the file; the official weights are reported as CC-BY-NC, not for commercial use"
+#: Flows are learnt five times as long as they are.
+_LONGER = 5.0
+_LARGEST = 1 << 30  # voxels after resizing
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class CellposeOptions:
+    """How images are given to a Cellpose model."""
+
+    channel: Channel = Field(default="all", description="channel of the cells, counted from 0; all: the mean of all "
+                             "before version 4, the first three in version 4")
+    nuclei: int = Field(default=-1, ge=-1, description="channel of the nuclei, for models before version 4 that look "
+                        "at both; -1: none")
+    diameter: float = Field(default=0.0, ge=0, description="mean diameter of the objects, in voxels of the finest "
+                            "axis; 0: as in training, or no resizing in version 4")
+    low: float = Field(default=1.0, ge=0, lt=100, description="percentile of the intensities that becomes 0")
+    high: float = Field(default=99.0, gt=0, le=100, description="percentile of the intensities that becomes 1")
+
+
+@plain_dataclass(frozen=True, eq=False)
+class CellposeModel:
+    """A Cellpose model: a predictor with maps.
+
+    Parameters
+    ----------
+    name : str
+    version : str
+        ``"1-3"`` or ``"4"``.
+    run : callable
+        Raw channels to flow and logit.
+    options : CellposeOptions
+    digest : str
+        SHA-256 of weights and options: the model's identity.
+    notes : tuple of str
+    """
+
+    name: str
+    version: str
+    run: Runner
+    options: CellposeOptions
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> Flow:
+        """Decoding: paths along the flow, followed far."""
+        return Flow(decoder="euler")
+
+    @property
+    def tunables(self) -> dict[str, Tunable]:
+        """Thresholds that can be replaced; where Cellpose has one like it, its default is Cellpose's."""
+        own = {"flow_error": 0.4, "min_size": 15.0}
+        return {name: replace(t, default=own.get(name, t.default)) for name, t in self.method.tunables.items()}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written beside results."""
+        return {"engine": "cellpose", "name": self.name, "version": self.version, "licence": _LICENCE,
+                "digest": self.digest, "options": asdict(self.options),
+                "thresholds": {name: t.default for name, t in self.tunables.items()}}
+
+    def predict(self, image: Image) -> Prediction:
+        """Segment one image.
+
+        Raises
+        ------
+        DataError
+            For values that are not finite.
+        OptionError
+            For a channel that is not there.
+        """
+        maps, notes = self._mapped(image)
+        found = self.decode(maps, {}, image.grid)
+        labels = replace(found.labels, source=image.source)
+        return replace(found, labels=labels, notes=tuple(notes))
+
+    def maps(self, image: Image) -> dict[str, Floats]:
+        """Probability of ``foreground`` (1, *space) and ``flow`` (D, *space) of length one at most."""
+        return self._mapped(image)[0]
+
+    def decode(self, maps: Mapping[str, Floats], thresholds: Mapping[str, float],
+               grid: Grid | None = None) -> Prediction:
+        """Labels from maps; ``grid`` is the image's, of unit spacing if left out."""
+        space = maps["foreground"].shape[1:]
+        place = grid or Grid.regular(space)
+        axes = tuple(a for a, n in enumerate(space) if len(maps["flow"]) == len(space) or n > 1)
+        plane = {name: m.reshape(len(m), *(space[a] for a in axes)) for name, m in maps.items()}
+        chosen = {name: float(thresholds.get(name, t.default)) for name, t in self.tunables.items()}
+        array, table = decode(self.method, plane, chosen, relative([place.spacing[a] for a in axes]))
+        table = {name: column for name, column in table.items() if name != "first"}
+        ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
+        return Prediction(Labels(array.reshape(space), place, ids, "instance"), table)
+
+    def _mapped(self, image: Image) -> tuple[dict[str, Floats], list[str]]:
+        """Maps on the image's grid, and notes."""
+        notes = [f"Cellpose model {self.name}, version {self.version}; licence {_LICENCE}", *self.notes]
+        axes = space_axes(image)
+        values = self._channels(image, notes)
+        values = values.reshape(len(values), *(image.grid.shape[a] for a in axes))
+        values = stretched(values, self.options.low, self.options.high, joint=False, notes=notes)
+        flow, logit = self.run(values, relative([image.grid.spacing[a] for a in axes]))
+        flow = flow / _LONGER
+        flow /= np.maximum(np.sqrt(np.square(flow).sum(axis=0, keepdims=True)), 1.0)
+        foreground = 1.0 / (1.0 + np.exp(-logit.clip(-60, 60)))
+        shape = image.grid.shape
+        return {"foreground": foreground.reshape(1, *shape).astype(np.float32),
+                "flow": flow.reshape(len(flow), *shape).astype(np.float32)}, notes
+
+    def _channels(self, image: Image, notes: list[str]) -> Floats:
+        """Raw channels (C, *space): cells and, if asked for, nuclei; up to three in version 4."""
+        count, o = image.array.shape[0], self.options
+        for number in (n for n in (o.channel, o.nuclei) if n != "all"):
+            if int(number) >= count:
+                raise OptionError(f"channel {number} of an image of {count} channels", file=image.source or None,
+                                  expected=f"0 to {count - 1}", remedy="correct --option channel or nuclei")
+        values = np.asarray(image.array[:], np.float32)
+        if not np.isfinite(values).all():
+            raise DataError("values that are not finite", file=image.source or None, expected="finite intensities",
+                            remedy="replace them where the image was made")
+        if o.channel != "all":
+            cells = values[int(o.channel)][None]
+        elif self.version == "4":
+            cells = values[:3]
+        else:
+            cells = values.mean(axis=0, keepdims=True)
+        if o.channel == "all" and count > (3 if self.version == "4" else 1):
+            notes.append(f"{'the first three' if self.version == '4' else 'the mean'} of {count} channels was used; "
+                         "--option channel=N chooses one")
+        return cells if o.nuclei < 0 else np.concatenate([cells, values[o.nuclei][None]])
+
+
+def load_cellpose(path: str | Path, device: str | torch.device = "auto",
+                  options: Mapping[str, Any] | None = None) -> CellposeModel:
+    """A Cellpose model from its file of weights; a bare name is looked for where Cellpose keeps its models.
+
+    Raises
+    ------
+    FileError
+        If there is no such file (nothing is downloaded), or it is damaged or of another kind.
+    OptionError
+        For a wrong option, or a package that is missing.
+    """
+    (chosen,) = split_options("cellpose", (CellposeOptions,), options or {})
+    if chosen.low >= chosen.high:
+        raise OptionError(f"percentiles {chosen.low:g} to {chosen.high:g}", expected="low below high",
+                          remedy="correct --option low or high")
+    file, where = _located(str(path)), pick(device)
+    state = read_state(file, _EXPECTED)
+    told = json.dumps(asdict(chosen), sort_keys=True)
+    digest = hashlib.sha256((sha256(file) + told).encode()).hexdigest()
+    if "W2" in state:
+        if chosen.nuclei >= 0:
+            raise OptionError("nuclei with a model of version 4", expected="all channels in one, in any order",
+                              remedy="leave out --option nuclei")
+        run = partial(_run_package, _package(file, state, where), chosen.diameter)
+        return CellposeModel(file.name, "4", run, chosen, digest)
+    if not looks_like_cnn(state):
+        raise FileError(f"tensors {', '.join(sorted(state)[:4])}, …", file=file, expected=_EXPECTED,
+                        remedy="give the weights of a Cellpose model that segments")
+    net = build_cellpose(state, str(file)).to(where)
+    takes = int(state["downsample.down.res_down_0.conv.conv_0.2.weight"].shape[1])
+    if takes != (given := 2) and (takes != 1 or chosen.nuclei >= 0):
+        raise FileError(f"a network that takes {takes} channels", file=file, expected=f"{given}, cells and nuclei",
+                        remedy="other variants of the network are not run here")
+    mean, trained, notes = _diameters(state, file.name)
+    factor = mean / (chosen.diameter or trained)
+    return CellposeModel(file.name, "1-3", partial(_run_cnn, net, where, (takes, factor)), chosen, digest, notes)
+
+
+def _located(name: str) -> Path:
+    """The file: as given, or of this name in the folder where Cellpose keeps its models."""
+    given = Path(name).expanduser()
+    home = Path(os.environ.get("CELLPOSE_LOCAL_MODELS_PATH") or Path.home() / ".cellpose" / "models")
+    places = [given] if given.name != name else [given, home / name]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    raise FileError(f"no file {' or '.join(str(p) for p in places)}", file=given, expected=_EXPECTED,
+                    remedy="fetch the weights yourself and give their path; nothing is downloaded here")
+
+
+def _diameters(state: Mapping[str, Tensor], name: str) -> tuple[float, float, tuple[str, ...]]:
+    """Mean diameter that images are resized to, and that of the training objects, in pixels."""
+    if name.startswith("nuclei"):
+        return 17.0, 17.0, ("diameter 17, which Cellpose takes for files of this name",)
+    found = [float(state[key].float().mean()) for key in ("diam_mean", "diam_labels") if key in state]
+    if not found:
+        return 30.0, 30.0, ("diameter 30, as the file states none",)
+    if min(found) <= 0:
+        raise FileError(f"diameters {found}", file=name, expected="positive numbers", remedy="copy the file again")
+    return found[0], found[-1], ()
+
+
+def _run_cnn(net: Callable[[Tensor], Tensor], device: torch.device, settings: tuple[int, float], values: Floats,
+             scale: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """Flow and logit of a network before version 4: images are resized to equal voxels and the trained diameter."""
+    takes, factor = settings
+    shape = tuple(max(1, int(n * s * factor)) for n, s in zip(values.shape[1:], scale, strict=True))
+    if np.prod(shape, dtype=np.float64) > _LARGEST:
+        raise OptionError(f"an image of {shape} voxels after resizing by {factor:.3g}", expected=f"at most {_LARGEST}",
+                          remedy="give a larger --option diameter, or a part of the image")
+    full = np.zeros((takes, *values.shape[1:]), np.float32)
+    full[: len(values)] = values
+    small = resized(full, shape)
+    maps = over_planes(net, small[None], device)[0] if len(shape) == 2 else over_stack(net, small, device)
+    maps = resized(maps, values.shape[1:])
+    return maps[:-1], maps[-1]
+
+
+def _run_package(model: Any, diameter: float, values: Floats, scale: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """Flow and logit of a network of version 4, by the package."""
+    x = np.moveaxis(values, 0, -1)
+    more: dict[str, Any] = {"diameter": diameter or None, "normalize": {"normalize": False}, "compute_masks": False}
+    if len(scale) == 3:
+        more |= {"z_axis": 0, "do_3D": True, "anisotropy": scale[0] / min(scale[1:])}
+    _, flows, _ = model.eval(x, channel_axis=-1, **more)
+    flow, logit = np.asarray(flows[1], np.float32), np.asarray(flows[2], np.float32)
+    if len(scale) == 3:  # sums over two and over three kinds of planes
+        flow, logit = flow / np.float32(2), logit / np.float32(3)
+    return flow, logit
+
+
+def _package(file: Path, state: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The model of the cellpose package; the file is there, so that nothing is downloaded."""
+    if "encoder.cls_token" in state and importlib.util.find_spec("dinov3") is None:
+        raise OptionError("a model on DINOv3, whose package is not installed", file=file, expected="the package dinov3",
+                          remedy="install it as Cellpose's documentation says, or use cpsam")
+    before = torch.backends.cuda.matmul.allow_tf32
+    models = optional("cellpose.models")
+    model = models.CellposeModel(gpu=device.type != "cpu", pretrained_model=str(file), device=device,
+                                 use_bfloat16=device.type == "cuda")
+    torch.backends.cuda.matmul.allow_tf32 = before  # the package switches it for everybody
+    return model
