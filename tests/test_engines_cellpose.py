@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from keras_files import conv, grow, pool, sigmoid
-from scipy.ndimage import label, map_coordinates
+from scipy.ndimage import map_coordinates
 from typer.testing import CliRunner
 
 import biosegkit as bsk
@@ -54,7 +54,8 @@ def random_state(channels=(2, 4, 6), kernel=3, seed=0, **more):
     rng = np.random.default_rng(seed)
     state = {}
     for name, tensor in CellposeNet(channels, kernel).state_dict().items():
-        draw = {"running_var": rng.uniform(0.5, 2, tensor.shape), "running_mean": 0.3 * rng.standard_normal(tensor.shape)}
+        draw = {"running_var": rng.uniform(0.5, 2, tensor.shape),
+                "running_mean": 0.3 * rng.standard_normal(tensor.shape)}
         last = name.rsplit(".", 1)[1]
         fan = max(1, np.prod(tensor.shape[1:]))
         value = draw.get(last, rng.standard_normal(tensor.shape) / np.sqrt(fan))
@@ -335,7 +336,8 @@ def test_version_4_runs_through_its_package(tmp_path, package):
     model = load_model(f"cellpose:{path}", "cpu", {"diameter": 15, "low": 0, "high": 100})
     assert torch.backends.cuda.matmul.allow_tf32 == before, "nothing global is set"
     (made,) = package
-    assert made.settings == {"gpu": False, "pretrained_model": str(path.resolve()), "device": CPU, "use_bfloat16": False}
+    assert made.settings == {"gpu": False, "pretrained_model": str(path.resolve()), "device": CPU,
+                             "use_bfloat16": False}
     values = np.random.default_rng(0).random((4, 30, 20)).astype(np.float32)
     maps = model.maps(image(values, channels=True))
     x, options = made.calls[0]
@@ -366,12 +368,15 @@ def test_a_missing_file_never_reaches_the_package(tmp_path, package):
 
 def test_without_a_package_it_is_named(tmp_path, monkeypatch):
     path = save({"W2": torch.eye(3)}, tmp_path / "cpsam")
-    monkeypatch.delitem(sys.modules, "cellpose.models", raising=False)
-    monkeypatch.setitem(sys.modules, "cellpose", None)
+
+    def absent(_name):
+        raise ModuleNotFoundError("No module named 'cellpose'", name="cellpose")
+
+    monkeypatch.setattr("biosegkit._lazy.importlib.import_module", absent)
     with pytest.raises(OptionError, match=r"biosegkit\[cellpose\]"):
         load_model(f"cellpose:{path}", "cpu")
     dino = save({"W2": torch.eye(3), "encoder.cls_token": torch.zeros(1)}, tmp_path / "cpdino")
-    with pytest.raises(OptionError, match="DINOv3.*dinov3"):
+    with pytest.raises(OptionError, match=r"DINOv3.*dinov3"):
         load_model(f"cellpose:{dino}", "cpu")
 
 
@@ -390,7 +395,7 @@ class Evil:
 
 def test_nothing_in_a_file_is_run(tmp_path):
     evil = Evil(tmp_path / "made")
-    (tmp_path / "raw").write_bytes(pickle.dumps(evil))
+    (tmp_path / "raw").write_bytes(pickle.dumps(evil, protocol=2))
     save({"W2": evil}, tmp_path / "zip")
     for name in ("raw", "zip"):
         with pytest.raises(FileError, match="no state dict that can be read safely"):
@@ -410,7 +415,8 @@ def test_old_and_parallel_files_are_read(tmp_path):
 
 @pytest.mark.parametrize(("content", "said"), [
     (b"", "no state dict"), (b"PK\x03\x04 broken", "no state dict"), ([1, 2], "something else than tensors"),
-    ({"a": 3}, "something else than tensors"), ({"weight": torch.ones(2)}, "tensors weight, ….*file of Cellpose weights")])
+    ({"a": 3}, "something else than tensors"),
+    ({"weight": torch.ones(2)}, "tensors weight, ….*file of Cellpose weights")])
 def test_other_contents_are_refused(tmp_path, content, said):
     path = tmp_path / "w"
     path.write_bytes(content) if isinstance(content, bytes) else save(content, path)
@@ -425,7 +431,8 @@ def test_other_networks_are_refused(tmp_path):
         with pytest.raises(FileError, match=said):
             load_model(f"cellpose:{save(changed, tmp_path / 'w')}", "cpu")
 
-    refused({k: v for k, v in state.items() if k != "upsample.up.res_up_0.proj.1.bias"}, r"proj.1.bias missing \(1 such")
+    without = {k: v for k, v in state.items() if k != "upsample.up.res_up_0.proj.1.bias"}
+    refused(without, r"proj.1.bias missing \(1 such")
     refused(state | {"more": torch.ones(1)}, "tensor more .*no such tensor")
     refused(state | {"output.2.weight": torch.ones(2, 4, 1, 1)}, "network of 2 outputs.*denoising")
     refused(state | {"output.2.bias": torch.full((3,), torch.nan)}, "not finite")
@@ -435,14 +442,15 @@ def test_other_networks_are_refused(tmp_path):
 def test_the_command_line(tmp_path):
     state = random_state(diam_mean=30)
     bsk.write(image(np.random.default_rng(0).random((40, 40))), tmp_path / "a.tif")
-    done = CliRunner().invoke(app, ["predict", f"cellpose:{save(state, tmp_path / 'cyto')}", str(tmp_path / "a.tif"), "-o",
+    path = save(state, tmp_path / "cyto")
+    done = CliRunner().invoke(app, ["predict", f"cellpose:{path}", str(tmp_path / "a.tif"), "-o",
                                     str(tmp_path / "out"), "--option", "diameter=30", "--threshold", "flow_error=4",
                                     "--device", "cpu"])
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out/a.tif.json").read_text())
     assert (record["model"]["version"], record["model"]["options"]["diameter"]) == ("1-3", 30)
     assert "CC-BY-NC" in record["model"]["licence"]
-    assert label(bsk.read_labels(tmp_path / "out/a.tif", "instance").array > 0)[1] >= 0
+    assert bsk.read_labels(tmp_path / "out/a.tif", "instance").array.shape == (40, 40)
     missing = CliRunner().invoke(app, ["predict", "cellpose:nowhere/cyto", str(tmp_path / "a.tif"), "-o",
                                        str(tmp_path / "b")])
     assert missing.exit_code == 1

@@ -209,8 +209,7 @@ def test_smoothing_follows_the_spacing():
     values = np.zeros((9, 33, 33), np.float32)
     values[4, 16, 16] = 1000
     smooth = Look(sigma=2.0)
-    from biosegkit.engines.cellpose_model import CellposeOptions
-from biosegkit.engines.classical import Classical
+    from biosegkit.engines.classical import Classical
     from biosegkit.engines.thresholds import Otsu
 
     model = Classical("otsu", Otsu(), smooth)
