@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,9 @@ from biosegkit.methods.protocol import (
 from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
 from biosegkit.methods.tables import Tally, rows_in
 from biosegkit.plan.objective import Objective
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Star"]
 
@@ -172,23 +175,23 @@ class Star:
         logits = outputs["probability"].float()[:, 0]
         least = -(share * share.clamp_min(TINY).log() + (1 - share) * (1 - share).clamp_min(TINY).log())
         apart = F.binary_cross_entropy_with_logits(logits, share, reduction="none") - least
-        true, found = targets["distances"], self.activate(outputs)["distances"]
-        error = torch.where(true >= 0, (found - true).abs(), (-true - found).clamp_min(0.0)) / self.scale
         seen = share * weights["distances"]
+        inside = seen > 0  # most voxels are not, and each has many rays
+        true = targets["distances"].movedim(1, -1)[inside]
+        found = self._lengths(outputs["distances"].movedim(1, -1)[inside])
+        error = torch.where(true >= 0, (found - true).abs(), (-true - found).clamp_min(0.0)) / self.scale
         return {
             **terms,
             "probability": self.probability_weight * mean_over(apart, weights["probability"]),
-            "distances": self.distance_weight * mean_over(error.mean(1), seen),
+            "distances": self.distance_weight * mean_over(error.mean(1), seen[inside]),
         }
 
     def activate(self, outputs: TensorDict) -> TensorDict:
         """Probabilities, and positive distances in units of the spacing; float32."""
-        import torch.nn.functional as F
-
         return {
             "foreground": outputs["foreground"].float().sigmoid(),
             "probability": outputs["probability"].float().sigmoid(),
-            "distances": self.scale * F.softplus(outputs["distances"].float()).clamp_min(1e-3),
+            "distances": self._lengths(outputs["distances"]),
         }
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
@@ -265,6 +268,12 @@ class Star:
         if used["foreground"] > 0:
             labels[state.arrays["foreground"] <= _level(used["foreground"])] = 0
         return labels
+
+    def _lengths(self, logits: torch.Tensor) -> torch.Tensor:
+        """Positive distances in units of the spacing."""
+        import torch.nn.functional as F
+
+        return self.scale * F.softplus(logits.float()).clamp_min(1e-3)
 
     def _rays(self, ndim: int) -> Rays:
         """Closed under flips."""
