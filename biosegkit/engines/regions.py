@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -77,8 +78,11 @@ class RandomWalker:
         said = f"{open_} voxels between {low:.4g} and {high:.4g} of the range left to the walk"
         if not (open_ and (seeds == 1).any() and (seeds == 2).any()):
             return Found(mask=mask, notes=(f"{said}: all decided by the threshold",))
-        decided = random_walker(scaled, seeds, beta=self.beta, mode="cg_j", tol=1e-5, prob_tol=0.01, spacing=scale)
-        return Found(mask=np.asarray(decided == 2), notes=(said,))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            decided = random_walker(scaled, seeds, beta=self.beta, mode="cg_j", tol=1e-5, prob_tol=0.01, spacing=scale)
+        notes = (said, "the walk's equations are solved roughly; a smaller beta helps") if told else (said,)
+        return Found(mask=np.asarray(decided == 2), notes=notes)
 
 
 @dataclass(frozen=True, config=_FORBID)
