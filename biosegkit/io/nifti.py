@@ -176,7 +176,8 @@ def _affine(header: Any, pixdim: Array, file: str, notes: list[str]) -> Array:
     if sform is not None and qform is not None:
         size = np.array([max(int(d) - 1, 1) for d in header["dim"][1:4]])
         apart = np.abs((sform - qform)[:3, :3] * size).sum(axis=1) + np.abs(sform - qform)[:3, 3]
-        if float(apart.max()) > 1e-3 * float(np.linalg.norm(sform[:3, :3], axis=0).min()):
+        rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(sform[:3]).max())  # both are stored so
+        if float(apart.max()) > 1e-3 * float(np.linalg.norm(sform[:3, :3], axis=0).min()) + rounding:
             notes.append(f"sform and qform differ by up to {apart.max():.3g}: sform is used")
     if sform is not None:
         return sform

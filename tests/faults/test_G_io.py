@@ -154,3 +154,13 @@ def test_G6_nifti_units(tmp_path, code, unit, factor, note):
     assert (image.grid.unit, image.grid.spacing) == (unit, (2.0 * factor,) * 3)
     assert bool(image.notes) == bool(note)
     assert all(note in n for n in image.notes)
+
+
+def test_G3_the_rounding_of_both_forms_is_no_difference(tmp_path):
+    """Voxels of a micrometre far from the origin: float32 holds the two forms to 1e-7 of the largest number only."""
+    affine = np.array([[-4.68738937, -1.00391555, -9.34253767e-05, -126.542145],
+                       [1.7116133, -2.80855799, -7.79473121e-05, -62.327446],
+                       [0.314262331, 0.322730511, -9.68953187e-04, 4.13259792], [0, 0, 0, 1.0]])
+    path = tmp_path / "a.nii"
+    write(Image(np.full((1, 1, 1, 1), 255, np.uint8), Grid((1, 1, 1), affine, "mm")), path)
+    assert not read(path).notes

@@ -17,6 +17,7 @@ from stub_models import fresh_weights, stub_plan
 import biosegkit
 from biosegkit.bundle import load, write_bundle, zip_bundle
 from biosegkit.checkpoint import load_tensors
+from biosegkit.engines.torch_file import read_state
 from biosegkit.errors import BiosegError, FileError, PlanError
 
 
@@ -209,8 +210,23 @@ def test_S1_S3_the_code_has_no_call_that_runs_what_it_reads():
                 module = getattr(getattr(node.func, "value", None), "id", "")
                 bare = name in forbidden - {"eval"} or (name == "eval" and isinstance(node.func, ast.Name))
                 assert not bare, f"{path.name}:{node.lineno} {name}"
-                assert (module, name) not in {("torch", "load"), ("torch", "save"), ("pickle", "load"),
-                                              ("pickle", "loads")}, f"{path.name}:{node.lineno}"
+                where = f"{path.name}:{node.lineno} {module}.{name}"
+                assert (module, name) not in {("torch", "save"), ("pickle", "load"), ("pickle", "loads")}, where
+                if (module, name) == ("torch", "load"):  # published weights of Cellpose: tensors only, in one place
+                    options = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg == "weights_only"}
+                    assert (path.name, options) == ("torch_file.py", {"weights_only": True}), where
+
+
+def test_S1_a_published_state_dict_runs_nothing_when_read(tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "weights.pth"
+    for content in (pickle.dumps(Evil(mark), 2), pickle.dumps({"weight": Evil(mark)}, 2)):
+        path.write_bytes(content)
+        with pytest.raises(FileError, match="read safely"):
+            read_state(path, "weights")
+    torch.save({"weight": Evil(mark)}, path)  # noqa: TID251
+    with pytest.raises(FileError, match="read safely"):
+        read_state(path, "weights")
+    assert not mark.exists()
 
 
 def test_S1_every_refusal_is_an_error_a_user_can_act_on(tmp_path):
