@@ -238,12 +238,12 @@ class Predicting:
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the network's maps too.")] = False
     depth: Annotated[str | None, typer.Option(
         metavar="N|mean", help="Cut a U-Net++ back to a depth (1 is the fastest), or average all depths.")] = None
-
     option: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=VALUE", help="Set an option of an engine, e.g. channel=1; docs/engines.md (repeatable).")] = None
+        metavar="NAME=VALUE", help="Post-processing, e.g. fill_holes=yes (docs/methods.md), or another option of an "
+        "engine, e.g. channel=1 (docs/engines.md); repeatable.")] = None
 
     def options(self) -> dict[str, str]:
-        """Options of an engine by name."""
+        """Options of post-processing or of an engine by name."""
         return dict(pairs(self.option, "--option", "name=value"))
 
     def thresholds(self) -> dict[str, float] | None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ._atomic import atomic_folder, atomic_path, sha256, write_json, write_npy
 from .checkpoint import refuse_foreign, save_tensors, weights_hash
 from .device import pick
-from .errors import FileError, PlanError
+from .errors import FileError, OptionError, PlanError
 from .grid import Grid
 from .image import Image
 from .members import Members, read_array, read_json_member, read_tensors
@@ -33,6 +33,7 @@ from .plan.schema import Configuration, Plan
 from .predictor import Prediction
 from .reduced import Reduced
 from .segmenter import Segmenter, method_of
+from .tidy import Tidy, tidied_digest, tidy_of
 
 __all__ = ["SCHEMA", "Bundle", "load", "network_of", "write_bundle", "zip_bundle"]
 
@@ -57,6 +58,9 @@ class Bundle:
         Where it was loaded from.
     digest : str
         SHA-256 of ``bundle.json``, which covers all members: the model's identity.
+    notes : tuple of str
+    weights_digest : str
+        Identity of what the networks answer: that of the model, whatever the post-processing.
     """
 
     segmenter: Segmenter
@@ -64,6 +68,7 @@ class Bundle:
     path: Path
     digest: str
     notes: tuple[str, ...] = field(default=())
+    weights_digest: str = ""
 
     @property
     def plan(self) -> Plan:
@@ -97,7 +102,21 @@ class Bundle:
         It is another model with a digest of its own, so that its results are not taken for those of this one.
         """
         digest = hashlib.sha256(f"{self.digest} depth {depth}".encode()).hexdigest()
-        return replace(self, segmenter=self.segmenter.at_depth(depth), digest=digest)
+        return replace(self, segmenter=self.segmenter.at_depth(depth), digest=digest, weights_digest=digest)
+
+    @property
+    def postprocessing(self) -> dict[str, Any]:
+        """What is done to labels after the decoding; see :mod:`biosegkit.tidy`."""
+        return asdict(self.segmenter.tidy or tidy_of(self.plan.labels))
+
+    def tidied(self, **options: Any) -> Bundle:
+        """The model with other post-processing, and so with a digest of its own; see :meth:`Segmenter.tidied`.
+
+        Options not given stay as training chose them.
+        """
+        own, new = self.segmenter.tidy, self.segmenter.tidied(**options)
+        digest = self.digest if new.tidy is None else tidied_digest(self.digest, new.tidy, own)
+        return replace(self, segmenter=new, digest=digest)
 
     def maps(self, image: Image, *, tta: bool = False) -> dict[str, npt.NDArray[np.float32]]:
         """Dense maps (C, *space) on the image's grid."""
@@ -128,6 +147,7 @@ def write_bundle(
     scores: Mapping[str, Any] | None = None,
     licence: str = "",
     provenance: Mapping[str, Any] | None = None,
+    postprocessing: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle folder, whole or not at all; an older one is replaced.
 
@@ -143,6 +163,8 @@ def write_bundle(
         Plain data; no source paths and no voxels belong in here (fault S8).
     licence : str
         Of the weights.
+    postprocessing : dict, optional
+        Fields of :class:`biosegkit.tidy.TidyObjects` or ``TidyClasses`` that differ from their defaults.
 
     Returns
     -------
@@ -165,6 +187,7 @@ def write_bundle(
             "plan": plan.hash,
             "weights": {fold: weights_hash(tensors) for fold, tensors in weights.items()},
             "thresholds": dict(thresholds or {}),
+            **({"postprocessing": dict(postprocessing)} if postprocessing else {}),
             "scores": dict(scores or {}),
             "licence": licence,
             "provenance": dict(provenance or {}),
@@ -216,10 +239,20 @@ def load(path: str | Path, device: str | torch.device = "auto", *, folds: Sequen
             layout = torch.channels_last if plan.configuration.ndim == 2 else torch.channels_last_3d
             network = network.to(memory_format=layout)
         networks.append(network.to(where))
-    segmenter = Segmenter(plan, tuple(networks), where, dict(info["thresholds"]))
+    segmenter = Segmenter(plan, tuple(networks), where, dict(info["thresholds"]), tidy=_tidy(plan, info, path))
     if len(chosen) == len(names):
         _self_test(segmenter, members, info)
-    return Bundle(segmenter, info, Path(path), digest)
+    return Bundle(segmenter, info, Path(path), digest, weights_digest=digest)
+
+
+def _tidy(plan: Plan, info: Mapping[str, Any], path: str | Path) -> Tidy:
+    """The post-processing that training chose."""
+    try:
+        return tidy_of(plan.labels, info.get("postprocessing", {}))
+    except OptionError as error:
+        raise PlanError(f"post-processing that cannot be: {error.found}", file=path, expected=error.expected,
+                        remedy="it is damaged or was made by a newer version: update biosegkit or copy it again"
+                        ) from error
 
 
 def _bundle_folder(path: Path) -> Path:

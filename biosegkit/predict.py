@@ -314,7 +314,8 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     model = origin.model
     if isinstance(model, Bundle):
         record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
-                   "thresholds": dict(model.thresholds), "bundle_versions": model.info.get("versions", {})}
+                   "thresholds": dict(model.thresholds), "postprocessing": model.postprocessing,
+                   "bundle_versions": model.info.get("versions", {})}
         if model.segmenter.depth:
             record["depth"] = model.segmenter.depth
     else:

@@ -60,13 +60,14 @@ class PlanOptions(_Frozen):
 
 
 class Predicting(_Frozen):
-    """What to segment with the model: files, or rows of the data set."""
+    """What to segment with the model: files, or rows of the data set; ``options`` are those of post-processing."""
 
     inputs: tuple[str, ...] = ()
     where: Where = Field(default_factory=dict)
     out: str | None = None
     tta: bool = False
     thresholds: dict[str, float] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     save_maps: bool = False
 
 

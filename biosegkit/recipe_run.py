@@ -149,7 +149,8 @@ def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) 
     run = recipe.folder
     out = Path(todo.out) if todo.out else run / "predictions"
     inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
-    outcomes = predict_files(load(run, device=how["device"]), inputs, out, tta=todo.tta,
+    model = load(run, device=how["device"]).tidied(**todo.options)
+    outcomes = predict_files(model, inputs, out, tta=todo.tta,
                              thresholds=todo.thresholds or None, save_maps=todo.save_maps, resume=how["resume"],
                              options=recipe.describe.read_options())
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]

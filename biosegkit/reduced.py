@@ -19,6 +19,7 @@ from .planes import slice_by_slice
 from .predictor import Prediction
 from .slabs import paste
 from .tables import turned_table
+from .tidy import Frame, Tidy, TidyClasses, TidyObjects, tidy_classes, tidy_objects
 
 __all__ = ["Place", "Reduced", "reduced"]
 
@@ -49,6 +50,8 @@ class Reduced:
         Of the model.
     notes : tuple of str
         For the predictions.
+    tidy : Tidy, optional
+        Post-processing of the labels.
     """
 
     plan: Plan
@@ -57,9 +60,10 @@ class Reduced:
     place: Place
     thresholds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    tidy: Tidy | None = None
 
     def decode(self, thresholds: Mapping[str, float] | None = None) -> Prediction:
-        """Labels and objects: only ``resolve`` and ``paint`` run.
+        """Labels and objects: only ``resolve``, ``paint`` and the post-processing run.
 
         Parameters
         ----------
@@ -74,7 +78,8 @@ class Reduced:
         used = checked_thresholds(self.method.tunables, {**self.thresholds, **(thresholds or {})})
         out = np.zeros(self.place.grid.shape, self._dtype)
         view, window = self.place.turn.apply(out), self.place.window
-        table = turned_table(self._painted(view, window, used), window, view.shape, self.place.turn)
+        table = self._tidied(view, window, self._painted(view, window, used), used.get("min_size", 0.0))
+        table = turned_table(table, window, view.shape, self.place.turn)
         table = decided(table, self.plan.labels.object_values)
         return Prediction(self._labels(out), table, notes=self.notes)
 
@@ -93,6 +98,17 @@ class Reduced:
         for state in states:
             paste(view, window, state.block, method.paint(state, decisions)[0])
         return decisions.objects
+
+    def _tidied(self, view: npt.NDArray[Any], window: tuple[slice, ...], table: ArrayDict,
+                min_size: float) -> ArrayDict:
+        """Post-process the labels of the turned view in place; the table of what is left."""
+        if isinstance(self.tidy, TidyObjects) and self.tidy != TidyObjects():
+            frame = Frame.of(window, view.shape, self.plan.configuration.ndim)
+            view[window], table = tidy_objects(view[window], self.tidy, frame, min_size=min_size, table=table)
+        elif isinstance(self.tidy, TidyClasses) and self.tidy != TidyClasses():
+            frame = Frame.of(window, view.shape, view.ndim)
+            view[window] = tidy_classes(view[window], self.tidy, self.plan.labels, frame)
+        return table
 
     @property
     def nothing(self) -> Labels:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from .predictor import Prediction
 from .prepared import Prepared, decoding_spacing, prepare, turn_of
 from .reduced import Place, Reduced, reduced
 from .slabs import blocks, paste, regrid
+from .tidy import Tidy, tidy_of
 from .tiling import Forward, Slab, blend, is_out_of_memory
 
 __all__ = ["Rung", "Segmenter", "ladder", "method_of"]
@@ -118,6 +120,8 @@ class Segmenter:
         Tiles per call; changes speed, and maps by no more than a network's rounding (1e-6).
     depth : str
         What `at_depth` was asked for; empty for whole networks.
+    tidy : Tidy, optional
+        Post-processing of the labels.
     """
 
     plan: Plan
@@ -126,6 +130,18 @@ class Segmenter:
     thresholds: Mapping[str, float]
     batch: int | None = None
     depth: str = ""
+    tidy: Tidy | None = None
+
+    def tidied(self, **options: Any) -> Segmenter:
+        """With other post-processing: fields of :class:`biosegkit.tidy.TidyObjects` or ``TidyClasses``, the rest kept.
+
+        Raises
+        ------
+        OptionError
+            For an unknown option or a wrong value.
+        """
+        kept = {} if self.tidy is None else asdict(self.tidy)
+        return replace(self, tidy=tidy_of(self.plan.labels, {**kept, **options}))
 
     def at_depth(self, depth: int | str) -> Segmenter:
         """With networks cut back to a depth, which is faster, or answering with the ``"mean"`` of all depths.
@@ -258,7 +274,7 @@ class Segmenter:
         """What is decoded, block by block as the blocks come."""
         stacked = self.plan.labels.task == "instance" and place.grid.ndim > self.plan.configuration.ndim
         method = self.method
-        return Reduced(self.plan, method, reduced(method, parts, stacked), place, self.thresholds)
+        return Reduced(self.plan, method, reduced(method, parts, stacked), place, self.thresholds, tidy=self.tidy)
 
     def _run(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish) -> Prediction:
         """One attempt on one rung of the ladder."""

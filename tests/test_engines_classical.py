@@ -23,11 +23,11 @@ import biosegkit as bsk
 from biosegkit.cli import app
 from biosegkit.engines import described, load_model
 from biosegkit.engines.cellpose_model import CellposeOptions
-from biosegkit.engines.classical import RULES, Look, Tidy, classical
-from biosegkit.engines.finish import fill_enclosed
+from biosegkit.engines.classical import RULES, Look, Size, classical
 from biosegkit.engines.star_model import StarOptions
 from biosegkit.errors import DataError, OptionError
 from biosegkit.predictor import Predictor
+from biosegkit.tidy import TidyObjects
 
 DISCS = ((20, 20, 8), (33, 26, 8), (60, 60, 10), (74, 14, 3))
 PLAIN = {"sigma": 0}
@@ -247,13 +247,13 @@ def test_small_objects_go_and_holes_are_filled():
     assert tidy.objects["area"].min() >= 100 > plain.objects["area"].min()
 
 
-def test_only_what_one_object_encloses_is_filled():
-    ring = np.zeros((7, 7), int)
-    ring[1:6, 1:6] = 4
-    ring[2:5, 2:5] = 0
-    assert (fill_enclosed(ring)[2:5, 2:5] == 4).all()
-    ring[1:6, 4:6] = np.where(ring[1:6, 4:6], 9, 0)
-    np.testing.assert_array_equal(fill_enclosed(ring), ring)
+def test_objects_at_the_border_go():
+    values = pixels().copy()
+    values[:5, 40:50] = 220
+    plain, tidy = found("otsu", image(values)), found("otsu", image(values), border_objects="remove")
+    assert plain.labels.array[0, 45] > 0
+    assert tidy.labels.array[0, 45] == 0
+    assert tidy.labels.count == plain.labels.count - 1
 
 
 def test_an_empty_image_gives_no_object_or_an_error_that_says_why():
@@ -276,7 +276,7 @@ def test_an_empty_image_gives_no_object_or_an_error_that_says_why():
     ("multi-otsu", {"classes": "many"}, "option classes=many of multi-otsu.*integer"),
     ("multi-otsu", {"classes": 9}, "less than or equal to 5"),
     ("multi-otsu", {"classes": 3, "objects_from": 3}, "objects_from 3 of 3 classes"),
-    ("multi-otsu", {"min_size": 4}, "min_size or fill_holes.*objects_from"),
+    ("multi-otsu", {"min_size": 4}, "options of objects.*objects_from"),
     ("local", {"weights": "box"}, "'gaussian', 'mean' or 'median'"),
     ("ozu", {}, "segmenter 'ozu'.*otsu, multi-otsu")])
 def test_a_wrong_option_says_what_would_be_right(name, options, said):
@@ -289,12 +289,11 @@ def test_options_are_part_of_the_identity():
     assert one.digest == classical("otsu", {"sigma": "1"}).digest != other.digest
     assert classical("watershed").digest != one.digest
     assert other.record == {"engine": "otsu", "options": {"channel": 0, "dark": False, "sigma": 2.0, "min_size": 0,
-                                                          "fill_holes": False}}
+                                                          "split": "no", "fill_holes": False,
+                                                          "border_objects": "keep"}}
 
 
-def test_a_bundle_takes_no_options(tmp_path):
-    with pytest.raises(OptionError, match=r"options sigma with a bundle.*--threshold"):
-        load_model(tmp_path, options={"sigma": 1})
+def test_a_segmenter_has_no_depth():
     with pytest.raises(OptionError, match="a depth with otsu"):
         load_model("otsu", depth=1)
 
@@ -303,8 +302,8 @@ def test_the_page_lists_every_option_with_its_default():
     page = (Path(__file__).parents[1] / "docs/engines.md").read_text("utf-8")
     rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| `?([^|`]*)`? \| ([^|]+) \|$", page, re.M)
     listed = {(who.strip().strip("`"), option): (default.strip(), text.strip()) for who, option, default, text in rows}
-    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Tidy, "stardist": StarOptions,
-             "cellpose": CellposeOptions}
+    kinds = {**RULES, "every segmenter": Look, "every one that finds objects": Size, "stardist": StarOptions,
+             "cellpose": CellposeOptions, "all that find objects": TidyObjects}
     for name, kind in kinds.items():
         for field in fields(kind):
             info = field.default

@@ -43,7 +43,8 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
     device : str
         See :func:`biosegkit.device.pick`; classical segmenters use the CPU.
     options : dict, optional
-        Of the engine, by the names its table in ``docs/engines.md`` lists; text is converted. Bundles have none.
+        Of the engine, by the names its table in ``docs/engines.md`` lists; of a bundle, its post-processing, see
+        ``docs/methods.md``. Text is converted.
     depth : int or "mean", optional
         Of a bundle with U-Net++: what its networks are cut back to; see :func:`biosegkit.predict`.
 
@@ -75,12 +76,10 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
         from .star_model import load_star
 
         return load_star(rest if colon and prefix in _PREFIXES else name, device, options)
-    if options:
-        raise OptionError(f"options {', '.join(options)} with a bundle", expected="options of an engine",
-                          remedy="leave out --option: a bundle's plan says all, and --threshold changes thresholds")
     from biosegkit.bundle import load
 
     bundle = load(model, device)
+    bundle = bundle.tidied(**options) if options else bundle
     return bundle if depth is None else bundle.at_depth(depth)
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from biosegkit.methods.decoding import decode
 from biosegkit.methods.flow import Flow
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
+from biosegkit.tidy import Frame, TidyObjects, tidied_digest, tidy_objects
 
 from .cellpose_network import build_cellpose, looks_like_cnn
 from .found import relative
@@ -81,6 +82,8 @@ class CellposeModel:
     digest : str
         SHA-256 of weights and options: the model's identity.
     notes : tuple of str
+    tidy : TidyObjects
+        Post-processing.
     """
 
     name: str
@@ -89,6 +92,7 @@ class CellposeModel:
     options: CellposeOptions
     digest: str
     notes: tuple[str, ...] = ()
+    tidy: TidyObjects = field(default_factory=TidyObjects)
 
     @property
     def method(self) -> Flow:
@@ -105,7 +109,7 @@ class CellposeModel:
     def record(self) -> dict[str, Any]:
         """What is written beside results."""
         return {"engine": "cellpose", "name": self.name, "version": self.version, "licence": _LICENCE,
-                "digest": self.digest, "options": asdict(self.options),
+                "digest": self.digest, "options": asdict(self.options) | asdict(self.tidy),
                 "thresholds": {name: t.default for name, t in self.tunables.items()}}
 
     def predict(self, image: Image) -> Prediction:
@@ -136,6 +140,9 @@ class CellposeModel:
         plane = {name: m.reshape(len(m), *(space[a] for a in axes)) for name, m in maps.items()}
         chosen = {name: float(thresholds.get(name, t.default)) for name, t in self.tunables.items()}
         array, table = decode(self.method, plane, chosen, relative([place.spacing[a] for a in axes]))
+        if self.tidy != TidyObjects():
+            array, table = tidy_objects(array, self.tidy, Frame.whole(array.shape), min_size=chosen["min_size"],
+                                        table=table)
         table = {name: column for name, column in table.items() if name != "first"}
         ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
         return Prediction(Labels(array.reshape(space), place, ids, "instance"), table)
@@ -189,20 +196,20 @@ def load_cellpose(path: str | Path, device: str | torch.device = "auto",
     OptionError
         For a wrong option, or a package that is missing.
     """
-    (chosen,) = split_options("cellpose", (CellposeOptions,), options or {})
+    chosen, tidy = split_options("cellpose", (CellposeOptions, TidyObjects), options or {})
     if chosen.low >= chosen.high:
         raise OptionError(f"percentiles {chosen.low:g} to {chosen.high:g}", expected="low below high",
                           remedy="correct --option low or high")
     file, where = _located(str(path)), pick(device)
     state = read_state(file, _EXPECTED)
     told = json.dumps(asdict(chosen), sort_keys=True)
-    digest = hashlib.sha256((sha256(file) + told).encode()).hexdigest()
+    digest = tidied_digest(hashlib.sha256((sha256(file) + told).encode()).hexdigest(), tidy)
     if "W2" in state:
         if chosen.nuclei >= 0:
             raise OptionError("nuclei with a model of version 4", expected="all channels in one, in any order",
                               remedy="leave out --option nuclei")
         run = partial(_run_package, _package(file, state, where), chosen.diameter)
-        return CellposeModel(file.name, "4", run, chosen, digest)
+        return CellposeModel(file.name, "4", run, chosen, digest, tidy=tidy)
     if not looks_like_cnn(state):
         raise FileError(f"tensors {', '.join(sorted(state)[:4])}, …", file=file, expected=_EXPECTED,
                         remedy="give the weights of a Cellpose model that segments")
@@ -213,7 +220,7 @@ def load_cellpose(path: str | Path, device: str | torch.device = "auto",
                         remedy="other variants of the network are not run here")
     mean, trained, notes = _diameters(state, file.name)
     factor = mean / (chosen.diameter or trained)
-    return CellposeModel(file.name, "1-3", partial(_run_cnn, net, where, (takes, factor)), chosen, digest, notes)
+    return CellposeModel(file.name, "1-3", partial(_run_cnn, net, where, (takes, factor)), chosen, digest, notes, tidy)
 
 
 def _located(name: str) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, field, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from biosegkit.errors import DataError, OptionError
 from biosegkit.image import Image
 from biosegkit.predictor import Prediction
+from biosegkit.tidy import TidyObjects
 
 from .contours import ActiveContour, ChanVese
 from .finish import classes_prediction, objects_prediction
@@ -29,7 +30,7 @@ from .options import split_options
 from .regions import RandomWalker, Slic, Watershed
 from .thresholds import KMeans, Local, MultiOtsu, Otsu
 
-__all__ = ["RULES", "Classical", "Look", "Rule", "Tidy", "classical"]
+__all__ = ["RULES", "Classical", "Look", "Rule", "Size", "classical"]
 
 
 class Rule(Protocol):
@@ -72,11 +73,10 @@ class Look:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Tidy:
-    """What is done to objects once they are found: options of every classical segmenter that finds objects."""
+class Size:
+    """What an object must be at least: an option of every classical segmenter that finds objects."""
 
     min_size: int = Field(default=0, ge=0, description="smallest object that is kept, in voxels")
-    fill_holes: bool = Field(default=False, description="fill background that one object encloses")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -89,7 +89,8 @@ class Classical:
         One of :data:`RULES`.
     rule : Rule
     look : Look
-    tidy : Tidy
+    size : Size
+    tidy : TidyObjects
 
     Examples
     --------
@@ -103,12 +104,13 @@ class Classical:
     name: str
     rule: Any
     look: Look = field(default_factory=Look)
-    tidy: Tidy = field(default_factory=Tidy)
+    size: Size = field(default_factory=Size)
+    tidy: TidyObjects = field(default_factory=TidyObjects)
 
     @property
     def options(self) -> dict[str, Any]:
         """All options with their values."""
-        return {**asdict(self.rule), **asdict(self.look), **asdict(self.tidy)}
+        return {**asdict(self.rule), **asdict(self.look), **asdict(self.size), **asdict(self.tidy)}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -143,11 +145,12 @@ class Classical:
         found: Found = self.rule.find(values, scale).reshaped(image.grid.shape)
         notes += found.notes
         if found.classes is not None:
-            if self.tidy.min_size or self.tidy.fill_holes:
-                raise OptionError(f"min_size or fill_holes with {self.name}, which answers with classes here",
-                                  expected="objects", remedy="add --option objects_from=1, or leave them out")
+            if (self.size, self.tidy) != (Size(), TidyObjects()):
+                raise OptionError(f"options of objects with {self.name}, which answers with classes here",
+                                  expected="objects", remedy="add --option objects_from=1, or leave out "
+                                         f"{', '.join(f.name for k in (Size, TidyObjects) for f in fields(k))}")
             return classes_prediction(found.classes, found.count, image, notes)
-        return objects_prediction(found, image, (self.tidy.min_size, self.tidy.fill_holes), notes)
+        return objects_prediction(found, image, self.tidy, self.size.min_size, notes)
 
     def _values(self, image: Image, notes: list[str]) -> npt.NDArray[Any]:
         """The channels looked at."""
@@ -194,5 +197,5 @@ def classical(name: str, options: Mapping[str, Any] | None = None) -> Classical:
     """
     if name not in RULES:
         raise OptionError(f"segmenter {name!r}", expected=f"one of {', '.join(RULES)}", remedy="correct the name")
-    rule, look, tidy = split_options(name, (RULES[name], Look, Tidy), options or {})
-    return Classical(name, rule, look, tidy)
+    rule, look, size, tidy = split_options(name, (RULES[name], Look, Size, TidyObjects), options or {})
+    return Classical(name, rule, look, size, tidy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
 from itertools import product
 from pathlib import Path
@@ -23,8 +23,8 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
+from biosegkit.tidy import Frame, TidyObjects, numbered, tidied_digest, tidy_objects
 
-from .finish import numbered
 from .intensities import Channel, chosen_channels, space_axes, stretched
 from .keras_weights import read_layers
 from .options import split_options
@@ -68,6 +68,8 @@ class StarModel:
     device : torch.device
     digest : str
         SHA-256 of weights, settings and options: the model's identity.
+    tidy : TidyObjects
+        Post-processing.
     """
 
     network: StarNetwork
@@ -76,6 +78,7 @@ class StarModel:
     options: StarOptions
     device: torch.device
     digest: str
+    tidy: TidyObjects = field(default_factory=TidyObjects)
 
     @property
     def config(self) -> StarConfig:
@@ -94,7 +97,8 @@ class StarModel:
         """What is written beside results."""
         files = self.files
         return {"engine": "stardist", "name": files.name, "licence": files.licence or "not stated",
-                "digest": self.digest, "options": asdict(self.options), "thresholds": files.thresholds.model_dump()}
+                "digest": self.digest,
+                "options": asdict(self.options) | asdict(self.tidy), "thresholds": files.thresholds.model_dump()}
 
     def predict(self, image: Image) -> Prediction:
         """Segment one image.
@@ -196,12 +200,14 @@ class StarModel:
         """Objects numbered by their first voxel, with the probability of the candidate each is."""
         painted, best = render(found, shape, self.rays, overlap)
         painted = painted.reshape(grid.shape)
-        array, table = numbered(painted, np.ones(painted.shape, np.uint8), 1.0)
-        _, first = np.unique(array, return_index=True)
-        which = painted.ravel()[first[len(first) - len(table["id"]):]] - 1
+        array, table, old = numbered(painted)
+        which = old - 1
         table["score"] = best.prob[which].astype(np.float32)
         if best.classes is not None:
             table["class"] = best.classes[which].astype(np.int64)
+        if self.tidy != TidyObjects():
+            array, table = tidy_objects(array, self.tidy, Frame.whole(grid.shape), table=table)
+        table.pop("first")
         ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
         return Prediction(Labels(array, grid, ids, "instance", source=said[0]), table, notes=tuple(said[1]))
 
@@ -217,7 +223,7 @@ def load_star(path: str | Path, device: str | torch.device = "auto",
     OptionError
         For a wrong option, or if h5py is not installed.
     """
-    (chosen,) = split_options("stardist", (StarOptions,), options or {})
+    chosen, tidy = split_options("stardist", (StarOptions, TidyObjects), options or {})
     if chosen.low >= chosen.high:
         raise OptionError(f"percentiles {chosen.low:g} to {chosen.high:g}", expected="low below high",
                           remedy="correct --option low or high")
@@ -227,4 +233,4 @@ def load_star(path: str | Path, device: str | torch.device = "auto",
     told = json.dumps([files.config.model_dump(), files.thresholds.model_dump(), asdict(chosen)], sort_keys=True)
     digest = hashlib.sha256(hashlib.sha256(files.weights).digest() + told.encode()).hexdigest()
     kept = StarFiles(files.config, files.thresholds, b"", files.weights_name, files.licence, files.name, files.notes)
-    return StarModel(network.to(where), kept, rays, chosen, where, digest)
+    return StarModel(network.to(where), kept, rays, chosen, where, tidied_digest(digest, tidy), tidy)
