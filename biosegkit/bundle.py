@@ -28,7 +28,8 @@ from .errors import FileError, OptionError, PlanError
 from .grid import Grid
 from .image import Image
 from .members import Members, read_array, read_json_member, read_tensors
-from .nets import build
+from .methods.protocol import Method
+from .nets import Output, build
 from .plan.schema import Configuration, Plan
 from .predictor import Prediction
 from .reduced import Reduced
@@ -132,9 +133,10 @@ class Bundle:
         return self.segmenter.states(image, tta=tta)
 
 
-def network_of(plan: Plan) -> nn.Module:
-    """The plan's network with fresh weights, in evaluation mode."""
-    heads = {head.name: head.channels for head in method_of(plan).heads(plan.configuration.ndim)}
+def network_of(plan: Plan, method: Method | None = None) -> nn.Module:
+    """The plan's network with fresh weights, in evaluation mode; for a method at hand, or the plan's."""
+    heads = {head.name: Output(head.channels, head.hidden, head.coarse)
+             for head in (method or method_of(plan)).heads(plan.configuration.ndim)}
     return build(plan.configuration, len(plan.preprocessing.channels), heads).eval()
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from .bundle import network_of
 from .errors import BiosegError, DataError
 from .methods.protocol import Method
-from .nets import build
 from .patches import Batch, Sample, batches, make_batch
 from .plan.defaults import deep_supervision_weights
 from .plan.schema import Plan, Training
@@ -58,8 +58,7 @@ def make_network(plan: Plan, method: Method, device: torch.device) -> nn.Module:
     """The plan's network on a device, its weights drawn from the plan's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        heads = {h.name: h.channels for h in method.heads(plan.configuration.ndim)}
-        network = build(plan.configuration, len(plan.preprocessing.channels), heads)
+        network = network_of(plan, method).train()
     if plan.training.memory_format == "channels_last":
         layout = torch.channels_last if plan.configuration.ndim == 2 else torch.channels_last_3d
         network = network.to(memory_format=layout)

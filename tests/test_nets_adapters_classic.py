@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from biosegkit.nets.classic import FCN, SegNet, enlarged
+from biosegkit.nets.blocks import enlarged
+from biosegkit.nets.classic import FCN, SegNet
 from biosegkit.plan.schema import Architecture
 
 KINDS = {

@@ -76,7 +76,7 @@ class Boundary:
     --------
     >>> method = Boundary()
     >>> method.heads(2)
-    (Head(name='classes', channels=3, activation='softmax', stride=1),)
+    (Head(name='classes', channels=3, activation='softmax', hidden=0, coarse=False),)
     >>> method.encode(np.array([[0, 4, 4, 4, 9, 9, 9, 0, 7, 0]]), (1.0, 1.0))[0]["classes"].tolist()
     [[0, 1, 2, 1, 1, 2, 1, 0, 2, 0]]
     """

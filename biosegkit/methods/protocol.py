@@ -41,12 +41,18 @@ TensorDict: TypeAlias = "dict[str, torch.Tensor]"
 
 @dataclass(frozen=True)
 class Head:
-    """One output of the network: ``channels`` maps, the activation that gives them meaning, and their stride."""
+    """One output of the network: ``channels`` maps and the activation that gives them meaning.
+
+    A head may ask for ``hidden`` features of its own and for the ``coarse`` grid of the network's second stage.
+    Networks that know neither give its maps at full resolution, and in training coarser levels do without it: its
+    method takes what it gets.
+    """
 
     name: str
     channels: int
     activation: str
-    stride: int = 1
+    hidden: int = 0
+    coarse: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Semantic:
     Examples
     --------
     >>> Semantic(n_classes=3).heads(3)
-    (Head(name='classes', channels=3, activation='softmax', stride=1),)
+    (Head(name='classes', channels=3, activation='softmax', hidden=0, coarse=False),)
     >>> Semantic(n_classes=3, regions=((1, 2), (2,)), region_values=(1, 2)).heads(2)[0].channels
     2
     """

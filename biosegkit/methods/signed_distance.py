@@ -81,7 +81,7 @@ class SignedDistance:
     --------
     >>> method = SignedDistance(length=2.0)
     >>> method.heads(2)
-    (Head(name='signed_distance', channels=1, activation='sigmoid', stride=1),)
+    (Head(name='signed_distance', channels=1, activation='sigmoid', hidden=0, coarse=False),)
     >>> target = method.encode(np.array([[0, 0, 4, 4, 4, 9, 9]]), (1.0, 1.0))[0]["signed_distance"]
     >>> (2 * np.log(target / (1 - target))).round(1).tolist()  # the distance again
     [[-1.5, -0.5, 0.5, 1.0, 0.0, 0.0, 1.0]]

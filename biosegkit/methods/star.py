@@ -52,6 +52,11 @@ __all__ = ["Star"]
 
 #: Rays by number of axes, where no number is given.
 _RAYS = {2: 32, 3: 96}
+#: Features before the probability and the distances: a network as narrow as minutes ask for (eight features at full
+#: resolution) cannot hold 32 distances in a line of them.
+_HIDDEN = 64
+#: Largest logarithm: distances of more than a hundred thousand units do not occur, and infinity must not.
+_LONGEST = 12.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Star:
     n_rays : int, optional
         Rays per voxel: 32 in 2D (a multiple of 4), 96 in 3D (a multiple of 8) if left out.
     scale : float
-        A usual radius in units of the spacing; distances are learnt in multiples of it.
+        A usual radius in units of the spacing. An eighth of it, ``u``, is the unit of ``log(1 + d / u)``, which is
+        learnt: a tenth too short is as bad for the overlap of a small object as for that of a large one.
     rule : {"stardist", "iou"}
         Overlap of two shapes over the smaller one, or over their union.
     merge : bool
@@ -118,8 +124,8 @@ class Star:
 
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """Foreground and candidate probability, and one distance per ray."""
-        return (Head("foreground", 1, "sigmoid"), Head("probability", 1, "sigmoid"),
-                Head("distances", len(self._rays(ndim)), "softplus"))
+        return (Head("foreground", 1, "sigmoid"), Head("probability", 1, "sigmoid", _HIDDEN, coarse=True),
+                Head("distances", len(self._rays(ndim)), "softplus", _HIDDEN, coarse=True))
 
     def requirements(self, diameters_px: Sequence[float]) -> Requirements:
         """From one border of an object the network must see the other: the largest diameter."""
@@ -160,8 +166,9 @@ class Star:
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
         """The objective's terms on the foreground, cross-entropy of the probability, mean error of the distances.
 
-        The cross-entropy is less the entropy of the target, so that its least is 0. Errors of distances count by the
-        probability of their voxel, and those below a lower bound only.
+        The cross-entropy is less the entropy of the target, so that its least is 0. Errors of distances are those of
+        their logarithms; they count by the probability of their voxel, and those below a lower bound only. Outputs on a
+        coarser grid are compared with every n-th voxel; coarse levels of a network have the foreground alone.
         """
         import torch
         import torch.nn.functional as F
@@ -171,28 +178,38 @@ class Star:
 
         terms = Loss(self.objective)(outputs["foreground"], targets["foreground"], weights["foreground"],
                                      batch=self.batch_dice, distance=targets.get("border"))
-        share = targets["probability"]
+        if "distances" not in outputs:
+            return terms
+        every = _every(targets["probability"].shape[1:], outputs["distances"].shape[2:])
+        share, known = targets["probability"][every], weights["distances"][every]
         logits = outputs["probability"].float()[:, 0]
         least = -(share * share.clamp_min(TINY).log() + (1 - share) * (1 - share).clamp_min(TINY).log())
         apart = F.binary_cross_entropy_with_logits(logits, share, reduction="none") - least
-        seen = share * weights["distances"]
+        seen = share * known
         inside = seen > 0  # most voxels are not, and each has many rays
-        true = targets["distances"].movedim(1, -1)[inside]
-        found = self._lengths(outputs["distances"].movedim(1, -1)[inside])
-        error = torch.where(true >= 0, (found - true).abs(), (-true - found).clamp_min(0.0)) / self.scale
+        true = targets["distances"][every].movedim(1, -1)[inside]
+        found = F.softplus(outputs["distances"].movedim(1, -1)[inside].float())
+        wanted = torch.log1p(true.abs() / self._unit)
+        error = torch.where(true >= 0, (found - wanted).abs(), (wanted - found).clamp_min(0.0))
         return {
             **terms,
-            "probability": self.probability_weight * mean_over(apart, weights["probability"]),
+            "probability": self.probability_weight * mean_over(apart, known),
             "distances": self.distance_weight * mean_over(error.mean(1), seen[inside]),
         }
 
     def activate(self, outputs: TensorDict) -> TensorDict:
-        """Probabilities, and positive distances in units of the spacing; float32."""
-        return {
+        """Probabilities, and positive distances in units of the spacing; float32, all at full resolution."""
+        from biosegkit.nets.blocks import enlarged
+
+        maps = {
             "foreground": outputs["foreground"].float().sigmoid(),
             "probability": outputs["probability"].float().sigmoid(),
             "distances": self._lengths(outputs["distances"]),
         }
+        steps = _steps(maps["foreground"].shape[2:], maps["distances"].shape[2:])
+        return maps if set(steps) == {1} else {
+            name: value if name == "foreground" else enlarged(value, steps, maps["foreground"])
+            for name, value in maps.items()}
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip, and let rays change places."""
@@ -271,14 +288,36 @@ class Star:
 
     def _lengths(self, logits: torch.Tensor) -> torch.Tensor:
         """Positive distances in units of the spacing."""
+        import torch
         import torch.nn.functional as F
 
-        return self.scale * F.softplus(logits.float()).clamp_min(1e-3)
+        return self._unit * torch.expm1(F.softplus(logits.float()).clamp(1e-3, _LONGEST))
+
+    @property
+    def _unit(self) -> float:
+        """Distances well below it are learnt as they are, those above by their logarithm."""
+        return self.scale / 8
 
     def _rays(self, ndim: int) -> Rays:
         """Closed under flips."""
         count = self.n_rays or _RAYS[ndim]
         return circle(count) if ndim == 2 else sphere(count)
+
+
+def _steps(whole: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
+    """Voxels between those of a map, per axis: 1, or what makes so few of so many.
+
+    Examples
+    --------
+    >>> _steps((5, 9, 8), (5, 5, 4)), _steps((7, 7), (7, 3))
+    ((1, 2, 2), (1, 3))
+    """
+    return tuple(next(s for s in range(1, n + 1) if -(-n // s) == m) for n, m in zip(whole, size, strict=True))
+
+
+def _every(whole: Sequence[int], size: Sequence[int]) -> tuple[Any, ...]:
+    """The voxels that a map of this size stands for."""
+    return (..., *(slice(None, None, s) for s in _steps(whole, size)))
 
 
 def _level(threshold: float) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
 from biosegkit.nets.attention_unet import AttentionUNet
 from biosegkit.nets.classic import FCN, SegNet
+from biosegkit.nets.heads import Output, Outputs
 from biosegkit.nets.smp import DECODERS, EncoderDecoder
 from biosegkit.nets.unet import UNet
 from biosegkit.nets.unetplusplus import UNetPlusPlus
@@ -16,7 +17,7 @@ from biosegkit.nets.volumetric import SegResNet, SwinUNETR
 from biosegkit.plan.networks import checked_network
 from biosegkit.plan.schema import Configuration
 
-__all__ = ["NETS", "build"]
+__all__ = ["NETS", "Output", "build"]
 
 #: Networks by the name a plan uses, each with its row in `biosegkit.plan.networks.NETWORKS`:
 #: (ndim, inputs, architecture, heads) -> module.
@@ -33,7 +34,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(configuration: Configuration, inputs: int, heads: Mapping[str, int]) -> nn.Module:
+def build(configuration: Configuration, inputs: int, heads: Outputs) -> nn.Module:
     """The network a configuration describes.
 
     Parameters
@@ -42,8 +43,8 @@ def build(configuration: Configuration, inputs: int, heads: Mapping[str, int]) -
         Its architecture names the network and fixes every stage.
     inputs : int
         Input channels.
-    heads : mapping of str to int
-        Output channels per head.
+    heads : mapping of str to int or Output
+        Output channels per head, or what more it asks for.
 
     Returns
     -------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biosegkit.nets.blocks import CONV, conv, same_size
-from biosegkit.nets.unet import decoder, encoder, heads_by_level
+from biosegkit.nets.heads import Outputs
+from biosegkit.nets.unet import branch, branch_level, decoder, encoder, heads_by_level
 from biosegkit.plan.schema import Architecture
 
 __all__ = ["AttentionUNet", "Gate", "Looking"]
@@ -94,7 +94,7 @@ class AttentionUNet(nn.Module):
     {0: (1, 1, 16, 16)}
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
         a = architecture
         self.deep_supervision = a.deep_supervision
@@ -103,6 +103,7 @@ class AttentionUNet(nn.Module):
         self.gates = nn.ModuleList(Gate(ndim, a.features[s], a.features[s + 1], a.strides[s + 1]) for s in levels)
         self.up, self.decoder = decoder(ndim, a)
         self.heads = heads_by_level(ndim, a, heads)
+        self.branch, self.branch_level = branch(ndim, a, heads), branch_level(a, heads)
 
     def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Logits per head; in training with deep supervision one dict per decoder level, finest first."""
@@ -130,15 +131,18 @@ class AttentionUNet(nn.Module):
             x = stage(x)
             skips.append(x)
         skips.pop()
-        outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x)]
+        far: dict[str, Tensor] = self.branch(x) if len(skips) == self.branch_level else {}
+        outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x) | far]
         alphas: dict[int, Tensor] = {}
         levels = range(len(skips) - 1, -1, -1)
         for level, gate, up, stage in zip(levels, self.gates, self.up, self.decoder, strict=True):
             alphas[level] = gate(skips[-1], x)
             x = torch.cat((same_size(up(x), skips[-1]), skips.pop() * alphas[level]), dim=1)
             x = stage(x)
+            if level == self.branch_level:
+                far = self.branch(x)
             if level == 0 or (self.training and self.deep_supervision):
-                outputs.append(self.heads[str(level)](x))
+                outputs.append(self.heads[str(level)](x) | (far if level == 0 else {}))
         return outputs[::-1] if self.training and self.deep_supervision else outputs[-1], alphas
 
 

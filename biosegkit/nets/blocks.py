@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from biosegkit.nets.instance_norm import InstanceNorm
 
-__all__ = ["ConvBlock", "ResidualBlock", "conv", "conv_parts", "norm", "stack", "upsample"]
+__all__ = ["ConvBlock", "ResidualBlock", "conv", "conv_parts", "enlarged", "norm", "same_size", "stack", "upsample"]
 
 CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_LINEAR = {2: "bilinear", 3: "trilinear"}
 SLOPE = 0.01
 
 
@@ -113,3 +114,18 @@ def same_size(x: Tensor, like: Tensor) -> Tensor:
         return x
     window: tuple[Any, ...] = (slice(None), slice(None), *(slice(0, s) for s in like.shape[2:]))
     return torch.as_tensor(x[window])
+
+
+def enlarged(x: Tensor, stride: tuple[int, ...], like: Tensor) -> Tensor:
+    """``x`` interpolated linearly to the size of ``like``, voxel i of ``x`` at i × stride, as a strided layer took it.
+
+    Examples
+    --------
+    >>> enlarged(torch.tensor([[[[0.0, 2.0, 4.0]]]]), (1, 2), torch.zeros(1, 1, 1, 5)).tolist()
+    [[[[0.0, 1.0, 2.0, 3.0, 4.0]]]]
+    """
+    ndim = x.ndim - 2
+    # One more voxel at each end, equal to the last, so that sizes which are no multiple of the stride are covered.
+    x = F.pad(x, (0, 1) * ndim, mode="replicate")
+    size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    return same_size(F.interpolate(x, size, mode=_LINEAR[ndim], align_corners=True), like)

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biosegkit.nets.blocks import ConvBlock, conv, same_size, stack
+from biosegkit.nets.blocks import ConvBlock, conv, enlarged, stack
+from biosegkit.nets.heads import Branch, Heads, Outputs, channels_of, is_coarse
 from biosegkit.nets.padding import split_heads
-from biosegkit.nets.unet import Heads
 from biosegkit.plan.schema import Architecture
 
 __all__ = ["FCN", "SegNet"]
 
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 _POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _UNPOOL: dict[int, Any] = {2: functional.max_unpool2d, 3: functional.max_unpool3d}
 #: Resolutions whose class scores FCN-8s sums: the three coarsest.
 SUMMED = 3
-
-
-def enlarged(x: Tensor, stride: tuple[int, ...], like: Tensor) -> Tensor:
-    """``x`` interpolated linearly to the size of ``like``, voxel i of ``x`` at i × stride, as a strided layer took it.
-
-    Examples
-    --------
-    >>> enlarged(torch.tensor([[[[0.0, 2.0, 4.0]]]]), (1, 2), torch.zeros(1, 1, 1, 5)).tolist()
-    [[[[0.0, 1.0, 2.0, 3.0, 4.0]]]]
-    """
-    ndim = x.ndim - 2
-    # One more voxel at each end, equal to the last, so that sizes which are no multiple of the stride are covered.
-    x = functional.pad(x, (0, 1) * ndim, mode="replicate")
-    size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
-    return same_size(functional.interpolate(x, size, mode=_LINEAR[ndim], align_corners=True), like)
 
 
 class FCN(nn.Module):
@@ -68,16 +51,16 @@ class FCN(nn.Module):
     torch.Size([1, 3, 15, 16])
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
         a = architecture
-        self.sizes = dict(heads)
+        self.sizes = channels_of(heads)
         self.strides = a.strides
         widths = (inputs, *a.features)
         self.encoder = nn.ModuleList(
             stack(ConvBlock, a.encoder_blocks[s], ndim, widths[s], widths[s + 1], a.kernels[s], a.strides[s], a.norm)
             for s in range(len(a.features)))
-        self.scores = nn.ModuleList(conv(ndim, width, sum(heads.values()), (1,) * ndim)
+        self.scores = nn.ModuleList(conv(ndim, width, sum(self.sizes.values()), (1,) * ndim)
                                     for width in a.features[-SUMMED:])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -124,7 +107,7 @@ class SegNet(nn.Module):
     torch.Size([1, 3, 15, 16])
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
         a, kind = architecture, architecture.norm
         self.ndim, self.strides = ndim, a.strides
@@ -141,6 +124,8 @@ class SegNet(nn.Module):
                 ConvBlock(ndim, a.features[s], a.features[max(0, s - 1)], a.kernels[s], 1, kind))
             for s, blocks in zip(levels, (1, *reversed(a.decoder_blocks)), strict=True))
         self.head = Heads(ndim, a.features[0], heads)
+        step = a.strides[1] if is_coarse(heads) and len(a.strides) > 1 else 1
+        self.branch = Branch(ndim, a.features[0], heads, a.kernels[0], step)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits per head, (B, channels, *space)."""
@@ -156,5 +141,5 @@ class SegNet(nn.Module):
             if taken:
                 places, stride, size = taken.pop()
                 x = _UNPOOL[self.ndim](x, places, stride, stride, output_size=list(size))
-        found: dict[str, Tensor] = self.head(x)
+        found: dict[str, Tensor] = self.head(x) | self.branch(x)
         return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from biosegkit._lazy import optional
 from biosegkit.errors import PlanError
+from biosegkit.nets.heads import Outputs, channels_of
 from biosegkit.nets.padding import split_heads, whole
 from biosegkit.plan.networks import DEFAULT_ENCODER
 from biosegkit.plan.schema import Architecture
@@ -61,16 +62,16 @@ class EncoderDecoder(nn.Module):
     Culurciello 2017. MA-Net: Fan et al. 2020. SegFormer: Xie et al. 2021. UPerNet: Xiao et al. 2018.
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
-        self.sizes = dict(heads)
+        self.sizes = channels_of(heads)
         decoder, self.encoder_name = architecture.name, architecture.encoder or DEFAULT_ENCODER
         library = optional(_LIBRARY)
         options = _encoder_options(self.encoder_name)
         try:
             self.net: nn.Module = getattr(library, DECODERS[decoder])(
                 encoder_name=self.encoder_name, encoder_weights=None, in_channels=inputs,
-                classes=sum(heads.values()), **options)
+                classes=sum(self.sizes.values()), **options)
         except _UNFIT as error:
             raise _unfit(self.encoder_name, decoder, error) from error
         encoder: Any = self.net.encoder

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from biosegkit.nets.blocks import ConvBlock, ResidualBlock, conv, same_size, stack, upsample
+from biosegkit.nets.blocks import ConvBlock, ResidualBlock, same_size, stack, upsample
+from biosegkit.nets.heads import Branch, Heads, Outputs, is_coarse
 from biosegkit.plan.schema import Architecture
 
-__all__ = ["Heads", "UNet", "encoder"]
-
-
-class Heads(nn.Module):
-    """One 1×1 convolution for all heads of a level, split by name."""
-
-    def __init__(self, ndim: int, inputs: int, heads: Mapping[str, int]) -> None:
-        super().__init__()
-        self.sizes = dict(heads)
-        self.conv = conv(ndim, inputs, sum(heads.values()), (1,) * ndim)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits per head, (B, channels, *space)."""
-        parts = torch.split(self.conv(x), list(self.sizes.values()), dim=1)
-        return dict(zip(self.sizes, parts, strict=True))
+__all__ = ["UNet", "branch", "branch_level", "decoder", "encoder", "heads_by_level"]
 
 
 def encoder(ndim: int, inputs: int, a: Architecture, block: type[nn.Module] = ConvBlock) -> nn.ModuleList:
@@ -47,11 +32,22 @@ def decoder(ndim: int, a: Architecture) -> tuple[nn.ModuleList, nn.ModuleList]:
     return up, stages
 
 
-def heads_by_level(ndim: int, a: Architecture, heads: Mapping[str, int]) -> nn.ModuleDict:
+def heads_by_level(ndim: int, a: Architecture, heads: Outputs) -> nn.ModuleDict:
     """Heads of every level that is supervised, by the name of the level; 0 is full resolution."""
     levels = range(len(a.features) - 2, -1, -1)
     supervised = levels if a.deep_supervision and levels else [0]  # a tiny patch leaves a single stage
     return nn.ModuleDict({str(s): Heads(ndim, a.features[s], heads) for s in supervised})
+
+
+def branch_level(a: Architecture, heads: Outputs) -> int:
+    """The level on the way up whose features the heads with hidden features take."""
+    return 1 if is_coarse(heads) and len(a.features) > 1 else 0
+
+
+def branch(ndim: int, a: Architecture, heads: Outputs) -> Branch:
+    """The heads with hidden features, at `branch_level`."""
+    level = branch_level(a, heads)
+    return Branch(ndim, a.features[level], heads, a.kernels[level])
 
 
 class UNet(nn.Module):
@@ -63,8 +59,8 @@ class UNet(nn.Module):
         Spatial axes and input channels.
     architecture : Architecture
         Features, kernels, strides and blocks per stage.
-    heads : mapping of str to int
-        Output channels per head.
+    heads : mapping of str to int or Output
+        Output channels per head; see `biosegkit.nets.heads`.
     residual : bool
         Residual blocks and a stem in the encoder (nnU-Net's residual-encoder presets).
 
@@ -82,7 +78,7 @@ class UNet(nn.Module):
     torch.Size([1, 3, 16, 16])
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int],
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs,
                  residual: bool = False) -> None:
         super().__init__()
         a, kind = architecture, architecture.norm
@@ -91,6 +87,7 @@ class UNet(nn.Module):
         self.encoder = encoder(ndim, a.features[0] if residual else inputs, a, ResidualBlock if residual else ConvBlock)
         self.up, self.decoder = decoder(ndim, a)
         self.heads = heads_by_level(ndim, a, heads)
+        self.branch, self.branch_level = branch(ndim, a, heads), branch_level(a, heads)
 
     def forward(self, x: Tensor) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Logits per head (see Notes)."""
@@ -100,11 +97,14 @@ class UNet(nn.Module):
             x = stage(x)
             skips.append(x)
         skips.pop()
-        outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x)]
+        far: dict[str, Tensor] = self.branch(x) if len(skips) == self.branch_level else {}
+        outputs: list[dict[str, Tensor]] = [] if self.up else [self.heads["0"](x) | far]
         for level, up, stage in zip(range(len(skips) - 1, -1, -1), self.up, self.decoder, strict=True):
             # what has been joined is let go of: at full resolution every copy counts
             x = torch.cat((same_size(up(x), skips[-1]), skips.pop()), dim=1)
             x = stage(x)
+            if level == self.branch_level:
+                far = self.branch(x)
             if level == 0 or (self.training and self.deep_supervision):
-                outputs.append(self.heads[str(level)](x))
+                outputs.append(self.heads[str(level)](x) | (far if level == 0 else {}))
         return outputs[::-1] if self.training and self.deep_supervision else outputs[-1]

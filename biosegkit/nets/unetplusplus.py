@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from biosegkit.errors import OptionError
 from biosegkit.nets.blocks import ConvBlock, same_size, stack, upsample
-from biosegkit.nets.unet import Heads, encoder
+from biosegkit.nets.heads import Heads, Outputs
+from biosegkit.nets.unet import branch, branch_level, encoder
 from biosegkit.plan.schema import Architecture
 
 __all__ = ["UNetPlusPlus", "at_depth"]
@@ -71,7 +70,7 @@ class UNetPlusPlus(nn.Module):
     (3438, 807)
     """
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int],
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs,
                  mean: bool = False) -> None:
         super().__init__()
         a, kind = architecture, architecture.norm
@@ -87,6 +86,8 @@ class UNetPlusPlus(nn.Module):
                               a.kernels[i], 1, kind) for i, j in places})
         supervised = range(1, self.depth + 1) if a.deep_supervision and self.depth else [self.depth]
         self.heads = nn.ModuleDict({str(d): Heads(ndim, a.features[0], heads) for d in supervised})
+        self.branches = nn.ModuleDict({str(d): branch(ndim, a, heads) for d in supervised})
+        self.branch_level = branch_level(a, heads)
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -104,14 +105,16 @@ class UNetPlusPlus(nn.Module):
                 up = same_size(self.up[f"{i}_{j}"](rows[i + 1][j - 1]), rows[i][0])
                 rows[i].append(self.nodes[f"{i}_{j}"]((*rows[i], up)))
         if not (self.deep_supervision and (self.training or self.mean)):
-            return self._head(self.depth, rows[0])
-        outputs = [self._head(d, rows[0]) for d in reversed(self.depths)]
+            return self._head(self.depth, rows)
+        outputs = [self._head(d, rows) for d in reversed(self.depths)]
         if self.training:
             return outputs
         return {name: torch.stack([o[name] for o in outputs]).mean(0) for name in outputs[0]}
 
-    def _head(self, depth: int, row: list[Tensor]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.heads[str(depth)](row[depth])
+    def _head(self, depth: int, rows: list[list[Tensor]]) -> dict[str, Tensor]:
+        """Outputs of one depth: of the nodes on its diagonal."""
+        near, level = rows[0][depth], min(self.branch_level, depth)
+        found: dict[str, Tensor] = self.heads[str(depth)](near) | self.branches[str(depth)](rows[level][depth - level])
         return found
 
     def pruned(self, depth: int) -> UNetPlusPlus:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from biosegkit._lazy import optional
 from biosegkit.errors import PlanError
+from biosegkit.nets.heads import Outputs, channels_of
 from biosegkit.nets.padding import split_heads, whole
 from biosegkit.plan.schema import Architecture
 
@@ -46,13 +46,13 @@ class SegResNet(nn.Module):
 
     divisor = 8
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
-        self.sizes = dict(heads)
+        self.sizes = channels_of(heads)
         width = architecture.features[0]
         monai = optional("monai.networks.nets.segresnet")
         self.net: nn.Module = monai.SegResNet(
-            spatial_dims=ndim, init_filters=width, in_channels=inputs, out_channels=sum(heads.values()),
+            spatial_dims=ndim, init_filters=width, in_channels=inputs, out_channels=sum(self.sizes.values()),
             norm=("GROUP", {"num_groups": math.gcd(8, width)}))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -88,17 +88,17 @@ class SwinUNETR(nn.Module):
 
     divisor = 32
 
-    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Mapping[str, int]) -> None:
+    def __init__(self, ndim: int, inputs: int, architecture: Architecture, heads: Outputs) -> None:
         super().__init__()
-        self.sizes = dict(heads)
+        self.sizes = channels_of(heads)
         width = architecture.features[0]
         if width % 12:
             raise PlanError(f"{width} features in the first stage of network 'swinunetr'", expected="a multiple of 12",
                             remedy="correct the plan's features, for example 24")
         optional("einops")  # MONAI asks for it only when the network runs
         monai = optional("monai.networks.nets.swin_unetr")
-        self.net: nn.Module = monai.SwinUNETR(in_channels=inputs, out_channels=sum(heads.values()), feature_size=width,
-                                              spatial_dims=ndim)
+        self.net: nn.Module = monai.SwinUNETR(in_channels=inputs, out_channels=sum(self.sizes.values()),
+                                              feature_size=width, spatial_dims=ndim)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits per head, (B, channels, *space)."""
