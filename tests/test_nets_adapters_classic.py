@@ -119,9 +119,14 @@ def test_segnet_puts_maxima_back_where_they_were():
     net = network(SegNet, ((1, 1), (2, 2)))
     net.encoder = nn.ModuleList([nn.Identity()] * 2)
     net.decoder = nn.ModuleList([nn.Identity()] * 2)
-    net.head = nn.Identity()
+
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"classes": x}
+
+    net.head = Named()
     x = torch.tensor([[1.0, 9, 2], [3, 4, 7], [8, 5, 6]]).reshape(1, 1, 3, 3)
-    assert net(x)[0, 0].tolist() == [[0, 9, 0], [0, 0, 7], [8, 0, 6]]
+    assert net(x)["classes"][0, 0].tolist() == [[0, 9, 0], [0, 0, 7], [8, 0, 6]]
 
 
 def test_flat_kernels_and_windows_do_not_mix_slices():
