@@ -236,6 +236,9 @@ class Predicting:
     threshold: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Replace a threshold of the model (repeatable).")] = None
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the network's maps too.")] = False
+    states: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", help="Keep there what thresholds and post-processing act on; a later prediction that names "
+        "the folder does not run the network again.")] = None
     depth: Annotated[str | None, typer.Option(
         metavar="N|mean", help="Cut a U-Net++ back to a depth (1 is the fastest), or average all depths.")] = None
     option: Annotated[list[str] | None, typer.Option(

@@ -188,7 +188,7 @@ def predict(model: Model,
     loaded = load_model(model, computing.device, predicting.options(), depth=predicting.depth)
     outcomes = predict_files(loaded, wanted, output, tta=predicting.tta,
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
-                             resume=predicting.resume, overwrite=writing.overwrite,
+                             resume=predicting.resume, overwrite=writing.overwrite, states=predicting.states,
                              options=geometry.description().read_options(), progress=FileProgress())
     failed = [o for o in outcomes if o.error]
     out().print(f"{len(outcomes) - len(failed)} of {len(outcomes)} images done, results in {output}")

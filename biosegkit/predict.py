@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from .errors import BiosegError, FileError, OptionError
 from .image import Image
 from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
+from .kept_states import KeptStates
 from .methods.protocol import checked_thresholds
 from .predictor import MapPredictor, Prediction, Predictor
 from .run_folder import locked
@@ -50,7 +52,7 @@ class Outcome:
     objects : int, optional
         Objects found; None for classes and failures.
     notes : tuple of str
-        What was repaired or is unusual; also in the record.
+        What was repaired or is unusual, also in the record; and whether kept states were used.
     """
 
     input: str
@@ -130,6 +132,7 @@ def predict_files(
     overwrite: bool = False,
     options: ReadOptions | None = None,
     progress: Callable[[Outcome, int, int], None] | None = None,
+    states: str | Path | None = None,
 ) -> list[Outcome]:
     """Segment files; one that fails is recorded in ``failures.csv`` and the others go on.
 
@@ -153,6 +156,9 @@ def predict_files(
         What the files do not say; stands above what a table or ``dataset.json`` says.
     progress : callable, optional
         Called with (outcome, done, all).
+    states : path, optional
+        A folder where what thresholds and post-processing act on is kept, beside ``out``: images that have it there,
+        from the same file, model and ``tta``, are not given to the network again.
 
     Raises
     ------
@@ -171,12 +177,14 @@ def predict_files(
                         remedy="choose another, or use --resume or --overwrite")
     channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
     _refuse_impossible(model, tta, thresholds, save_maps)
+    kept = None if states is None else _states_folder(model, Path(states), out, save_maps)
     jobs = find_jobs(inputs, out, channels)
     wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
     outcomes: list[Outcome] = []
-    with locked(out):
+    with locked(out), nullcontext() if kept is None else locked(kept):
         for job in jobs:
-            outcome = _one(model, job, wish, resume=resume and not overwrite)
+            place = None if kept is None else kept / f"{job.output.relative_to(out)}.states"
+            outcome = _one(model, job, wish, place, resume=resume and not overwrite)
             outcomes.append(outcome)
             _write_failures(out, outcomes)
             if progress:
@@ -205,7 +213,20 @@ class _Wish:
         return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading}
 
 
-def _one(model: Predictor, job: Job, wish: _Wish, *, resume: bool) -> Outcome:
+def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -> Path:
+    """Where states are kept, if there can be any."""
+    if not isinstance(model, Bundle):
+        raise OptionError("kept states with a model that is no bundle", remedy="leave out --states")
+    if save_maps:
+        raise OptionError("kept states together with maps, which need the network",
+                          remedy="leave out --states or --save-maps")
+    if states.resolve() == out.resolve():
+        raise OptionError(f"states in {states}, the folder of the results", expected="a folder of their own",
+                          remedy=f"for example --states {states / 'states'}")
+    return states
+
+
+def _one(model: Predictor, job: Job, wish: _Wish, states: Path | None, *, resume: bool) -> Outcome:
     """One file; whatever goes wrong is its own outcome (law 2: isolate)."""
     started, wish = time.monotonic(), wish.for_case(job.reading)
     shown = str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
@@ -215,15 +236,25 @@ def _one(model: Predictor, job: Job, wish: _Wish, *, resume: bool) -> Outcome:
             return Outcome(shown, str(job.output), "kept", objects=_count(job.output))
         _remove(job)
         image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
-        found = predict(model, image, tta=wish.tta, thresholds=wish.thresholds or None, maps=wish.save_maps)
+        identity = {"input": made_from["input"], "reading": wish.data["reading"]}
+        found, said = _segmented(model, image, wish, None if states is None else KeptStates(states, identity))
         with finish_first():
             _write(found, image, job, _Origin(model, made_from, wish))
-        notes = _notes(image, found)
+        notes = (*_notes(image, found), *said)
     except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
         text = str(error) if isinstance(error, BiosegError) else f"{type(error).__name__}: {error}"
         return Outcome(shown, str(job.output), "failed", text, time.monotonic() - started)
     objects = len(found.objects["id"]) if "id" in found.objects else None
     return Outcome(shown, str(job.output), "done", None, time.monotonic() - started, objects, notes)
+
+
+def _segmented(model: Predictor, image: Image, wish: _Wish,
+               kept: KeptStates | None) -> tuple[Prediction, tuple[str, ...]]:
+    """The prediction, and what is to be said of its states."""
+    if kept is None or not isinstance(model, Bundle):
+        return predict(model, image, tta=wish.tta, thresholds=wish.thresholds or None, maps=wish.save_maps), ()
+    found, said = kept.predict(model, image, tta=wish.tta, thresholds=wish.thresholds or None)
+    return found, (said,)
 
 
 def _made_from(model: Predictor, job: Job, wish: _Wish) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from .image import Image
 from .lattice import Lattice
 from .methods import METHODS, Block, Method
 from .methods.classes import WithClasses
-from .methods.protocol import ArrayDict, checked_thresholds
+from .methods.protocol import ArrayDict, State, checked_thresholds
 from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
 from .plan.objective import Objective
@@ -231,14 +231,23 @@ class Segmenter:
         """The axes that training mirrors."""
         return tuple(a for a in self.plan.training.augmentation.mirror_axes if a < self.plan.configuration.ndim)
 
-    def states(self, image: Image, *, tta: bool = False) -> Reduced:
+    def states(self, image: Image, *, tta: bool = False,
+               hold: Callable[[Iterable[State]], Sequence[State]] = tuple) -> Reduced:
         """The image reduced to what thresholds act on, for thresholds that are moved live.
 
         ``states(image).decode(thresholds)`` is ``predict(image, thresholds=thresholds)`` without the network, and much
         faster than :meth:`decode` from maps.
+
+        Parameters
+        ----------
+        image : Image
+        tta : bool
+            As for :meth:`predict`.
+        hold : callable
+            Takes the states one by one and returns them as a sequence, which may lie on disk; in memory by default.
         """
         made: list[Reduced] = []
-        notes = self._laddered(image, _Wish({}, tta, maps=False, keep=made.append)).notes
+        notes = self._laddered(image, _Wish({}, tta, maps=False, hold=hold, keep=made.append)).notes
         return replace(made[-1], notes=notes)
 
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
@@ -291,8 +300,8 @@ class Segmenter:
             parts = iter(())
         made = self._reduced(parts, Place(image.grid, prepared.turn, prepared.window, image.source))
         if wish.keep is not None:
-            made = replace(made, states=tuple(made.states))
-            wish.keep(made)
+            wish.keep(replace(made, states=wish.hold(made.states)))
+            return Prediction(made.nothing)
         prediction = made.decode(wish.thresholds) if wish.labels else Prediction(made.nothing)
         return replace(prediction, maps=found if wish.maps else None)
 
@@ -329,6 +338,7 @@ class _Wish:
     maps: bool
     labels: bool = True
     attention: bool = False
+    hold: Callable[[Iterable[State]], Sequence[State]] = tuple
     keep: Callable[[Reduced], None] | None = None
 
 

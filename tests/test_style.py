@@ -146,7 +146,8 @@ def test_no_code_is_run_from_data():
 def test_classes_inherit_from_few_things():
     """Modules, models, errors and protocols; a mixin or a hierarchy of the project's own does not pass."""
     allowed = {"Module", "BaseModel", "Exception", "BaseException", "Protocol", "NamedTuple", "TypedDict", "ModuleType"}
-    seams = {"Sequence": ("biosegkit/cases.py",), "Handler": ("biosegkit/io/tiff.py",),  # other libraries' interfaces
+    seams = {"Sequence": ("biosegkit/cases.py", "biosegkit/kept_states.py"),  # other libraries' interfaces
+             "Handler": ("biosegkit/io/tiff.py",),
              "Function": ("biosegkit/losses/cldice.py", "biosegkit/nets/instance_norm.py")}
     found = []
     for name, tree in TREES.items():
