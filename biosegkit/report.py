@@ -18,7 +18,7 @@ from .pages import render
 from .plan.schema import Plan
 from .plan.units import duration_text
 from .scores.tables import case_table, remarks, tables
-from .summaries import data_rows, data_tables, method_table, number_text, threshold_table
+from .summaries import data_rows, data_tables, method_table, number_text, threshold_table, tidy_table
 
 __all__ = ["write_report"]
 
@@ -51,7 +51,8 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         raise FileError("no such folder", file=folder, expected="a run folder", remedy="check the path")
     found = {stem: read_json(folder / f"{stem}.json") if (folder / f"{stem}.json").is_file() else None
              for stem in ("run", "plan", "fingerprint", "scores")}
-    tuning = read_json(folder / "tuning.json") if (folder / "tuning.json").is_file() else None
+    tuning, tidied = (read_json(folder / name) if (folder / name).is_file() else None
+                      for name in ("tuning.json", "postprocessing.json"))
     plan = None if found["plan"] is None else Plan.from_data(found["plan"], str(folder / "plan.json"))
     measured = Fingerprint.read(folder / "fingerprint.json") if found["fingerprint"] is not None else None
     folds = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("fold-*/metrics.jsonl"))}
@@ -73,6 +74,7 @@ def write_report(run_folder: str | Path, *, overlays: Iterable[Overlay | tuple[A
         reliability=_reliability(scores),
         charts=_charts(folds),
         thresholds=_thresholds(tuning or {}),
+        postprocessing=None if tidied is None else {"said": tidied["reason"], **tidy_table(tidied)},
         problems=None if listed is None else listed[:MOST_PROBLEMS],
         hidden_problems=0 if listed is None else max(0, len(listed) - MOST_PROBLEMS),
         data_rows=[] if measured is None else data_rows(measured),

@@ -11,7 +11,7 @@ import numpy as np
 from .fingerprint import Fingerprint, ObjectStatistics, Spread
 from .plan.schema import MethodEvidence
 
-__all__ = ["data_rows", "data_tables", "method_table", "number_text", "threshold_table"]
+__all__ = ["data_rows", "data_tables", "method_table", "number_text", "threshold_table", "tidy_table"]
 
 
 def number_text(value: Any) -> str:
@@ -102,6 +102,20 @@ def threshold_table(tuning: Mapping[str, Any]) -> dict[str, Any]:
         chosen = f"{tuning['thresholds'][name]:g}" + ("" if t["steps"] > 1 else " (not searched)")
         rows.append([name, t["meaning"], f"{t['default']:g}", chosen, f"{t['low']:g} to {t['high']:g}"])
     return {"head": ["threshold", "meaning", "default", "tuned", "range"], "rows": rows}
+
+
+def tidy_table(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's ``postprocessing.json`` says of every trial: ``head`` and ``rows`` of texts.
+
+    Examples
+    --------
+    >>> trial = {"name": "fill_holes=yes", "before": 0.5, "after": 0.625, "done": True}
+    >>> tidy_table({"trials": [trial]})["rows"]
+    [['fill_holes=yes', '0.500', '0.625', 'yes']]
+    """
+    rows = [[t["name"], number_text(t["before"]), number_text(t["after"]), "yes" if t["done"] else "no"]
+            for t in record.get("trials", ())]
+    return {"head": ["option", "score without", "score with", "done"], "rows": rows}
 
 
 def _object_title(o: ObjectStatistics) -> str:

@@ -22,8 +22,8 @@ from .errors import OptionError
 from .kernels.runs import enclosed_by, fill_runs, runs_of
 from .plan.schema import LabelTable
 
-__all__ = ["Frame", "Tidy", "TidyClasses", "TidyObjects", "numbered", "tidied_digest", "tidy_classes", "tidy_objects",
-           "tidy_of"]
+__all__ = ["Frame", "Tidy", "TidyClasses", "TidyObjects", "members", "numbered", "tidied_digest", "tidy_classes",
+           "tidy_objects", "tidy_of"]
 
 Table: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -103,9 +103,9 @@ def tidy_of(labels: LabelTable, options: Mapping[str, Any] | None = None) -> Tid
                           remedy="correct --option") from error
     if isinstance(tidy, TidyClasses):
         for group in tidy.largest:
-            _members(labels, group)
+            members(labels, group)
         for group in tidy.fill_holes:
-            _members(labels, group, regions=False)
+            members(labels, group, regions=False)
     return tidy
 
 
@@ -274,19 +274,19 @@ def tidy_classes(classes: npt.NDArray[Any], tidy: TidyClasses, labels: LabelTabl
     """
     array = np.array(classes, order="C")
     for name in tidy.largest:
-        mask = np.isin(array, _members(labels, name)).view(np.uint8)
+        mask = np.isin(array, members(labels, name)).view(np.uint8)
         runs = runs_of(mask)
         if runs.count > 1:
             others = np.ones(runs.count, np.bool_)
             others[int(runs.sizes.argmax())] = False
             fill_runs(array, runs, np.zeros(runs.count), others)
-    filled = {k for name in tidy.fill_holes for k in _members(labels, name, regions=False)}
+    filled = {k for name in tidy.fill_holes for k in members(labels, name, regions=False)}
     if filled:
         _fill_holes(array, frame, lambda owner: np.isin(owner, list(filled)))
     return array
 
 
-def _members(labels: LabelTable, name: str, regions: bool = True) -> tuple[int, ...]:
+def members(labels: LabelTable, name: str, regions: bool = True) -> tuple[int, ...]:
     """Canonical classes of a class by name or value, of a region, or of the foreground."""
     known = dict(zip(map(str, labels.values[1:]), range(1, len(labels.values)), strict=True))
     known |= dict(zip(labels.names[1:], range(1, len(labels.names)), strict=True))

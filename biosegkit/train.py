@@ -206,7 +206,8 @@ def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapp
     folds = {name: (weights[name], held[name]) for name in held}
     found = validate(job.plan, job.dataset, job.out, folds, job.device, between, _warnings(job, held, started),
                      until=None if end is None else end - job.plan.budget.closing_seconds)
-    write_bundle(job.out / "bundle", job.plan, weights, thresholds=found.thresholds, scores=found.scores["headline"])
+    write_bundle(job.out / "bundle", job.plan, weights, thresholds=found.thresholds, scores=found.scores["headline"],
+                 postprocessing=found.postprocessing)
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     write_report(job.out, overlays=found.overlays)
     _say(job, "done")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ._atomic import write_json
+from ._atomic import load_npy, write_json, write_npy
 from .calibrate import calibration_row
 from .cases import Case, Dataset
 from .image import Image, Labels
@@ -29,6 +31,7 @@ from .plan.schema import Plan
 from .prepared import decoding_spacing, turn_of
 from .scores import ScoreOptions, score_pair, summarise
 from .segmenter import Segmenter, method_of
+from .tidy_choice import TidyChoice, retidied, trials_of
 from .tune import tune
 
 __all__ = ["Outcome", "validate"]
@@ -39,17 +42,22 @@ SHOWN = 8
 MAPS_BYTES = 1 << 28
 #: Share of the time left after training that choosing thresholds may take.
 TUNING = 0.4
+#: Share of the time left after tuning in which cases are predicted; the rest is for scoring them once more.
+FIRST = 0.9
+#: How much longer than the first time it may take to score all cases again: they are read again, too.
+AGAIN = 1.5
 #: Notes of predictions that are repeated beside the scores.
 NOTES = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Scores record, tuned thresholds and the pictures of the worst and best cases."""
+    """Scores record, tuned thresholds, pictures of the worst and best cases, and options of post-processing."""
 
     scores: dict[str, Any]
     thresholds: dict[str, float]
     overlays: list[Overlay]
+    postprocessing: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +82,8 @@ def validate(plan: Plan, dataset: Dataset, out: Path,
              between: Callable[[str], None], warnings: Sequence[str] = (), until: float | None = None) -> Outcome:
     """Score a run on its held-back cases.
 
-    Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``. Memory follows one case
+    Labels go to ``fold-K/validation/``, trials of the thresholds to ``tuning.json``, those of post-processing to
+    ``postprocessing.json``; where some is chosen, the cases are scored again with it. Memory follows one case
     (and, for methods that must paint to compare, the reduced states of the plan's ``tune_cases``).
 
     Parameters
@@ -99,32 +108,89 @@ def validate(plan: Plan, dataset: Dataset, out: Path,
     job = _Job(plan, dataset, out, device, weights, held, between, until)
     thresholds = _tuned(job.within(TUNING)) if plan.labels.task == "instance" else {}
     options = _score_options(plan)
-    scores: dict[str, dict[str, Any]] = {}
-    overlays: list[tuple[Overlay, str]] = []
-    unit = "px"
+    trials, scored = trials_of(plan, thresholds), _Scored(job, options)
     said: dict[str, None] = {}
-    for fold, segmenter, case in _cases(job):
-        image, truth = _load(job, case)
-        calibrate = _maps_fit(plan, truth)
-        prediction = segmenter.predict(image, thresholds=thresholds, maps=calibrate)
-        found = prediction.labels
-        said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
-        write(found, out / f"fold-{fold}" / "validation" / (case.id + output_ending(case.images[0])))
-        scores[case.id] = score_pair(found, truth, options)
-        if calibrate and prediction.maps:
-            scores[case.id] |= calibration_row(next(iter(prediction.maps.values())), truth, list(plan.labels.values),
-                                               options)
-        overlays.append((_picture(case, image, truth, found, scores[case.id]), case.id))
-        unit = truth.grid.unit
-    record = summarise(scores, plan.labels.task, unit=unit, options=options,
-                       groups={case.id: case.group for case in dataset if case.id in scores},
-                       notes=[*warnings, _scored(job, len(scores)),
-                              *list(said)[:NOTES]])
+    with _spool(out) as spool:
+        for fold, segmenter, case in _cases(job.within(FIRST)):
+            image, truth = _load(job, case)
+            calibrate = _maps_fit(plan, truth)
+            prediction = segmenter.predict(image, thresholds=thresholds, maps=calibrate)
+            said |= dict.fromkeys(n for n in prediction.notes if n not in image.notes)
+            if calibrate and prediction.maps:
+                maps = next(iter(prediction.maps.values()))
+                scored.more[case.id] = calibration_row(maps, truth, list(plan.labels.values), options)
+            trials.add(prediction.labels, truth)
+            scored.add(fold, case, (image, truth), prediction.labels)
+            place = spool / f"{list(scored.cases).index(case.id)}.npy"
+            write_npy(place, np.asarray(prediction.labels.array), durable=False)
+        chosen = _postprocessed(job, trials.decided(), scored, thresholds, spool)
+    record = summarise(scored.scores, plan.labels.task, unit=scored.unit, options=options,
+                       groups={case.id: case.group for case in dataset if case.id in scored.scores},
+                       notes=[*warnings, _scored(job, len(scored.scores)), *list(said)[:NOTES]])
     write_json(out / "scores.json", record)
-    pictures = _ends(overlays, SHOWN)
+    pictures = _ends(scored.pictures, SHOWN)
     if NETWORKS[plan.configuration.architecture.name].attention:
         pictures = _looked_at(job, pictures)
-    return Outcome(record, thresholds, [picture for picture, _ in pictures])
+    return Outcome(record, thresholds, [picture for picture, _ in pictures], chosen.options)
+
+
+class _Scored:
+    """Scores and pictures of cases; one that is added again is replaced."""
+
+    def __init__(self, job: _Job, options: ScoreOptions) -> None:
+        self.job, self.options = job, options
+        self.scores: dict[str, dict[str, Any]] = {}
+        self.more: dict[str, dict[str, Any]] = {}
+        self.cases: dict[str, tuple[str, Case]] = {}
+        self.overlays: dict[str, Overlay] = {}
+        self.unit, self.seconds = "px", 0.0
+
+    def add(self, fold: str, case: Case, loaded: tuple[Image, Labels], found: Labels) -> None:
+        """Write, score and picture the labels of a case."""
+        begun, (image, truth) = time.monotonic(), loaded
+        place = self.job.out / f"fold-{fold}" / "validation" / (case.id + output_ending(case.images[0]))
+        write(found, place)
+        self.cases[case.id], self.unit = (fold, case), truth.grid.unit
+        self.scores[case.id] = score_pair(found, truth, self.options) | self.more.get(case.id, {})
+        self.overlays[case.id] = _picture(case, image, truth, found, self.scores[case.id])
+        self.seconds += time.monotonic() - begun
+
+    @property
+    def pictures(self) -> list[tuple[Overlay, str]]:
+        """Pictures with the ids of their cases."""
+        return [(picture, case) for case, picture in self.overlays.items()]
+
+
+@contextmanager
+def _spool(out: Path) -> Iterator[Path]:
+    """A folder for predictions as they were decoded, removed afterwards."""
+    folder = out / ".validation"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _postprocessed(job: _Job, chosen: TidyChoice, scored: _Scored, thresholds: Mapping[str, float],
+                   spool: Path) -> TidyChoice:
+    """Score the cases again with the post-processing that was chosen, if there is time; what is done in the end."""
+    if chosen.options and job.until is not None and time.monotonic() + AGAIN * scored.seconds > job.until:
+        nothing = type(chosen.tidy)()
+        chosen = replace(chosen, tidy=nothing, reason=f"{chosen.reason}; left out, as the budget left no time to score "
+                         "the cases again")
+    write_json(job.out / "postprocessing.json", {
+        "options": chosen.options, "reason": chosen.reason, "trials": list(chosen.trials)})
+    for number, (fold, case) in enumerate(scored.cases.values() if chosen.options else ()):
+        job.between(f"post-processing: {case.id}")
+        image, truth = _load(job, case)
+        array = load_npy(spool / f"{number}.npy")
+        values = job.plan.labels.values if job.plan.labels.task == "semantic" else range(int(array.max(initial=0)) + 1)
+        plain = Labels(array, image.grid, np.array(values, np.int64), job.plan.labels.task, source=image.source)
+        found = retidied(plain, job.plan, chosen.tidy, thresholds.get("min_size", 0.0))
+        scored.add(fold, case, (image, truth), found)
+    return chosen
 
 
 def _cases(job: _Job, among: Set[str] | None = None) -> Iterator[tuple[str, Segmenter, Case]]:

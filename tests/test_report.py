@@ -232,3 +232,14 @@ def test_thresholds_have_a_table_and_a_chart(tmp_path):
     alone = Page(tmp_path / "report.html")
     assert "0.3 (not searched)" in alone.words
     assert len(alone.images) == len(bare.images)
+
+
+def test_post_processing_is_shown_with_its_reason(tmp_path):
+    write_report(tmp_path)
+    assert "Post-processing" not in Page(tmp_path / "report.html").words
+    trial = {"name": "largest=heart", "before": 0.8, "after": 0.85, "done": True}
+    write_json(tmp_path / "postprocessing.json", {"options": {"largest": ["heart"]}, "trials": [trial],
+                                                  "reason": "Dice of 4 held-back cases rose"})
+    write_report(tmp_path)
+    words = Page(tmp_path / "report.html").words
+    assert "Dice of 4 held-back cases rose. option score without score with done largest=heart 0.800 0.850 yes" in words
