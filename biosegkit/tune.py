@@ -13,24 +13,18 @@ from itertools import pairwise, product
 import numpy as np
 
 from .methods.protocol import Method, Tunable
-from .methods.trials import Counter, Counting, Held, counter_of
+from .methods.trials import Counter, Held, cost_of, counter_of
 from .metrics.instances import InstanceCounts, count_matches
 
-__all__ = ["GOALS", "TRIALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
+__all__ = ["GOALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
 
 #: IoU thresholds whose mean pooled AP is maximised.
 GOALS = (0.5, 0.6, 0.7)
-#: About how many combinations a search tries, for planning its time.
-TRIALS = 150
 #: Values of one threshold in the coarse search.
 COARSE = 7
-#: Seconds per voxel of one trial of a method that must resolve, paint and compare: several times the least measured.
-DECODE_SECONDS = 2.5e-7
-#: Seconds per voxel of a whole search by a method that counts from tables: over twice that in ``benchmarks/tuning.py``.
-TABLE_SECONDS = 3e-7
 #: The most cases that choose thresholds.
 MOST_CASES = 32
-#: Bytes of states and truth that are kept for methods which paint to compare.
+#: Bytes that a search may keep of its cases.
 STATE_BYTES = 1 << 30
 
 
@@ -106,9 +100,9 @@ def tuning_cases(method: Method, voxels: float, held: int, seconds: float | None
     >>> tuning_cases(Distance(), 1e6, 100, 6.0)[0], tuning_cases(Distance(), 1e6, 8, None)[0]
     (20, 8)
     """
-    counting = isinstance(method, Counting)
-    each = voxels * (TABLE_SECONDS if counting else TRIALS * DECODE_SECONDS)
-    most = MOST_CASES if counting else min(MOST_CASES, int(STATE_BYTES / (16 * voxels)))
+    cost = cost_of(method)
+    each, kept = voxels * cost.seconds, voxels * cost.bytes
+    most = min(MOST_CASES, int(STATE_BYTES / kept)) if kept else MOST_CASES
     most = most if seconds is None else min(most, int(seconds / each + 1e-9))
     count = max(1, min(most, held))
     return count, count * each

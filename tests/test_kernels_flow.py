@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from biosegkit.kernels.distance_flow import distance_flow
+from biosegkit.kernels.flow_graph import FlowGraph, cut_linkage, link_trees, merge_trees
 from biosegkit.kernels.heat_flow import heat_flow
 from biosegkit.methods import METHODS, Flow, decode
 
@@ -126,3 +127,26 @@ def test_objects_whose_flow_is_not_theirs_are_dropped():
     assert len(table["id"]) == labels.max() - 1
     # by hand: no flow against unit vectors is 1 per voxel (0 at the centre), so a limit of 1 keeps it
     assert (decode(method, maps, {"flow_error": 1.0})[0][labels == 2] > 0).all()
+
+
+def random_graph(rng, trees=60, edges=150):
+    """Few different repulsions, so that many are equal."""
+    pairs = np.unique(np.sort(rng.integers(0, trees, (edges, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    weight = rng.integers(1, 4, len(pairs))
+    rows = [pairs, rng.integers(-3, 4, len(pairs)) * 60 * weight, weight, rng.integers(0, 3, len(pairs))]
+    return FlowGraph(trees, (), np.column_stack(rows))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_limit_is_a_cut_of_one_linkage_and_names_tell_objects_apart(seed):
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng)
+    whole, objects = link_trees(graph, 0), {}
+    for limit in np.linspace(-1.6, 1.6, 33):
+        root, names = cut_linkage(whole, limit)
+        np.testing.assert_array_equal(root, merge_trees(graph, 0, limit))
+        for name in np.unique(names):
+            trees = frozenset(np.flatnonzero(names == name).tolist())
+            assert objects.setdefault(name, trees) == trees
+    assert len(set(objects.values())) == len(objects) > graph.count

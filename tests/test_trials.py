@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from biosegkit.errors import OptionError
-from biosegkit.methods import METHODS, Block, Distance, Semantic
+from biosegkit.methods import METHODS, Block, Distance, Flow, Semantic, Star
 from biosegkit.methods.trials import Counting, Held, counter_of, decoding_counter
 from biosegkit.metrics.instances import count_matches
 from biosegkit.tune import grid_values, tune
 
 COUNTING = {name: make() for name, make in METHODS.items() if name != "semantic" and isinstance(make(), Counting)}
+ALL = COUNTING | {"star merged": Star(merge=True, rule="iou", n_rays=8), "flow by euler": Flow(decoder="euler")}
 
 
 def case(method, shape, seed, ignored=False):
@@ -27,6 +28,12 @@ def case(method, shape, seed, ignored=False):
     maps = {name: (m + rng.normal(0, 0.3, m.shape)).astype(np.float32) for name, m in method.ideal(targets).items()}
     valid = ndimage.gaussian_filter(rng.standard_normal(shape), 3) > -0.05 if ignored else None
     return Held("a", method.local(maps, Block.whole(shape)), labels, valid)
+
+
+def usual(tunable, rng):
+    """Where thresholds usually lie, and the ends of the range."""
+    inner = rng.uniform(max(tunable.low, 0), min(tunable.high, 1) if tunable.low < 1 else tunable.high, 4)
+    return sorted([*inner, tunable.low, min(tunable.high, 4)])
 
 
 def chosen(method, rng, tried):
@@ -45,7 +52,7 @@ def test_the_distance_method_counts_from_tables():
 def test_overlaps_are_those_of_the_painted_labels(name, seed, shape, ignored):
     method, rng = COUNTING[name], np.random.default_rng(seed)
     held = case(method, shape, seed, ignored)
-    tried = {n: sorted(rng.uniform(max(t.low, 0), min(t.high, 1), 5)) for n, t in method.tunables.items()}
+    tried = {n: usual(t, rng) for n, t in method.tunables.items()}
     table, painted = counter_of(method, [held], tried), decoding_counter(method, [held])
     for _ in range(6):
         values = chosen(method, rng, tried)
@@ -57,9 +64,9 @@ def test_overlaps_are_those_of_the_painted_labels(name, seed, shape, ignored):
             np.testing.assert_array_equal(getattr(ours, f.name), getattr(slow, f.name), err_msg=f.name)
 
 
-@pytest.mark.parametrize("name", COUNTING)
+@pytest.mark.parametrize("name", ALL)
 def test_cases_side_by_side_are_the_sum_of_all(name):
-    method, rng = COUNTING[name], np.random.default_rng(3)
+    method, rng = ALL[name], np.random.default_rng(3)
     held = [case(method, (30, 20 + 9 * k), k, ignored=k == 1) for k in range(4)]
     tried = {n: grid_values(t) for n, t in method.tunables.items()}
     table, painted = counter_of(method, held, tried), decoding_counter(method, held)

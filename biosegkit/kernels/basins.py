@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from biosegkit.kernels.threads import spread
 
-__all__ = ["TOP", "Fragments", "fragments", "quantise"]
+__all__ = ["TOP", "Fragments", "fragments", "level_of", "quantise"]
 
 TOP = 65535
 Ints = npt.NDArray[np.int64]
@@ -63,6 +63,17 @@ def quantise(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     out = np.empty(flat.size, np.uint16)
     _quantise(flat, out)
     return out.reshape(values.shape)
+
+
+def level_of(threshold: float) -> int:
+    """The whole number a quantised value must exceed to exceed a threshold.
+
+    Examples
+    --------
+    >>> level_of(0.5), level_of(0.0)
+    (32767, 0)
+    """
+    return math.floor(threshold * TOP)
 
 
 def fragments(

@@ -2,7 +2,9 @@
 
 The join knows no threshold and gives the same graph for every partition into blocks: trees are numbered in raster order
 of their first voxel. The merge is average linkage: of two trees that are each other's least repelling neighbour, the
-repulsion of what they share being below a limit, one is made, until there are none; it depends on no order.
+repulsion of what they share being below a limit, one is made, until there are none; it depends on no order. What is
+merged below a limit is what would be without one: a mean over more faces is never below the least of its parts, so all
+limits are cuts of one linkage.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +21,7 @@ from biosegkit.errors import DataError
 from biosegkit.kernels.components import UnionFind
 from biosegkit.kernels.flow_trace import UNIT, FlowFragments, summed
 
-__all__ = ["FlowGraph", "join_trees", "merge_trees"]
+__all__ = ["FlowGraph", "Linkage", "cut_linkage", "join_trees", "link_trees", "merge_trees"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -34,6 +37,19 @@ class FlowGraph:
     count: int
     tree_of: tuple[Ints, ...]
     edges: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Linkage:
+    """Which tree was merged into which.
+
+    ``into`` (the tree itself where it was not merged, else one before it), ``height`` (repulsion times 127) and
+    ``turn`` of the merge, per tree.
+    """
+
+    into: Ints
+    height: npt.NDArray[np.float64]
+    turn: Ints
 
 
 def join_trees(
@@ -108,8 +124,29 @@ def merge_trees(graph: FlowGraph, foreground: int, repulsion: float) -> Ints:
     >>> merge_trees(graph, 0, 0.5).tolist(), merge_trees(graph, 1000, 0.5).tolist(), merge_trees(graph, 0, 1.1).tolist()
     ([0, 0, 2], [0, 1, 2], [0, 0, 0])
     """
-    root = np.arange(graph.count)
-    edges = graph.edges[graph.edges[:, 4] > foreground]
+    return cut_linkage(link_trees(graph, foreground, repulsion), repulsion)[0]
+
+
+def link_trees(graph: FlowGraph, foreground: int, repulsion: float = np.inf) -> Linkage:
+    """All merges of trees whose repulsion is below a limit.
+
+    Parameters
+    ----------
+    graph : FlowGraph
+    foreground : int
+        Trees that touch nowhere above it are never one.
+    repulsion : float
+        Cuts below it will be right.
+
+    Examples
+    --------
+    >>> graph = FlowGraph(3, (), np.array([[0, 1, -254, 2, 900], [1, 2, 254, 2, 900]]))
+    >>> linked = link_trees(graph, 0)
+    >>> linked.into.tolist(), linked.height.tolist(), linked.turn.tolist()
+    ([0, 0, 0], [inf, -127.0, 127.0], [0, 1, 2])
+    """
+    found = Linkage(np.arange(graph.count), np.full(graph.count, np.inf), np.zeros(graph.count, np.int64))
+    edges, turn = graph.edges[graph.edges[:, 4] > foreground], 1
     while len(edges):
         mean = edges[:, 2] / edges[:, 3]
         chosen = np.flatnonzero(mean < repulsion * UNIT)
@@ -121,11 +158,29 @@ def merge_trees(graph: FlowGraph, foreground: int, repulsion: float) -> Ints:
         for end in (0, 1):
             np.minimum.at(best, edges[chosen, end], order)
         mutual = chosen[(best[edges[chosen, 0]] == order) & (best[edges[chosen, 1]] == order)]
+        merged = edges[mutual, 1]
+        found.into[merged], found.height[merged], found.turn[merged] = edges[mutual, 0], mean[mutual], turn
         step = np.arange(graph.count)
-        step[edges[mutual, 1]] = edges[mutual, 0]
-        root = step[root]
-        edges = _between(edges, step)
-    return root
+        step[merged] = edges[mutual, 0]
+        edges, turn = _between(edges, step), turn + 1
+    return found
+
+
+def cut_linkage(linked: Linkage, repulsion: float) -> tuple[Ints, Ints]:
+    """Object of every tree: the smallest tree in it; and a name of the object.
+
+    The name of a lone tree is its number, that of others the number of all trees plus the tree that was last merged
+    into the smallest: with any limit, an object of that name has the same trees.
+
+    Examples
+    --------
+    >>> linked = Linkage(np.array([0, 0, 0]), np.array([np.inf, -127.0, 127.0]), np.array([0, 1, 2]))
+    >>> [part.tolist() for part in cut_linkage(linked, 0.5)], [part.tolist() for part in cut_linkage(linked, 1.1)]
+    ([[0, 0, 2], [4, 4, 2]], [[0, 0, 0], [5, 5, 5]])
+    """
+    root, name = np.arange(len(linked.into)), np.arange(len(linked.into))
+    _cut(linked.into, linked.height, linked.turn, repulsion * UNIT, root, name)
+    return root, name[root]
 
 
 def _shuffle(rows: Ints) -> npt.NDArray[np.uint64]:
@@ -170,3 +225,15 @@ def _owners(
     if (owner < 0).any():
         raise DataError("a flow that leads out of the given blocks", expected="all blocks of the image, without gaps")
     return owner
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut(into, height, turn, limit, root, name):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Follow merges below the limit; a tree is merged into one before it."""
+    trees = into.size
+    for b in range(trees):
+        if into[b] != b and height[b] < limit:
+            a = into[b]
+            root[b] = root[a]
+            if name[a] < trees or turn[b] > turn[name[a] - trees]:
+                name[a] = trees + b

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.basin_graph import cut, join
-from biosegkit.kernels.basins import TOP, Fragments, fragments, quantise
+from biosegkit.kernels.basins import TOP, Fragments, fragments, level_of, quantise
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
 from biosegkit.methods.tables import Tally, rows_in
 
-__all__ = ["basin_state", "fragments_of", "level_of", "limits_of", "paint_basins", "resolve_basins"]
+__all__ = ["basin_state", "fragments_of", "limits_of", "paint_basins", "resolve_basins"]
 
 _TABLES = ("root", "peak", "leads_to", "edges", "links", "face")
 
@@ -91,11 +91,6 @@ def paint_basins(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], 
     level = level_of(decisions.thresholds["foreground"])
     labels = _painted(state, level, decisions.lookup[state.block.start])
     return labels, rows_in(decisions.objects, state.block)
-
-
-def level_of(threshold: float) -> int:
-    """The whole number a quantised value must exceed."""
-    return int(np.floor(threshold * TOP))
 
 
 def limits_of(thresholds: Mapping[str, float]) -> tuple[int, int, int, float]:

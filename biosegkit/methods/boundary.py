@@ -24,7 +24,7 @@ from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.windows import window_mean
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
-from biosegkit.methods.basin_trials import basin_counter
+from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
 from biosegkit.methods.contacts import beside_unknown, to_unknown, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -95,6 +95,8 @@ class Boundary:
             raise OptionError(f"border_weight={self.border_weight}", expected="a positive weight")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = BASIN_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:

@@ -22,7 +22,7 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
-from biosegkit.methods.basin_trials import basin_counter
+from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
 from biosegkit.methods.contacts import near_contact, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -95,6 +95,8 @@ class Distance:
             raise OptionError(f"scale={self.scale}", expected="a positive length for normalize='scale'")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = BASIN_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:

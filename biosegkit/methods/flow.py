@@ -13,7 +13,7 @@ crop if objects are of the size of the patch. A piece of an object that touches 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from biosegkit.kernels.distance_flow import distance_flow
 from biosegkit.kernels.heat_flow import heat_flow
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.flow_decoding import WORST, flow_state, paint_flows, resolve_flows
+from biosegkit.methods.flow_trials import FLOW_COST, flow_counter
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -36,6 +37,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["REACH", "Flow"]
@@ -91,6 +93,8 @@ class Flow:
                               expected="a positive flow_weight and a background_weight of at least 0")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = FLOW_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:
@@ -176,3 +180,8 @@ class Flow:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         return paint_flows(state, decisions)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of trees; see `biosegkit.methods.trials`."""
+        return flow_counter(held, tried["foreground"], _FIELDS[self.field],
+                            lambda given: checked_thresholds(self.tunables, given))

@@ -16,7 +16,7 @@ from biosegkit.kernels.flow_trace import UNIT
 from biosegkit.methods.protocol import State
 from biosegkit.methods.tables import Tally
 
-__all__ = ["Field", "flow_errors"]
+__all__ = ["Field", "flow_errors", "squared_errors"]
 
 Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
 
@@ -47,13 +47,20 @@ def flow_errors(states: Sequence[State], painted: Sequence[npt.NDArray[Any]], ta
         blocks_of += np.bincount(labels.reshape(-1), minlength=count + 1) > 0
     squares = np.zeros(count + 1)
     for state, labels in zip(states, painted, strict=True):
-        b = state.block
-        own = np.where(blocks_of[labels] == 1, labels, 0)
-        ends = tuple(s + n for s, n in zip(b.start, b.shape, strict=True))
-        squares += _squares(own, state.arrays["flow"], (b.start, ends, b.full_shape), b.spacing, field, count)
+        squares += squared_errors(state, np.where(blocks_of[labels] == 1, labels, 0), field, count)
     for k in np.flatnonzero(blocks_of[1:] > 1):
         squares += _one(int(k), states, painted, tally, field, count)
     return np.asarray(squares[1:] / np.maximum(tally.area, 1))
+
+
+def squared_errors(state: State, labels: npt.NDArray[Any], field: Field, count: int) -> npt.NDArray[np.float64]:
+    """Squared lengths of the difference of objects ``1..count`` that lie in one block, summed by object; 0 is nothing.
+
+    An object's sum does not depend on the others.
+    """
+    b = state.block
+    ends = tuple(s + n for s, n in zip(b.start, b.shape, strict=True))
+    return _squares(labels, state.arrays["flow"], (b.start, ends, b.full_shape), b.spacing, field, count)
 
 
 def _one(k: int, states: Sequence[State], painted: Sequence[npt.NDArray[Any]], tally: Tally, field: Field,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError
-from biosegkit.kernels.basins import TOP, quantise
-from biosegkit.kernels.flow_graph import join_trees, merge_trees
+from biosegkit.kernels.basins import TOP, level_of, quantise
+from biosegkit.kernels.flow_graph import FlowGraph, join_trees, merge_trees
 from biosegkit.kernels.flow_trace import FlowFragments, flow_fragments, quantise_flow
 from biosegkit.methods.flow_check import Field, flow_errors
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
 from biosegkit.methods.tables import Tally, rows_in
 
-__all__ = ["WORST", "flow_state", "paint_flows", "resolve_flows"]
+__all__ = ["WORST", "flow_state", "graph_of", "labels_of", "paint_flows", "resolve_flows"]
 
 #: The squared error of unit vectors that point the other way: a limit of this keeps every object.
 WORST = 4.0
@@ -56,7 +55,7 @@ def flow_state(flow: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: floa
     whole = np.zeros((3, *_three(block.array_shape, 1)), np.int8)
     whole[lead:] = vectors.reshape(len(vectors), *whole.shape[1:])
     pace = tuple(min(block.spacing) / s for s in block.spacing)
-    parts = flow_fragments(whole, level.reshape(whole.shape[1:]), _level(floor), place, (1.0,) * lead + pace, reach)
+    parts = flow_fragments(whole, level.reshape(whole.shape[1:]), level_of(floor), place, (1.0,) * lead + pace, reach)
     arrays = {name: getattr(parts, name) for name in _TABLES}
     arrays["fragment"] = parts.fragment.reshape(block.shape)
     arrays["foreground"] = np.ascontiguousarray(level[block.core])
@@ -70,15 +69,13 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     ``field(labels, spacing)`` is the method's target, which objects are checked against.
     """
     blocks = [state.block for state in states]
-    full = _three(blocks[0].full_shape, 1)
-    cores = [(_three(b.start, 0), _three(b.shape, 1)) for b in blocks]
-    graph = join_trees([_fragments(s) for s in states], cores, full)
-    level = _level(thresholds["foreground"])
+    graph = graph_of(states)
+    level = level_of(thresholds["foreground"])
     root = merge_trees(graph, level, thresholds["repulsion"])
     heads, number = np.unique(root, return_inverse=True)
     component = [(number + 1)[tree] for tree in graph.tree_of]
     tally = Tally(len(heads), len(blocks[0].shape))
-    painted = [_painted(state, level, lookup) for state, lookup in zip(states, component, strict=True)]
+    painted = [labels_of(state, level, lookup) for state, lookup in zip(states, component, strict=True)]
     for state, labels in zip(states, painted, strict=True):
         tally.add(labels, state.arrays["foreground"], state.block)
     kept = tally.area >= max(1.0, thresholds["min_size"])
@@ -92,16 +89,17 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     return Decisions(dict(thresholds), found, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
 
 
+def graph_of(states: Sequence[State]) -> FlowGraph:
+    """The trees of all blocks."""
+    cores = [(_three(s.block.start, 0), _three(s.block.shape, 1)) for s in states]
+    return join_trees([_fragments(s) for s in states], cores, _three(states[0].block.full_shape, 1))
+
+
 def paint_flows(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
     """Labels of one block's core, and the rows of the objects that begin in it."""
-    level = _level(decisions.thresholds["foreground"])
-    labels = _painted(state, level, decisions.lookup[state.block.start])
+    level = level_of(decisions.thresholds["foreground"])
+    labels = labels_of(state, level, decisions.lookup[state.block.start])
     return labels, rows_in(decisions.objects, state.block)
-
-
-def _level(threshold: float) -> int:
-    """The whole number a quantised value must exceed."""
-    return math.floor(threshold * TOP)
 
 
 def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
@@ -117,7 +115,7 @@ def _fragments(state: State) -> FlowFragments:
     return FlowFragments(fragment=a["fragment"].reshape(shape), **{name: a[name] for name in _TABLES})
 
 
-def _painted(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+def labels_of(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """The entry of every voxel's fragment where the foreground exceeds the level."""
     fragment, foreground = state.arrays["fragment"], state.arrays["foreground"]
     table = np.concatenate([lookup, [0]]).astype(np.uint32)  # fragment -1 takes the last entry

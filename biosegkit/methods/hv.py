@@ -23,7 +23,7 @@ from biosegkit.kernels.basins import TOP, quantise
 from biosegkit.kernels.centred import centred_offsets, offset_breaks
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
-from biosegkit.methods.basin_trials import basin_counter
+from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
 from biosegkit.methods.contacts import beside_unknown
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -94,6 +94,8 @@ class HoverMaps:
             raise OptionError(f"window={self.window}", expected="a positive length, or none")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = BASIN_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError, OptionError
-from biosegkit.kernels.basins import TOP, quantise
+from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.centres import object_centres
 from biosegkit.kernels.clusters import Clusters, assign, lead
 from biosegkit.kernels.signed import signed_distance
@@ -219,7 +219,7 @@ class Offset:
         if foreground.shape != block.array_shape:
             raise DataError(f"maps of shape {foreground.shape}", expected=f"{block.array_shape} (the block's arrays)")
         level = quantise(foreground[block.core])
-        voxels = np.flatnonzero(level > _level(self.tunables["foreground"].low))
+        voxels = np.flatnonzero(level > level_of(self.tunables["foreground"].low))
         place = np.unravel_index(voxels, block.shape)
         step = min(block.spacing) / _STEPS
         points = np.zeros((len(voxels), 3), np.int32)
@@ -276,11 +276,6 @@ def _bandwidths(centres: npt.NDArray[np.float64], volumes: npt.NDArray[np.float6
     return np.asarray(sigma)
 
 
-def _level(threshold: float) -> int:
-    """The whole number a quantised value must exceed."""
-    return int(np.floor(threshold * TOP))
-
-
 def _reaches(thresholds: Mapping[str, float]) -> tuple[float, float]:
     """How many σ away an object holds an embedding, and how far away voxels join it."""
     within = math.sqrt(-2.0 * math.log(thresholds["membership"]))
@@ -293,8 +288,8 @@ def _clusters(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
     for state in states:
         a, block = state.arrays, state.block
         order = a["order"]
-        order = order[: int(np.searchsorted(TOP - a["seed"][order].astype(np.int64), TOP - _level(used["seed"])))]
-        order = order[a["foreground"][order] > _level(used["foreground"])]
+        order = order[: int(np.searchsorted(TOP - a["seed"][order].astype(np.int64), TOP - level_of(used["seed"])))]
+        order = order[a["foreground"][order] > level_of(used["foreground"])]
         place = np.unravel_index(a["voxels"][order], block.shape)
         linear = np.ravel_multi_index(tuple(p + s for p, s in zip(place, block.start, strict=True)), block.full_shape)
         points.append(a["points"][order])
@@ -308,7 +303,7 @@ def _clusters(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
 
 def _owners(state: State, clusters: Clusters, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
     """The cluster of every voxel of a state, -1 for none."""
-    inside = state.arrays["foreground"] > _level(used["foreground"])
+    inside = state.arrays["foreground"] > level_of(used["foreground"])
     owner = np.full(len(inside), -1, np.int32)
     owner[inside] = assign(clusters, state.arrays["points"][inside])
     return owner

@@ -23,7 +23,7 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.distance import boundary_distance
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
-from biosegkit.methods.basin_trials import basin_counter
+from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
 from biosegkit.methods.contacts import near_contact, to_unknown, touching
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -104,6 +104,8 @@ class SignedDistance:
             raise OptionError(f"sharpness={self.sharpness}", expected="a positive factor")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = BASIN_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:

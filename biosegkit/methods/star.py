@@ -13,7 +13,7 @@ Objects thinner than about three voxels are hardly caught by their rays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from biosegkit.errors import DataError, OptionError
-from biosegkit.kernels.basins import TOP, quantise
+from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.ray_distances import ray_distances
 from biosegkit.kernels.rays import Rays, circle, sphere
@@ -42,7 +42,9 @@ from biosegkit.methods.protocol import (
     checked_thresholds,
 )
 from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
+from biosegkit.methods.star_trials import STAR_COST, Settings, star_counter
 from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ class Star:
                               expected=f"a positive length, one of {', '.join(RULES)}")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = STAR_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:
@@ -234,7 +238,7 @@ class Star:
             raise DataError(f"maps of shape {maps['probability'].shape[1:]}",
                             expected=f"{block.array_shape} (core and halo of the block)")
         level = quantise(maps["probability"][0])
-        chosen = level[block.core] > _level(self.tunables["probability"].low)
+        chosen = level[block.core] > level_of(self.tunables["probability"].low)
         if not self.merge:
             chosen &= _peaks(level)[block.core]
         where = np.nonzero(chosen)
@@ -253,7 +257,7 @@ class Star:
         used = checked_thresholds(self.tunables, thresholds)
         whole = states[0].block
         rays = self._rays(len(whole.shape))
-        parts = [_above(state, _level(used["probability"])) for state in states]
+        parts = [_above(state, level_of(used["probability"])) for state in states]
         places, levels, lengths = (np.concatenate([p[i] for p in parts]) for i in range(3))
         shapes = shapes_of((places, levels, lengths), rays, whole.spacing, whole.full_shape, overlap=used["overlap"],
                            rule=self.rule, merge=self.merge)
@@ -276,6 +280,11 @@ class Star:
         labels = self._painted(state, decisions.lookup[state.block.start], decisions.thresholds)
         return labels, rows_in(decisions.objects, state.block)
 
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of shapes; see `biosegkit.methods.trials`."""
+        return star_counter(held, tried, Settings(self._rays, self.rule, self.merge),
+                            lambda given: checked_thresholds(self.tunables, given))
+
     def _painted(self, state: State, rows: npt.NDArray[Any], used: Mapping[str, float]) -> npt.NDArray[np.uint32]:
         """The shapes of a block in their order, without voxels that are hardly foreground."""
         b = state.block
@@ -283,7 +292,7 @@ class Star:
         labels = paint_shapes(b.shape, rows[:, 1:n].astype(np.int64), rows[:, n:].astype(np.float32),
                               self._rays(len(b.shape)), b.spacing, ids=rows[:, 0].astype(np.uint32), start=b.start)
         if used["foreground"] > 0:
-            labels[state.arrays["foreground"] <= _level(used["foreground"])] = 0
+            labels[state.arrays["foreground"] <= level_of(used["foreground"])] = 0
         return labels
 
     def _lengths(self, logits: torch.Tensor) -> torch.Tensor:
@@ -318,11 +327,6 @@ def _steps(whole: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
 def _every(whole: Sequence[int], size: Sequence[int]) -> tuple[Any, ...]:
     """The voxels that a map of this size stands for."""
     return (..., *(slice(None, None, s) for s in _steps(whole, size)))
-
-
-def _level(threshold: float) -> int:
-    """The whole number a quantised value must exceed."""
-    return int(np.floor(threshold * TOP))
 
 
 def _peaks(level: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from biosegkit.kernels.star_painting import paint_shapes
 from biosegkit.methods.protocol import Block, ObjectTable
 from biosegkit.methods.tables import Tally
 
-__all__ = ["Shapes", "shapes_of", "shapes_within", "star_labels"]
+__all__ = ["Shapes", "in_order", "shapes_of", "shapes_within", "star_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,19 @@ class Shapes:
     scores: npt.NDArray[np.float64]
 
 
+def in_order(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], full_shape: Sequence[int]
+             ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Positions, probabilities and distances of candidates, the best first; arguments as for `shapes_of`."""
+    places = np.asarray(candidates[0], np.int64).reshape(-1, len(full_shape))
+    probability, lengths = np.asarray(candidates[1], np.float64), np.asarray(candidates[2], np.float32)
+    linear = np.ravel_multi_index(tuple(places.T), tuple(full_shape)) if len(places) else np.zeros(0, np.int64)
+    # rounded, so that the order of summation does not matter
+    size = np.round(lengths.astype(np.float64).mean(axis=1), 4)
+    order = np.lexsort((linear, -size, -probability))
+    places, lengths = places[order], lengths[order]
+    return places, probability[order], lengths
+
+
 def shapes_of(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], rays: Rays,
               spacing: Sequence[float], full_shape: Sequence[int], *, overlap: float, rule: Rule = "stardist",
               merge: bool = False) -> Shapes:
@@ -60,17 +73,11 @@ def shapes_of(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[
     overlap, rule, merge
         See `biosegkit.kernels.star_nms.suppress`.
     """
-    places = np.asarray(candidates[0], np.int64).reshape(-1, len(full_shape))
-    probability, lengths = np.asarray(candidates[1], np.float64), np.asarray(candidates[2], np.float32)
-    linear = np.ravel_multi_index(tuple(places.T), tuple(full_shape)) if len(places) else np.zeros(0, np.int64)
-    # rounded, so that the order of summation does not matter
-    size = np.round(lengths.astype(np.float64).mean(axis=1), 4)
-    order = np.lexsort((linear, -size, -probability))
-    places, lengths = places[order], lengths[order]
+    places, probability, lengths = in_order(candidates, full_shape)
     leader = suppress(places, lengths, rays, spacing, threshold=overlap, rule=rule, merge=merge)
     kept = np.flatnonzero(leader >= 0)
     leaders, number = np.unique(leader[kept], return_inverse=True)
-    scores = probability[order][leaders]
+    scores = probability[leaders]
     back = slice(None, None, -1)
     return Shapes(places[kept][back], lengths[kept][back], (number + 1)[back].astype(np.int64), scores)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from biosegkit.kernels.overlap import Overlaps, overlap_counts
 from biosegkit.methods.protocol import Method, State
 
-__all__ = ["Counter", "Counting", "Held", "counter_of", "decoding_counter"]
+__all__ = ["DECODING_COST", "Cost", "Counter", "Counting", "Held", "cost_of", "counter_of", "decoding_counter"]
 
 #: Overlaps of truth and objects at some thresholds, of each case by itself or of several side by side: only the sums
 #: over all matched pairs count.
@@ -33,9 +33,26 @@ class Held:
     valid: npt.NDArray[np.bool_] | None = None
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a search takes per voxel: ``seconds`` of its whole time, and ``bytes`` that are kept while it runs."""
+
+    seconds: float
+    bytes: float
+
+
+#: About 150 trials of a method that must resolve, paint and compare, at several times the least measured.
+DECODING_COST = Cost(seconds=150 * 2.5e-7, bytes=16)
+
+
 @runtime_checkable
 class Counting(Protocol):
     """A method that counts without painting."""
+
+    @property
+    def trial_cost(self) -> Cost:
+        """Of a search with its counter."""
+        ...
 
     def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
         """Read each case once, one at a time; the counter is asked for no other values than those of ``tried``."""
@@ -54,6 +71,18 @@ def counter_of(method: Method, held: Iterable[Held], tried: Mapping[str, Sequenc
         Every value that will be asked for, by threshold.
     """
     return method.counter(held, tried) if isinstance(method, Counting) else decoding_counter(method, held)
+
+
+def cost_of(method: Method) -> Cost:
+    """What a search with the method's counter takes.
+
+    Examples
+    --------
+    >>> from biosegkit.methods import Semantic
+    >>> cost_of(Semantic(2)) == DECODING_COST
+    True
+    """
+    return method.trial_cost if isinstance(method, Counting) else DECODING_COST
 
 
 def decoding_counter(method: Method, held: Iterable[Held]) -> Counter:
