@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -22,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from biosegkit.device import usable_cores
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -120,11 +121,6 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict:
         "machine": f"{usable_cores()} cores, {platform.machine()}", "device": options.device,
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may use: fewer than the machine has when it is pinned."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def class_scores(record: dict) -> dict:

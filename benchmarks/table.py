@@ -1,7 +1,7 @@
-"""Put the records of accuracy.py, architectures.py and methods.py into the README's tables, each between its two marks.
+"""Put the records of accuracy.py, architectures.py and methods.py into tables of the documents, between their marks.
 
 python benchmarks/table.py            # prints the tables
-python benchmarks/table.py --write    # and puts them into README.md
+python benchmarks/table.py --write    # and puts them into README.md and docs/methods.md
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+README, DOCS = HERE.parent / "README.md", HERE.parent / "docs/methods.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
 METHODS = ("<!-- methods -->", "<!-- /methods -->")
 ARCHITECTURES = ("<!-- architectures -->", "<!-- /architectures -->")
@@ -87,7 +87,7 @@ def with_interval(row: dict, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--write", action="store_true", help="replace what stands between the marks in README.md")
+    parser.add_argument("--write", action="store_true", help="replace what stands between the marks")
     options = parser.parse_args()
     found = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
     records = [r for r in found if isinstance(r, dict)]  # other benchmarks keep theirs there too
@@ -96,20 +96,21 @@ def main() -> None:
     if not accuracy:
         sys.exit(f"no record in {options.results}; accuracy.py makes them")
     instances = [r for r in records if r.get("kind") == "methods"]
-    made = [((START, END), table(accuracy)), *([(ARCHITECTURES, architectures(compared))] if compared else []),
-            *([(METHODS, methods(instances))] if instances else [])]
-    print("\n\n".join(text for _, text in made))
-    for marks, text in made if options.write else ():
-        put(text, *marks)
+    made = [(README, (START, END), table(accuracy)),
+            *([(README, ARCHITECTURES, architectures(compared))] if compared else []),
+            *([(DOCS, METHODS, methods(instances))] if instances else [])]
+    print("\n\n".join(text for _, _, text in made))
+    for path, marks, text in made if options.write else ():
+        put(text, path, *marks)
 
 
-def put(text: str, start: str, end: str) -> None:
-    """Replace what stands between the marks in README.md."""
-    before, first, rest = README.read_text("utf-8").partition(start)
+def put(text: str, path: Path, start: str, end: str) -> None:
+    """Replace what stands between the marks in a document."""
+    before, first, rest = path.read_text("utf-8").partition(start)
     _, last, after = rest.partition(end)
     if not (first and last):
-        sys.exit(f"{README} has no marks {start} … {end}")
-    README.write_text(f"{before}{start}\n{text}\n{end}{after}", "utf-8")
+        sys.exit(f"{path} has no marks {start} … {end}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .cases import Dataset
-from .device import describe, pick
+from .device import describe, pick, usable_cores
 from .errors import OptionError
 from .fingerprint import Fingerprint
 from .fingerprint_schema import CaseRecord
@@ -29,6 +29,7 @@ from .plan.budget import (
     steps_for,
     wanted_steps,
     widths_of,
+    with_workers,
 )
 from .plan.draft import Wishes, draft, with_width
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
@@ -298,6 +299,9 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
             "this network has one width" if fixed else
             f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
             f"{wanted_steps(0.85 * limits.per_fold, configuration.ndim)} steps within {memory_text(limits.memory)}")))
+    if device.type == "cuda":
+        training, told = with_workers(training, usable_cores())
+        decisions.append(told)
     tuned, tuning = _tuning(plan, fingerprint, limits.per_fold)
     training = training.model_copy(update={"tune_cases": tuned})
     validation = tuning + _validation_seconds(fingerprint, configuration, best, training)
@@ -355,11 +359,10 @@ def _tuning(plan: Plan, fingerprint: Fingerprint, per_fold: float | None) -> tup
 
 def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe, training: Training) -> float:
     """Time for predicting and scoring the held-back cases, those that choose thresholds twice."""
-    tiles = []
-    for case in fingerprint.cases:
-        planes, shape = _working(case, c)
-        tiles.append(planes * math.prod(max(1, math.ceil((n - p) / s) + 1)
-                                        for n, p, s in zip(shape, c.patch, c.tile_step, strict=True)))
+    working = (_working(case, c) for case in fingerprint.cases)
+    tiles = [planes * math.prod(max(1, math.ceil((n - p) / s) + 1)
+                                for n, p, s in zip(shape, c.patch, c.tile_step, strict=True))
+             for planes, shape in working]
     count = max(1, round(training.validation_fraction * len(tiles)))
     if fingerprint.task == "instance":
         count += training.tune_cases
@@ -387,10 +390,8 @@ def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:
 def _regions(dataset: Dataset, values: tuple[int, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Regions of the description as indices of classes."""
     position = {v: i for i, v in enumerate(values)}
-    found = []
-    for name, members in dataset.about.regions:
-        found.append((name, tuple(position[v] for v in members if v in position)))
-    return tuple(found)
+    return tuple((name, tuple(position[v] for v in members if v in position))
+                 for name, members in dataset.about.regions)
 
 
 def _name(dataset: Dataset) -> str:

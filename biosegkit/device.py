@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from .errors import OptionError
 
-__all__ = ["describe", "pick"]
+__all__ = ["describe", "pick", "usable_cores"]
 
 
 def pick(device: str | torch.device = "auto") -> torch.device:
@@ -53,3 +55,14 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: fewer than the machine has when it is pinned.
+
+    Examples
+    --------
+    >>> usable_cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -64,7 +64,7 @@ def test_kinds_of_objects_by_their_thresholds(shape, kind, told):
 
 def test_the_shortlist_is_in_order_of_preference_and_says_why_a_method_is_out():
     names = ["star", "semantic", "hv", "distance", "flow"]
-    assert [r.method for r in shortlist(names, measured())] == ["distance", "flow", "star", "hv"]
+    assert [r.method for r in shortlist(names, measured())] == ["distance", "flow", "hv", "star"]
     bent = shortlist(names, measured(star_convex=0.5))
     assert [r.method for r in bent] == ["distance", "flow", "hv", "star"]
     assert [(r.verdict, bool(r.reason)) for r in bent] == [("unmeasured", False)] * 3 + [("unfit", True)]

@@ -159,3 +159,16 @@ def test_a_validation_without_time_scores_one_case_of_every_fold_and_says_so(tra
     folds = json.loads((folder / "hurried/run.json").read_text())["folds"]
     assert [folds[k]["validation"] for k in ("0", "1")] == [3, 3]
     assert "2 held-back cases of fold 0, 1 of 6; the budget left no time for more" in some["notes"]
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 7), (64, 12)])
+def test_a_gpu_gets_its_batches_from_threads_and_a_cpu_makes_them_itself(dataset, monkeypatch, cores, workers):
+    monkeypatch.setattr(configure, "usable_cores", lambda: cores)
+    monkeypatch.setattr(configure, "describe", lambda device: device.type)  # no such device here to be named
+    fingerprint = measure(dataset)
+    plan = make_plan(fingerprint, dataset, steps=5, device="cpu")
+    assert plan.training.workers == 0
+    limits = configure._Limits(None, None, 2**32, 5, 0.0, 1.0)
+    settled = configure._settled(plan, [Probe(8, 0.1, 0.01, 0)], torch.device("cuda"), limits, fingerprint)
+    assert settled.training.workers == workers
+    assert [d.value for d in settled.decisions if d.name == "workers"] == [str(workers)]

@@ -124,6 +124,8 @@ def test_lengths_of_methods_are_options_they_take():
     assert method_lengths("signed_distance", found, (1.0, 1.0)) == {"length": 4.0}
     assert method_lengths("signed_distance", found, (2.0, 1.5)) == {"length": 4.5}  # a thin ridge stays whole
     assert method_lengths("offset", found, (1.0, 1.0)) == {"scale": 60.0}
+    assert method_lengths("flow_eikonal", found, (1.5, 1.0, 1.0)) == {"repulsion": 0.9}
+    assert method_lengths("flow_eikonal", found, (5.0, 1.0, 1.0)) == {}
     assert method_lengths("offset", objects(2.0, 2), (0.5, 0.5)) == {"scale": 4.0}
 
 

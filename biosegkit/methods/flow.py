@@ -64,6 +64,8 @@ class Flow:
         Factor of the flow term in the loss, which is the squared length of the error, averaged by weight.
     background_weight : float
         Weight of the background (where the flow is 0) in the flow term, foreground being 1.
+    repulsion : float
+        Default of the threshold of this name, which is tuned after training.
     batch_dice : bool
         Pool the Dice sums over the batch.
     objective : Objective
@@ -79,6 +81,7 @@ class Flow:
     decoder: Literal["forest", "euler"] = "forest"
     flow_weight: float = 4.0
     background_weight: float = 0.1
+    repulsion: float = 0.5
     batch_dice: bool = True
     objective: Objective = dataclasses.field(default_factory=Objective)
 
@@ -91,6 +94,8 @@ class Flow:
         if self.flow_weight <= 0 or self.background_weight < 0:
             raise OptionError(f"flow_weight={self.flow_weight}, background_weight={self.background_weight}",
                               expected="a positive flow_weight and a background_weight of at least 0")
+        if not -0.1 <= self.repulsion <= 1.1:
+            raise OptionError(f"repulsion={self.repulsion}", expected="a number from -0.1 to 1.1")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
 
@@ -101,7 +106,8 @@ class Flow:
         """Foreground threshold, what parts objects, and smallest size."""
         return {
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
-            "repulsion": Tunable(0.5, -0.1, 1.1, 7, "how much flows must part where two sinks meet to be two objects"),
+            "repulsion": Tunable(self.repulsion, -0.1, 1.1, 7,
+                                 "how much flows must part where two sinks meet to be two objects"),
             "flow_error": Tunable(1.0, 0.25, WORST, 6, "squared error of its flow above which an object is dropped; "
                                                        "1 is that of no flow at all, 4 keeps all"),
             "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),

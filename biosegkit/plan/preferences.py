@@ -21,17 +21,18 @@ METHOD_NAMES = {
 #: the one place to change when trainings say otherwise; a method that is not named comes after those that are.
 PREFERENCES: dict[str, tuple[tuple[str, ...], str]] = {
     "round": (
-        ("distance", "signed_distance", "boundary", "flow", "star", "flow_eikonal", "hv", "offset"),
-        "one foreground and one smooth map are learnt in the fewest steps; the first to reach its accuracy in minutes",
+        ("distance", "boundary", "flow_eikonal", "flow", "hv", "star", "signed_distance", "offset"),
+        ("after five minutes on nuclei in 2D, AP at 0.5 was 0.79 for distance, 0.81 for boundary and flow_eikonal (no "
+         "more apart than chance), 0.72 to 0.78 for the others; in 3D distance led with 0.66"),
     ),
     "long or bent": (
-        ("distance", "flow_eikonal", "flow", "signed_distance", "boundary", "offset", "hv", "star"),
+        ("distance", "flow_eikonal", "flow", "boundary", "signed_distance", "hv", "offset", "star"),
         ("a distance is learnt in the fewest steps; where its several peaks in a long or bent object lower its "
          "ceiling, a flow has its way to every voxel"),
     ),
     "dense": (
-        ("distance", "boundary", "flow", "signed_distance", "flow_eikonal", "hv", "star", "offset"),
-        ("a distance is learnt in the fewest steps and falls to zero at the wall between two objects; next comes the "
-         "boundary, as that wall is what an image shows"),
+        ("distance", "boundary", "flow", "flow_eikonal", "hv", "offset", "star", "signed_distance"),
+        ("after five minutes on nuclei of embryos in 3D, AP at 0.5 was 0.66 for distance, 0.60 for boundary, 0.57 for "
+         "flow and below 0.43 for the others: a distance falls to zero at the wall between two objects"),
     ),
 }

@@ -30,6 +30,8 @@ THICK = 6.0
 FIELD = 64
 #: Voxels become at most so many times smaller, as there is no more to be seen; a change below `WORTH` is not made.
 FINEST, WORTH = 2.0, 1.25
+#: Ratio of spacings from which slices count as thick for the flows.
+EVEN = 2.0
 #: Median objects that should stand side by side in a patch, and how much larger a patch may become for it.
 ABREAST, GROWTH = 3.0, 1.5
 
@@ -104,7 +106,7 @@ def patch_voxels(usual: int, wide: float, spacing: Sequence[float], seconds: flo
 
 
 def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Sequence[float]) -> dict[str, Any]:
-    """Options of a method that are lengths, in the unit of the spacing; none for a method without any.
+    """Options of a method that follow from sizes and spacing, lengths in its unit; none for a method without any.
 
     Parameters
     ----------
@@ -119,7 +121,9 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     -----
     A signed distance is steep across a sixth of a diameter but not within three voxels, or the ridge of a thin object
     falls into pieces. Distances of ``star`` are learnt in usual radii. Falls of ``hv`` are measured over a voxel of the
-    network, however fine the image is. No voxel is farther from the centre of its object than three quarters of the
+    network, however fine the image is. Along the axis of a long object ``flow_eikonal`` has no slope: its voxels are
+    sinks that hardly part, and what parts less than touching objects do is one object; across thick slices even those
+    part little. No voxel is farther from the centre of its object than three quarters of the
     longest box.
 
     Examples
@@ -130,6 +134,8 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     finest = min(spacing)
     if method == "hv":
         return {"window": finest}
+    if method == "flow_eikonal" and max(spacing) < EVEN * finest:
+        return {"repulsion": 0.9}
     if method == "signed_distance":
         return {"length": _rounded(max(3 * finest, 0.0 if objects is None else objects.diameter.median / 6))}
     if method == "star" and objects is not None:  # distances are learnt in usual radii
