@@ -9,9 +9,7 @@ A ray that meets the edge of the array, or a voxel that is not valid, before the
 length. Its distance so far is given with a **negative sign**: a lower bound. With ``border=True`` the edge of the array
 ends objects, as it does for ``stardist``.
 
-All rays of one direction cross the same sequence of cells relative to their voxel, so a row of up to 64 voxels walks
-together: one word of bits says which of them are still inside, and a step is a shift and an *and* with a row of
-the object.
+How it is computed: `biosegkit.kernels.ray_walk`.
 """
 
 from __future__ import annotations
@@ -25,15 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError
-from biosegkit.kernels.bits import trailing_zeros
 from biosegkit.kernels.components import connected_components, sequential
+from biosegkit.kernels.ray_walk import by_code, traverse, walk
 from biosegkit.kernels.rays import Rays
 from biosegkit.kernels.threads import spread
 
 __all__ = ["ray_distances", "sparse_ray_distances"]
 
 #: Boxes of objects may cover the image this often before scattered objects are taken apart.
-_COVER = 16
+_COVER = 4
+#: Height of the bands that objects are taken from one after the other.
+_BAND = 32
 
 
 def ray_distances(
@@ -150,9 +150,11 @@ class _Job:
         sparse = where is not None
         places = where if where is not None else np.empty(0, np.int64)
         flags = (self.border, sparse)
-        image = (self.ids, self.known, self.objects, self.boxes, self.first)
+        # neighbours one after the other, for they share lines of memory
+        order = np.lexsort((self.boxes[:, 2], self.boxes[:, 1] // _BAND, self.boxes[:, 0] // _BAND))
+        image = (self.ids, self.known, self.objects[order], self.boxes[order], self.first[:-1][order])
         layout = (self.grid, self.shape, flags, strides, places)
-        spread(lambda lo, hi: _walk(image, self.table, layout, out, lo, hi), len(self.objects), workers)
+        spread(lambda lo, hi: walk(image, self.table, layout, out, lo, hi), len(self.objects), workers)
 
 
 def _job(labels: npt.NDArray[Any], rays: Rays, spacing: Sequence[float] | None, border: bool,
@@ -211,32 +213,12 @@ def _volume(boxes: npt.NDArray[np.int32]) -> int:
 
 def _cells(steps: npt.NDArray[np.float64], widest: npt.NDArray[np.int64]) -> tuple[
         npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Cells every ray enters one after the other, relative to where it starts, and the length at which it enters."""
+    """Cells every ray enters one after the other, relative to where it starts, and the lengths, by Gray code."""
     longest = int(widest.sum()) + 4
     cells = np.zeros((len(steps), longest, 3), np.int32)
     lengths = np.zeros((len(steps), longest), np.float32)
-    _traverse(steps, widest, cells, lengths)
-    return cells, lengths
-
-
-@numba.njit(cache=True, nogil=True)
-def _traverse(steps, widest, cells, lengths):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Cross the nearest face; faces met at the same length (an edge or a corner) are crossed together."""
-    at = np.zeros(3, np.int64)
-    for r in range(len(steps)):
-        at[:] = 0
-        for s in range(lengths.shape[1]):
-            nearest = np.inf
-            for a in range(3):
-                if steps[r, a] != 0.0:
-                    nearest = min(nearest, (abs(at[a]) + 0.5) / abs(steps[r, a]))
-            for a in range(3):
-                if steps[r, a] != 0.0 and (abs(at[a]) + 0.5) / abs(steps[r, a]) <= nearest * (1.0 + 1e-9):
-                    at[a] += 1 if steps[r, a] > 0.0 else -1
-                cells[r, s, a] = at[a]
-            lengths[r, s] = nearest
-            if abs(at[0]) > widest[0] or abs(at[1]) > widest[1] or abs(at[2]) > widest[2]:
-                break
+    traverse(steps, widest, cells, lengths)
+    return cells, by_code(lengths)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -261,104 +243,3 @@ def _boxes(ids, grid, boxes, counts):  # type: ignore[no-untyped-def] # noqa: AN
                 box[2], box[5] = min(box[2], begin), max(box[5], x)
                 if on:
                     counts[k] += (x - 1) // grid[2] - (begin - 1) // grid[2]
-
-
-@numba.njit(cache=True, nogil=True)
-def _walk(image, table, layout, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """All rays of objects ``lo..hi``."""
-    ids, known, objects, boxes, first = image
-    grid, shape, flags, strides, where = layout
-    border, sparse = flags
-    places = np.empty(64, np.int64)
-    rows = np.zeros(1, np.uint64)
-    for k in range(lo, hi):
-        z0, y0, x0, z1, y1, x1 = boxes[k]
-        depth, height, words = z1 - z0, y1 - y0, (x1 - x0 + 63) // 64
-        pitch = words + 3
-        if rows.size < depth * height * pitch:
-            rows = np.empty(depth * height * pitch, np.uint64)
-        _bits(ids, objects[k], boxes[k], pitch, rows)
-        at_edge = not border and (z0 == 0 or y0 == 0 or x0 == 0 or z1 == ids.shape[0] or y1 == ids.shape[1]
-                                  or x1 == ids.shape[2])
-        doubt = at_edge or known.size > 0
-        slot = first[k]
-        for z in range((-z0) % grid[0], depth, grid[0]):
-            for y in range((-y0) % grid[1], height, grid[1]):
-                line = ((z0 + z) // grid[0] * shape[1] + (y0 + y) // grid[1]) * shape[2]
-                for w in range(words):
-                    start = rows[(z * height + y) * pitch + w + 1]
-                    begun = start
-                    while begun != np.uint64(0):
-                        b = np.int64(trailing_zeros(begun))
-                        begun &= begun - np.uint64(1)
-                        x = x0 + 64 * w + b
-                        if x % grid[2] != 0:
-                            start &= ~(np.uint64(1) << np.uint64(b))
-                            continue
-                        place = line + x // grid[2]
-                        if sparse:
-                            where[slot] = place
-                            place = slot
-                        places[b] = place * strides[0]
-                        slot += 1
-                    if start != np.uint64(0):
-                        at = (z, y, w, height, depth, words, pitch)
-                        world = ((z0 + z, y0 + y, x0 + 64 * w), known, ids.shape, border, doubt)
-                        _row(rows, at, start, table, (places, strides[1]), out, world)
-
-
-@numba.njit(cache=True, nogil=True)
-def _bits(ids, value, box, pitch, rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """The voxels of one object as bits; a word of zeros before and two after each row."""
-    height = box[4] - box[1]
-    for z in range(box[0], box[3]):
-        for y in range(box[1], box[4]):
-            base = ((z - box[0]) * height + y - box[1]) * pitch
-            for w in range(pitch):
-                rows[base + w] = np.uint64(0)
-            for w in range(pitch - 3):
-                begin = box[2] + 64 * w
-                word = np.uint64(0)
-                for b in range(min(64, box[5] - begin)):
-                    word |= np.uint64(ids[z, y, begin + b] == value) << np.uint64(b)
-                rows[base + w + 1] = word
-
-
-@numba.njit(cache=True, nogil=True)
-def _row(rows, at, start, table, into, out, world):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """All rays of up to 64 voxels that lie side by side."""
-    cells, lengths = table
-    z, y, w, height, depth, words, pitch = at
-    places, stride = into
-    origin, known, shape, border, doubt = world
-    for r in range(len(cells)):
-        alive = start
-        s = 0
-        while alive != np.uint64(0):
-            dz, dy, dx = cells[r, s, 0], cells[r, s, 1], cells[r, s, 2]
-            zz, yy = z + dz, y + dy
-            inside = np.uint64(0)
-            if 0 <= zz < depth and 0 <= yy < height:
-                column = 64 * w + dx
-                q = min(max(column >> 6, -1), words)
-                shift = np.uint64(column & 63)
-                base = (zz * height + yy) * pitch + q + 1
-                inside = rows[base] >> shift
-                if shift != np.uint64(0):
-                    inside |= rows[base + 1] << (np.uint64(64) - shift)
-            gone = alive & ~inside
-            alive &= inside
-            length = lengths[r, s]
-            while gone != np.uint64(0):
-                b = np.int64(trailing_zeros(gone))
-                gone &= gone - np.uint64(1)
-                value = length
-                if doubt:
-                    cz, cy, cx = origin[0] + dz, origin[1] + dy, origin[2] + b + dx
-                    if cz < 0 or cy < 0 or cx < 0 or cz >= shape[0] or cy >= shape[1] or cx >= shape[2]:
-                        if not border:
-                            value = -length
-                    elif known.size > 0 and not known[cz, cy, cx]:
-                        value = -length
-                out[places[b] + r * stride] = value
-            s += 1

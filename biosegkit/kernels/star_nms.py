@@ -17,7 +17,7 @@ import numpy.typing as npt
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels.components import find, union
 from biosegkit.kernels.rays import Rays
-from biosegkit.kernels.star_shapes import box_of, holds, overlap, place, volume, workroom
+from biosegkit.kernels.star_shapes import box_of, diagonals_of, holds, overlap, place, union_limit, volume, workroom
 
 __all__ = ["RULES", "Rule", "suppress"]
 
@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = ("stardist", "iou")
 _COVERED = 0.9
 #: A rough overlap decides when it is this far from the threshold (its error is a third of that).
 _DOUBT = 0.12
+_ROUGH = 0.04
 _LEVELS = 48
 
 
@@ -114,7 +115,7 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
     near = np.empty(count, np.int32)
     mine, other = np.empty((len(steps), 3)), np.empty((len(steps), 3))
     shift, box = np.zeros(3), np.empty(6)
-    room = workroom(faces)
+    room, flat = workroom(faces), faces.shape[1] == 2
     for j in range(count):
         shift[:] = 0.0
         place(distances[j], steps, shift, mine)
@@ -122,6 +123,8 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
         if not size > 0.0:
             continue
         box_of(mine, boxes[j])
+        if flat:
+            diagonals_of(mine, boxes[j])
         sizes[j] = size
         hit, root, covered = False, -1, False
         for n in range(_gather(kept, centres, j, bits, near)):
@@ -132,6 +135,11 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
             most = _common_box(boxes[j], box, len(faces[0]))
             if not _share(min(most, size, sizes[i]), size, sizes[i], union_rule) > threshold:
                 continue
+            if flat and not merge:
+                least = size + sizes[i] - union_limit(boxes[j], boxes[i], shift)
+                if _share(least, size, sizes[i], union_rule) > threshold + _ROUGH:
+                    hit = True
+                    break
             place(distances[i], steps, shift, other)
             common = overlap(other, box, mine, boxes[j], faces, not merge, room)
             share = _share(common, size, sizes[i], union_rule)
@@ -176,8 +184,8 @@ def _common_box(one, two, ndim):  # type: ignore[no-untyped-def] # noqa: ANN001,
 
 @numba.njit(cache=True, nogil=True)
 def _kept(count, bits):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Boxes and sizes of shapes; chains of the kept ones by bucket and by class of size."""
-    return (np.empty((count, 6)), np.empty(count), np.full(1 << bits, -1, np.int32), np.full(count, -1, np.int32),
+    """Boxes (in a plane with diagonals) and sizes of shapes; chains of the kept ones by bucket and by class of size."""
+    return (np.empty((count, 10)), np.empty(count), np.full(1 << bits, -1, np.int32), np.full(count, -1, np.int32),
             np.full(_LEVELS, -1, np.int32), np.full(count, -1, np.int32), np.zeros(_LEVELS, np.int64))
 
 
@@ -203,35 +211,40 @@ def _keep(kept, centres, j, bits):  # type: ignore[no-untyped-def] # noqa: ANN00
 def _gather(kept, centres, j, bits, near):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Kept shapes whose boxes meet that of ``j``, and their number."""
     boxes, _, heads, follows, tops, before, members = kept
-    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     found = 0
     # An image has one plane, and all boxes lie in it.
     first = 1 if boxes[j, 0] == boxes[j, 3] else 0
-    low[0] = high[0] = np.int64(np.floor(centres[j, 0] / 2.0**_LEVELS))
+    z0 = z1 = np.int64(np.floor(centres[j, 0] / 2.0**_LEVELS))
+    cell = 0.5
     for level in range(_LEVELS):
+        cell *= 2.0
         if members[level] == 0:
             continue
         # The middle of a box of this class is at most half a cell away from any of its points.
-        cell = 2.0**level
-        cells = 1.0
-        for a in range(first, 3):
-            low[a] = np.int64(np.floor((centres[j, a] + boxes[j, a]) / cell - 0.5))
-            high[a] = np.int64(np.floor((centres[j, a] + boxes[j, 3 + a]) / cell + 0.5))
-            cells *= high[a] - low[a] + 1
-        if cells > members[level]:
+        if first == 0:
+            z0, z1 = _reach(centres[j, 0], boxes[j, 0], boxes[j, 3], cell)
+        y0, y1 = _reach(centres[j, 1], boxes[j, 1], boxes[j, 4], cell)
+        x0, x1 = _reach(centres[j, 2], boxes[j, 2], boxes[j, 5], cell)
+        if np.float64(z1 - z0 + 1) * np.float64(y1 - y0 + 1) * np.float64(x1 - x0 + 1) > members[level]:
             i = tops[level]
             while i >= 0:
                 found = _add(boxes, centres, i, j, near, found)
                 i = before[i]
             continue
-        for z in range(low[0], high[0] + 1):
-            for y in range(low[1], high[1] + 1):
-                for x in range(low[2], high[2] + 1):
+        for z in range(z0, z1 + 1):
+            for y in range(y0, y1 + 1):
+                for x in range(x0, x1 + 1):
                     i = heads[_bucket(level, z, y, x, bits)]
                     while i >= 0:
                         found = _add(boxes, centres, i, j, near, found)
                         i = follows[i]
     return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _reach(centre, low, high, cell):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """First and last cell along an axis that may hold the middle of a box that meets this one."""
+    return np.int64(np.floor((centre + low) / cell - 0.5)), np.int64(np.floor((centre + high) / cell + 0.5))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["box_of", "common_length", "cross", "cut", "holds", "overlap", "place", "volume", "workroom"]
+__all__ = ["box_of", "common_length", "cross", "cut", "diagonals_of", "holds", "overlap", "place", "union_limit",
+           "volume", "workroom"]
 
 #: Most lines (2D), planes and lines (3D) through the common box of two shapes. Midpoint sums: errors below 1 %.
 _LINES, _PLANES = 24, 12
@@ -36,6 +37,30 @@ def box_of(points, box):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
         for r in range(1, len(points)):
             low, high = min(low, points[r, a]), max(high, points[r, a])
         box[a], box[3 + a] = low, high
+
+
+@numba.njit(cache=True, nogil=True)
+def diagonals_of(points, box):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Largest y + x, y - x, x - y and -y - x of a polygon, behind its box: with it they make an octagon."""
+    a = b = c = d = -np.inf
+    for r in range(len(points)):
+        y, x = points[r, 1], points[r, 2]
+        a, b, c, d = max(a, y + x), max(b, y - x), max(c, x - y), max(d, -y - x)
+    box[6], box[7], box[8], box[9] = a, b, c, d
+
+
+@numba.njit(cache=True, nogil=True)
+def union_limit(one, two, shift):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Area of the octagon around two polygons, the second one moved; from boxes with diagonals."""
+    dy, dx = shift[1], shift[2]
+    y0, x0 = min(one[1], two[1] + dy), min(one[2], two[2] + dx)
+    y1, x1 = max(one[4], two[4] + dy), max(one[5], two[5] + dx)
+    # corners of the box cut off at 45 degrees; cuts do not meet, for every side of the box is touched between them
+    a = y1 + x1 - max(one[6], two[6] + dy + dx)
+    b = y1 - x0 - max(one[7], two[7] + dy - dx)
+    c = x1 - y0 - max(one[8], two[8] + dx - dy)
+    d = -y0 - x0 - max(one[9], two[9] - dy - dx)
+    return (y1 - y0) * (x1 - x0) - 0.5 * (a * a + b * b + c * c + d * d)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -122,6 +147,39 @@ def cross(segments, count, first, step, lines, xs, counts):  # type: ignore[no-u
 
 
 @numba.njit(cache=True, nogil=True)
+def _cross_edges(points, faces, first, step, lines, xs, counts, below):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """What `cross` finds for a polygon, faster: every corner counts the lines below it, edges compare two counts."""
+    last, scale = first + (lines - 1) * step, (1.0 - 1e-12) / step
+    for k in range(lines):
+        counts[k] = 0
+    for r in range(len(points)):
+        y, k = points[r, 1], 0
+        if y > last:
+            k = lines
+        elif y > first:
+            k = int((y - first) * scale)  # one too low at most
+            while first + k * step < y:
+                k += 1
+        below[r] = k
+    for f in range(len(faces)):
+        i, j = faces[f, 0], faces[f, 1]
+        if below[i] == below[j]:
+            continue
+        if below[i] > below[j]:
+            i, j = j, i
+        y0, x0 = points[i, 1], points[i, 2]
+        slope = (points[j, 2] - x0) / (points[j, 1] - y0)
+        for k in range(below[i], below[j]):
+            x = x0 + (first + k * step - y0) * slope
+            n = counts[k]
+            while n > 0 and xs[k, n - 1] > x:
+                xs[k, n] = xs[k, n - 1]
+                n -= 1
+            xs[k, n] = x
+            counts[k] += 1
+
+
+@numba.njit(cache=True, nogil=True)
 def common_length(a, na, b, nb):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Length that two lines have inside both shapes."""
     total = 0.0
@@ -140,7 +198,7 @@ def common_length(a, na, b, nb):  # type: ignore[no-untyped-def] # noqa: ANN001,
 @numba.njit(cache=True, nogil=True)
 def overlap(a, box_a, b, box_b, faces, rough, room):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Area or volume that two shapes have in common; ``rough`` takes fewer lines, ``room`` is from `workroom`."""
-    segments, xs_a, xs_b, count_a, count_b = room
+    segments, xs_a, xs_b, count_a, count_b, below = room
     flat = faces.shape[1] == 2
     y0, y1 = max(box_a[1], box_b[1]), min(box_a[4], box_b[4])
     z0, z1 = max(box_a[0], box_b[0]), min(box_a[3], box_b[3])
@@ -152,8 +210,12 @@ def overlap(a, box_a, b, box_b, faces, rough, room):  # type: ignore[no-untyped-
     total = 0.0
     for p in range(planes):
         z = z0 + (p + 0.5) * thick
-        cross(segments, cut(a, faces, z, segments), y0 + 0.5 * step, step, lines, xs_a, count_a)
-        cross(segments, cut(b, faces, z, segments), y0 + 0.5 * step, step, lines, xs_b, count_b)
+        if flat:
+            _cross_edges(a, faces, y0 + 0.5 * step, step, lines, xs_a, count_a, below)
+            _cross_edges(b, faces, y0 + 0.5 * step, step, lines, xs_b, count_b, below)
+        else:
+            cross(segments, cut(a, faces, z, segments), y0 + 0.5 * step, step, lines, xs_a, count_a)
+            cross(segments, cut(b, faces, z, segments), y0 + 0.5 * step, step, lines, xs_b, count_b)
         for k in range(lines):
             total += common_length(xs_a[k], count_a[k], xs_b[k], count_b[k])
     return total * step * thick
@@ -164,13 +226,13 @@ def workroom(faces):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Arrays that `overlap` and `holds` write into."""
     n = len(faces)
     return (np.empty((n, 4)), np.empty((_LINES, n + 1)), np.empty((_LINES, n + 1)), np.empty(_LINES, np.int64),
-            np.empty(_LINES, np.int64))
+            np.empty(_LINES, np.int64), np.empty(n, np.int64))
 
 
 @numba.njit(cache=True, nogil=True)
 def holds(points, faces, at, room):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Whether a position (z, y, x) lies inside a shape."""
-    segments, xs, _, counts, _ = room
+    segments, xs, _, counts, _, _ = room
     cross(segments, cut(points, faces, at[0], segments), at[1], 1.0, 1, xs, counts)
     below = 0
     for i in range(counts[0]):

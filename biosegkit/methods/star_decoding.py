@@ -51,12 +51,11 @@ def in_order(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[A
     """Positions, probabilities and distances of candidates, the best first; arguments as for `shapes_of`."""
     places = np.asarray(candidates[0], np.int64).reshape(-1, len(full_shape))
     probability, lengths = np.asarray(candidates[1], np.float64), np.asarray(candidates[2], np.float32)
-    linear = np.ravel_multi_index(tuple(places.T), tuple(full_shape)) if len(places) else np.zeros(0, np.int64)
-    # rounded, so that the order of summation does not matter
-    size = np.round(lengths.astype(np.float64).mean(axis=1), 4)
-    order = np.lexsort((linear, -size, -probability))
-    places, lengths = places[order], lengths[order]
-    return places, probability[order], lengths
+    linear = np.zeros(0, np.int64)
+    if len(places):
+        linear = np.asarray(np.ravel_multi_index(tuple(places.T), tuple(full_shape)), np.int64)
+    order = _ranked(probability, lengths, linear)
+    return places[order], probability[order], lengths[order]
 
 
 def shapes_of(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], rays: Rays,
@@ -80,6 +79,20 @@ def shapes_of(candidates: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[
     scores = probability[leaders]
     back = slice(None, None, -1)
     return Shapes(places[kept][back], lengths[kept][back], (number + 1)[back].astype(np.int64), scores)
+
+
+def _ranked(probability: npt.NDArray[np.float64], lengths: npt.NDArray[np.float32],
+            linear: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order of candidates: by probability, those that are equal by mean length, then by place."""
+    order: npt.NDArray[np.int64] = np.argsort(-probability, kind="stable")
+    equal = probability[order[1:]] == probability[order[:-1]]
+    if equal.any():
+        tied = np.concatenate([equal, [False]]) | np.concatenate([[False], equal])
+        rows = order[tied]
+        # rounded, so that the order of summation does not matter
+        size = np.round(lengths[rows].astype(np.float64).mean(axis=1), 4)
+        order[tied] = rows[np.lexsort((linear[rows], -size, -probability[rows]))]
+    return order
 
 
 def shapes_within(shapes: Shapes, block: Block) -> npt.NDArray[np.bool_]:
