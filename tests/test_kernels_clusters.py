@@ -1,81 +1,68 @@
-"""Greedy clustering against brute force over all clusters, and centres against their definition."""
+"""Claims of clusters on points against assigning them anew for every number of clusters and every reach."""
 
 import numpy as np
 import pytest
 
-from biosegkit.kernels.centres import object_centres
+from biosegkit.kernels.cluster_claims import claims
 from biosegkit.kernels.clusters import assign, lead
 
-
-def brute(points, sigma, within):
-    """Leaders in order: a point begins a cluster if no earlier one holds it."""
-    leaders = []
-    for i, p in enumerate(points.astype(np.int64)):
-        held = [((p - points[k]) ** 2).sum() / (int(sigma[k]) ** 2) < within * within for k in leaders]
-        if not any(held):
-            leaders.append(i)
-    return leaders
+LIMITS = [0.7, 1.5, 3.0]
 
 
-def nearest(points, centres, sigma, reach):
-    d = ((points[:, None].astype(np.int64) - centres) ** 2).sum(2) / sigma.astype(np.int64) ** 2
-    best = d.argmin(1)  # the first of equals
-    return np.where(d[np.arange(len(d)), best] < reach * reach, best, -1)
+def crowd(rng, axes, spread):
+    """Points, and clusters of widths from tiny to huge; two of the clusters stand in one place."""
+    points = rng.integers(-spread, spread, (400, axes))
+    centres = rng.integers(-spread, spread, (25, axes))
+    centres[7] = centres[3]
+    sigma = rng.choice([1, 40, 300, 20_000], 25, p=[0.1, 0.3, 0.5, 0.1])
+    sigma[7] = sigma[3]
+    return points, centres, sigma
 
 
-@pytest.mark.parametrize("ndim", [1, 2, 3])
-@pytest.mark.parametrize("widths", [(1, 2), (3, 400), (20, 30)], ids=["tiny", "unlike", "alike"])
-def test_greedy_clusters_are_those_of_brute_force(ndim, widths):
-    rng = np.random.default_rng([ndim, widths[1]])
-    points = rng.integers(-200, 200, (600, ndim))
-    sigma = rng.integers(*widths, 600)
-    found = lead(points, sigma, 1.2, 2.0)
-    assert found.leader.tolist() == brute(points, sigma, 1.2)
-    np.testing.assert_array_equal(found.centre[:, 3 - ndim:], points[found.leader])
-    other = rng.integers(-250, 250, (500, ndim))
-    expected = nearest(other, points[found.leader], sigma[found.leader], 2.0)
-    assert (expected >= 0).any()
-    for workers in (1, 2, 5):
-        np.testing.assert_array_equal(assign(found, other, workers), expected)
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("spread", [900, 200_000])
+def test_owners_of_every_number_of_clusters_and_reach(seed, spread):
+    rng = np.random.default_rng([seed, spread])
+    points, centres, sigma = crowd(rng, 1 + seed % 3, spread)
+    points[:50] = centres[rng.integers(0, 25, 50)] + rng.integers(-60, 60, (50, centres.shape[1]))
+    marks, chosen = rng.integers(0, 4, 400), np.flatnonzero(rng.random(400) < 0.8)
+    cubed = np.zeros((400, 3), np.int32)
+    cubed[:, 3 - points.shape[1]:] = points
+    found = claims(lead(centres, sigma, 0.0, LIMITS[-1]), LIMITS, cubed, marks, chosen)
+    owned = 0
+    for count in (1, 2, 8, 19, 25):
+        for c, limit in enumerate(LIMITS):
+            some = lead(centres[:count], sigma[:count], 0.0, limit)
+            owner = assign(some, points[chosen])
+            cluster, until, least, mark = found.rows.T
+            rows = (cluster < count) & ((until < 0) | (until >= count)) & (least <= c)
+            ours, first = np.zeros((25, 4), int), np.full(25, 400)
+            np.add.at(ours, (cluster[rows], mark[rows]), found.counts[rows])
+            np.minimum.at(first, cluster[rows], found.first[rows])
+            true, began = np.zeros((25, 4), int), np.full(25, 400)
+            inside = owner >= 0
+            np.add.at(true, (owner[inside], marks[chosen][inside]), 1)
+            np.minimum.at(began, owner[inside], chosen[inside])
+            np.testing.assert_array_equal(ours, true)
+            np.testing.assert_array_equal(first, began)
+            owned += int(inside.sum())
+    assert owned > 100
 
 
-def test_thousands_of_clusters_grow_the_table_and_nothing_is_lost():
-    points = np.stack(np.meshgrid(np.arange(150) * 10, np.arange(90) * 10, indexing="ij"), -1).reshape(-1, 2)
-    found = lead(points, np.full(len(points), 6), 1.0, 1.0)
-    assert len(found.leader) == len(points)
-    np.testing.assert_array_equal(assign(found, points[::-1] + 3), np.arange(len(points))[::-1])
-    far = lead(points.astype(np.int64) + 2**29, np.full(len(points), 6), 1.0, 1.0)
-    np.testing.assert_array_equal(assign(far, points + 2**29), np.arange(len(points)))
+def test_without_points_or_clusters_there_is_no_claim():
+    clusters, points = lead(np.array([[0, 0]]), np.array([4]), 0.0, 2.0), np.zeros((3, 3), np.int32)
+    assert len(claims(clusters, [2.0], points, np.zeros(3, int), np.zeros(0, int)).rows) == 0
+    none = lead(np.zeros((0, 2), int), np.zeros(0, int), 0.0, 2.0)
+    assert len(claims(none, [2.0], points, np.zeros(3, int), np.arange(3)).rows) == 0
+    assert claims(clusters, [2.0], points, np.zeros(3, int), np.arange(3)).rows.tolist() == [[0, -1, 0, 0]]
 
 
-def test_no_points_and_equal_points():
-    none = lead(np.zeros((0, 2), int), np.zeros(0, int), 1.0, 1.0)
-    assert assign(none, np.zeros((3, 2), int)).tolist() == [-1, -1, -1]
-    same = lead(np.ones((5, 2), int), np.arange(5), 0.5, 1.0)
-    assert same.leader.tolist() == [0]  # a width of 0 counts as 1
-
-
-def test_centres_are_centroid_and_the_nearest_of_the_objects_own_voxels():
-    rng = np.random.default_rng(3)
-    labels = (rng.integers(0, 9, (9, 8, 10)) * 300_000_007 % 2_147_483_647).astype(np.int64)
-    spacing = (2.5, 1.0, 1.5)
-    centroid = object_centres(labels, spacing, medoid=False)
-    medoid = object_centres(labels, spacing, medoid=True)
-    assert centroid.ids.tolist() == np.unique(labels)[1:].tolist()
-    for row, k in enumerate(centroid.ids):
-        at = np.argwhere(labels == k)
-        assert centroid.areas[row] == len(at)
-        np.testing.assert_allclose(centroid.centres[row], at.mean(0))
-        d = np.linalg.norm((at - at.mean(0)) * spacing, axis=1)
-        np.testing.assert_allclose(medoid.centres[row], at[np.isclose(d, d.min(), rtol=1e-12)].mean(0))
-
-
-def test_the_medoid_turns_with_the_object():
-    labels = np.zeros((7, 9), int)
-    labels[1:5, 2:8] = 1  # even: four voxels are nearest, the centre is between them
-    centre = object_centres(labels, (1.0, 1.0), medoid=True).centres[0]
-    assert centre.tolist() == [2.5, 4.5]
-    labels[1, 2] = labels[1, 3] = 0
-    one = object_centres(labels, (1.0, 1.0), medoid=True).centres[0]
-    two = object_centres(labels[::-1, ::-1], (1.0, 1.0), medoid=True).centres[0]
-    assert (np.array([6, 8]) - two).tolist() == one.tolist()
+def test_claims_that_are_all_different_fill_a_larger_table():
+    line = np.zeros((3000, 3), np.int32)
+    line[:, 2] = np.arange(3000)
+    found = claims(lead(line[::3, 2:], np.full(1000, 1), 0.0, 2.0), [2.0], line, np.arange(3000), np.arange(3000))
+    rows = found.rows[np.argsort(found.rows[:, 3])]
+    # the last point is two from the last cluster, and not within two
+    np.testing.assert_array_equal(rows[:, 3], np.arange(2999))
+    np.testing.assert_array_equal(rows[:, 0], (np.arange(2999) + 1) // 3)
+    assert (found.counts == 1).all()

@@ -8,8 +8,12 @@ from scipy import ndimage
 
 from biosegkit.kernels.distance_flow import distance_flow
 from biosegkit.kernels.flow_graph import FlowGraph, cut_linkage, link_trees, merge_trees
+from biosegkit.kernels.flow_trace import quantise_flow
 from biosegkit.kernels.heat_flow import heat_flow
-from biosegkit.methods import METHODS, Flow, decode
+from biosegkit.methods import METHODS, Block, Flow, decode, flow_check
+from biosegkit.methods.protocol import State
+
+FIELDS = {"flow": heat_flow, "flow_eikonal": distance_flow}
 
 
 def discs(radius, shape=(60, 60), pitch=None):
@@ -150,3 +154,25 @@ def test_every_limit_is_a_cut_of_one_linkage_and_names_tell_objects_apart(seed):
             trees = frozenset(np.flatnonzero(names == name).tolist())
             assert objects.setdefault(name, trees) == trees
     assert len(set(objects.values())) == len(objects) > graph.count
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((33, 41), (1.0, 1.0)), ((8, 19, 17), (2.0, 1.0, 1.0))])
+@pytest.mark.parametrize("name", ["flow", "flow_eikonal"])
+def test_errors_of_objects_are_the_same_one_by_one_and_together(name, shape, spacing, monkeypatch):
+    rng, method = np.random.default_rng(5), METHODS[name]()
+    labels, count = ndimage.label(ndimage.gaussian_filter(rng.standard_normal(shape), 1.0) > 0.2)
+    maps = method.ideal(method.encode(labels, spacing)[0])
+    maps = {k: (m + rng.normal(0, 0.2, m.shape)).astype(np.float32) for k, m in maps.items()}
+    start = (0, *(3 for _ in shape[1:]))
+    full = tuple(s + n + 3 for s, n in zip(start, shape, strict=True))
+    # a block in the middle of an image, so that some of its sides are edges
+    state = State(Block(start, shape, full, (0,) * len(shape), (0,) * len(shape), spacing),
+                  {"flow": quantise_flow(maps["flow"])})
+    found = []
+    for cost in (-(10**9), 10**9):
+        monkeypatch.setattr(flow_check, "_CALL", cost)
+        found.append(flow_check.squared_errors(state, labels, FIELDS[name], count + 1))
+    np.testing.assert_array_equal(*found)
+    assert count > 5
+    assert (found[0][1: count + 1] > 0).all()
+    assert found[0][count + 1] == 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from biosegkit.kernels.threads import spread
 
-__all__ = ["Clusters", "assign", "lead"]
+__all__ = ["Clusters", "assign", "distance", "lead"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def _lead(points, sigma, power, reach):  # type: ignore[no-untyped-def] # noqa: 
             entry = heads[slot] if keys[slot] != np.uint64(0) else -1
             while entry >= 0 and not held:
                 k = leader[owner[entry]]
-                held = _distance(points[i], points[k], sigma[k]) < power
+                held = distance(points[i], points[k], sigma[k]) < power
                 entry = after[entry]
             if held:
                 break
@@ -210,7 +210,7 @@ def _lead(points, sigma, power, reach):  # type: ignore[no-untyped-def] # noqa: 
 
 
 @numba.njit(cache=True, nogil=True)
-def _distance(a, b, sigma):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def distance(a, b, sigma):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Squared distance in squared sigmas."""
     z, y, x = np.int64(a[0]) - b[0], np.int64(a[1]) - b[1], np.int64(a[2]) - b[2]
     return (z * z + y * y + x * x) / (np.int64(sigma) * sigma)
@@ -227,7 +227,7 @@ def _assign(points, centre, sigma, power, index, out, lo, hi):  # type: ignore[n
             entry = heads[slot] if keys[slot] != np.uint64(0) else -1
             while entry >= 0:
                 k = owner[entry]
-                d = _distance(points[i], centre[k], sigma[k])
+                d = distance(points[i], centre[k], sigma[k])
                 if d < least or (d == least and d < power and k < best):
                     best, least = k, d
                 entry = after[entry]

@@ -6,11 +6,13 @@ blocks change nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from biosegkit.kernels.flow_trace import UNIT
 from biosegkit.methods.protocol import State
@@ -19,6 +21,9 @@ from biosegkit.methods.tables import Tally
 __all__ = ["Field", "flow_errors", "squared_errors"]
 
 Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
+
+#: Voxels that a field takes as long for as one call of it takes at least.
+_CALL = 3000
 
 
 def flow_errors(states: Sequence[State], painted: Sequence[npt.NDArray[Any]], tally: Tally,
@@ -58,9 +63,20 @@ def squared_errors(state: State, labels: npt.NDArray[Any], field: Field, count: 
 
     An object's sum does not depend on the others.
     """
-    b = state.block
-    ends = tuple(s + n for s, n in zip(b.start, b.shape, strict=True))
-    return _squares(labels, state.arrays["flow"], (b.start, ends, b.full_shape), b.spacing, field, count)
+    b, flow = state.block, state.arrays["flow"]
+    boxes = ndimage.find_objects(labels, count)
+    sizes = [math.prod(part.stop - part.start for part in box) for box in boxes if box]
+    if sum(sizes) + _CALL * len(sizes) > labels.size:
+        ends = tuple(s + n for s, n in zip(b.start, b.shape, strict=True))
+        return _squares(labels, flow, (b.start, ends, b.full_shape), b.spacing, field, count)
+    squares = np.zeros(count + 1)
+    for k, box in enumerate(boxes, 1):
+        if box:
+            low, high = (tuple(s + getattr(part, side) for s, part in zip(b.start, box, strict=True))
+                         for side in ("start", "stop"))
+            mine = np.where(labels[box] == k, 1, 0)
+            squares[k] = _squares(mine, flow[(slice(None), *box)], (low, high, b.full_shape), b.spacing, field, 1)[1]
+    return squares
 
 
 def _one(k: int, states: Sequence[State], painted: Sequence[npt.NDArray[Any]], tally: Tally, field: Field,

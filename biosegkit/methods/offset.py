@@ -29,7 +29,7 @@ margin around the patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,8 +39,10 @@ import numpy.typing as npt
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.centres import object_centres
-from biosegkit.kernels.clusters import Clusters, assign, lead
+from biosegkit.kernels.clusters import lead
 from biosegkit.kernels.signed import signed_distance
+from biosegkit.methods.offset_decoding import clusters_of, dense_of, owners_of, reaches
+from biosegkit.methods.offset_trials import OFFSET_COST, offset_counter
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -54,6 +56,7 @@ from biosegkit.methods.protocol import (
     checked_thresholds,
 )
 from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
 
 __all__ = ["Offset"]
@@ -108,6 +111,8 @@ class Offset:
             raise OptionError(f"centre={self.centre!r}", expected="medoid or centroid")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
+
+    trial_cost = OFFSET_COST
 
     @property
     def tunables(self) -> dict[str, Tunable]:
@@ -239,12 +244,12 @@ class Offset:
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Clusters of all blocks; objects are numbered in raster order of their first voxel."""
         used = checked_thresholds(self.tunables, thresholds)
-        clusters = _clusters(states, used)
+        clusters = clusters_of(states, used)
         tally = Tally(len(clusters.sigma), len(states[0].block.shape))
         owners = []
         for state in states:
-            owner = _owners(state, clusters, used)
-            tally.add(*_dense(state, owner + 1), state.block)
+            owner = owners_of(state, clusters, used)
+            tally.add(*dense_of(state, owner + 1), state.block)
             owners.append(np.unique(owner[owner >= 0]))
         alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
         alive = alive[np.argsort(tally.first[alive])]
@@ -258,10 +263,14 @@ class Offset:
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """Labels (uint32) of the core and the rows of the objects that begin in it."""
         rows = decisions.lookup[state.block.start]
-        here = lead(rows[:, :3], rows[:, 3], 0.0, _reaches(decisions.thresholds)[1])
-        owner = _owners(state, here, decisions.thresholds)
+        here = lead(rows[:, :3], rows[:, 3], 0.0, reaches(decisions.thresholds)[1])
+        owner = owners_of(state, here, decisions.thresholds)
         ids = np.concatenate([rows[:, 4], [0]])[owner]
-        return _dense(state, ids)[0].astype(np.uint32), rows_in(decisions.objects, state.block)
+        return dense_of(state, ids)[0].astype(np.uint32), rows_in(decisions.objects, state.block)
+
+    def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
+        """Trials of thresholds from tables of claims; see `biosegkit.methods.trials`."""
+        return offset_counter(held, tried, lambda given: checked_thresholds(self.tunables, given))
 
 
 def _bandwidths(centres: npt.NDArray[np.float64], volumes: npt.NDArray[np.float64],
@@ -274,45 +283,3 @@ def _bandwidths(centres: npt.NDArray[np.float64], volumes: npt.NDArray[np.float6
         nearest = np.asarray(cKDTree(centres).query(centres, k=2)[0])[:, 1]
         sigma = np.minimum(sigma, np.maximum(nearest / (2.0 * _HALF), step / 8.0))
     return np.asarray(sigma)
-
-
-def _reaches(thresholds: Mapping[str, float]) -> tuple[float, float]:
-    """How many σ away an object holds an embedding, and how far away voxels join it."""
-    within = math.sqrt(-2.0 * math.log(thresholds["membership"]))
-    return within, within * thresholds["reach"]
-
-
-def _clusters(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
-    """The clusters of all blocks: seeds by falling seed, then by their place in the image."""
-    points, sigma, keys = [], [], []
-    for state in states:
-        a, block = state.arrays, state.block
-        order = a["order"]
-        order = order[: int(np.searchsorted(TOP - a["seed"][order].astype(np.int64), TOP - level_of(used["seed"])))]
-        order = order[a["foreground"][order] > level_of(used["foreground"])]
-        place = np.unravel_index(a["voxels"][order], block.shape)
-        linear = np.ravel_multi_index(tuple(p + s for p, s in zip(place, block.start, strict=True)), block.full_shape)
-        points.append(a["points"][order])
-        sigma.append(a["sigma"][order])
-        keys.append(((TOP - a["seed"][order].astype(np.int64)) << 47) | linear)
-    if len(states) == 1:
-        return lead(points[0], sigma[0], *_reaches(used))
-    turn = np.argsort(np.concatenate(keys), kind="stable")
-    return lead(np.concatenate(points)[turn], np.concatenate(sigma)[turn], *_reaches(used))
-
-
-def _owners(state: State, clusters: Clusters, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
-    """The cluster of every voxel of a state, -1 for none."""
-    inside = state.arrays["foreground"] > level_of(used["foreground"])
-    owner = np.full(len(inside), -1, np.int32)
-    owner[inside] = assign(clusters, state.arrays["points"][inside])
-    return owner
-
-
-def _dense(state: State, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Values and seeds of a state's voxels as images, 0 elsewhere."""
-    image = np.zeros(math.prod(state.block.shape), values.dtype)
-    seed = np.zeros(image.shape, np.uint16)
-    image[state.arrays["voxels"]] = values
-    seed[state.arrays["voxels"]] = state.arrays["seed"]
-    return image.reshape(state.block.shape), seed.reshape(state.block.shape)
