@@ -6,6 +6,7 @@ First a coarse grid over the range of every threshold, then a fine one around th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -39,7 +40,7 @@ class Tuned:
     cases: tuple[str, ...] = ()
 
 
-def tune(method: Method, held: Iterable[Held], passes: int = 2) -> Tuned:
+def tune(method: Method, held: Iterable[Held], passes: int = 2, until: float | None = None) -> Tuned:
     """Search the method's tunables for the mean pooled AP at IoU 0.5, 0.6 and 0.7.
 
     Tunables two by two (rules that part objects work together: the best seed depends on the prominence), in the order
@@ -54,6 +55,8 @@ def tune(method: Method, held: Iterable[Held], passes: int = 2) -> Tuned:
         Cases the network was not trained on; read once, one at a time.
     passes : int
         Rounds over all pairs, coarse and fine; ends early when a round changes nothing.
+    until : float, optional
+        On the monotonic clock; no trial is begun after it, and the best so far is taken.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def tune(method: Method, held: Iterable[Held], passes: int = 2) -> Tuned:
             yield case
 
     tried = {name: sorted({*grid_values(t), t.default}) for name, t in tunables.items()}
-    search = _Search(counter_of(method, noted(), tried), {name: t.default for name, t in tunables.items()})
+    search = _Search(counter_of(method, noted(), tried), {name: t.default for name, t in tunables.items()}, until)
     coarse = {name: search_values(t) for name, t in tunables.items()}
     for _ in range(passes):
         if not search.round(coarse, tunables):
@@ -111,8 +114,8 @@ def tuning_cases(method: Method, voxels: float, held: int, seconds: float | None
 class _Search:
     """The best so far, and what every trial scored."""
 
-    def __init__(self, count: Counter, start: dict[str, float]) -> None:
-        self.count, self.best = count, start
+    def __init__(self, count: Counter, start: dict[str, float], until: float | None) -> None:
+        self.count, self.best, self.until = count, start, until
         self.seen: dict[tuple[tuple[str, float], ...], float] = {}
         self.first = self.top = self.score(start)
 
@@ -129,6 +132,8 @@ class _Search:
         for pair in _pairs(tunables):
             fixed = dict(self.best)
             for chosen in product(*(values[name] for name in pair)):
+                if self.until is not None and time.monotonic() > self.until:
+                    return False
                 trial = {**fixed, **dict(zip(pair, chosen, strict=True))}
                 if (reached := self.score(trial)) > self.top + 1e-9:
                     self.best, self.top = trial, reached

@@ -230,7 +230,7 @@ def _load(job: _Job, case: Case) -> tuple[Image, Labels]:
 
 def _tuned(job: _Job) -> dict[str, float]:
     """Thresholds from the states of the first cases of every fold."""
-    tuned = tune(without_classes(method_of(job.plan)), _held(job))
+    tuned = tune(without_classes(method_of(job.plan)), _held(job), until=job.until)
     write_json(job.out / "tuning.json", {
         "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": list(tuned.cases),
         "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,

@@ -15,7 +15,8 @@ from biosegkit.metrics.instances import count_matches
 from biosegkit.tune import grid_values, tune
 
 COUNTING = {name: make() for name, make in METHODS.items() if name != "semantic" and isinstance(make(), Counting)}
-ALL = COUNTING | {"star merged": Star(merge=True, rule="iou", n_rays=8), "flow by euler": Flow(decoder="euler")}
+ALL = COUNTING | {"star merged": Star(merge=True, rule="iou", n_rays=8), "star alone": Star(reach=1.0),
+                  "flow by euler": Flow(decoder="euler")}
 
 
 def case(method, shape, seed, ignored=False):

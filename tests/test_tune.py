@@ -77,6 +77,19 @@ def test_nothing_is_tried_twice_and_every_trial_is_listed():
     assert max(s for _, s in tuned.trials) == tuned.score
 
 
+def test_no_trial_begins_after_the_time_is_up_and_the_best_so_far_is_taken(monkeypatch):
+    """A clock that moves a second per look: with ten of them, ten trials beside the default."""
+    case, clock = [held([0.35, 0.4, 0.2, 0.9], [1, 1, 0, 0])], iter(range(10_000))
+    monkeypatch.setattr("biosegkit.tune.time.monotonic", lambda: float(next(clock)))
+    all_of_it = tune(Threshold({"low": LOW, "high": HIGH}), case)
+    late = tune(Threshold({"low": LOW, "high": HIGH}), case, until=-1.0)
+    assert late.trials == (({"low": 0.5, "high": 0.95}, late.default_score),)
+    some = tune(Threshold({"low": LOW, "high": HIGH}), case, until=next(clock) + 4.5)
+    assert 1 < len(some.trials) < len(all_of_it.trials)
+    assert some.trials == all_of_it.trials[: len(some.trials)]
+    assert some.score == max(score for _, score in some.trials)
+
+
 def test_cases_are_pooled():
     cases = [held([0.2], [1]), held([0.2, 0.15, 0.15], [0, 0, 0]), held([0.2, 0.3], [1, 1])]
     tuned = tune(Threshold({"low": Tunable(0.1, 0.1, 0.25, 4, "")}), cases)

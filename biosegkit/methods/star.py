@@ -28,7 +28,6 @@ from biosegkit.kernels.ray_distances import ray_distances
 from biosegkit.kernels.rays import Rays, circle, sphere
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.star_nms import RULES
-from biosegkit.kernels.star_painting import paint_shapes
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -41,7 +40,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
-from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
+from biosegkit.methods.star_decoding import Shapes, owners, shapes_of, shapes_within
 from biosegkit.methods.star_trials import STAR_COST, Settings, star_counter
 from biosegkit.methods.tables import Tally, rows_in
 from biosegkit.methods.trials import Counter, Held
@@ -77,6 +76,9 @@ class Star:
     merge : bool
         Put shapes that hold each other's centres together instead of dropping the worse: for objects that are not
         star-shaped (the idea of StarDist OPP, Walter and Tyska). Then every voxel is a candidate.
+    reach : float
+        Foreground that no shape holds goes to the best one that would hold it if it were so many times as large:
+        distances learnt in minutes are rough, a foreground less so. 1 leaves polygons as StarDist paints them.
     distance_weight, probability_weight : float
         Factors of these terms in the loss.
     batch_dice : bool
@@ -94,6 +96,7 @@ class Star:
     scale: float = 8.0
     rule: Literal["stardist", "iou"] = "stardist"
     merge: bool = False
+    reach: float = 1.3
     distance_weight: float = 1.0
     probability_weight: float = 1.0
     batch_dice: bool = True
@@ -106,6 +109,8 @@ class Star:
         if not 0.0 < self.scale < np.inf or self.rule not in RULES:
             raise OptionError(f"scale={self.scale}, rule={self.rule!r}",
                               expected=f"a positive length, one of {', '.join(RULES)}")
+        if not 1.0 <= self.reach <= 3.0:
+            raise OptionError(f"reach={self.reach}", expected="a factor from 1 to 3")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
 
@@ -262,7 +267,7 @@ class Star:
         shapes = shapes_of((places, levels, lengths), rays, whole.spacing, whole.full_shape, overlap=used["overlap"],
                            rule=self.rule, merge=self.merge)
         tally = Tally(len(shapes.scores), len(whole.shape))
-        rows = [_rows(shapes, state.block) for state in states]
+        rows = [_rows(shapes, state.block, self.reach) for state in states]
         for state, table in zip(states, rows, strict=True):
             tally.add(self._painted(state, table, used), np.zeros(state.block.shape, np.int64), state.block)
         alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
@@ -282,15 +287,16 @@ class Star:
 
     def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
         """Trials of thresholds from tables of shapes; see `biosegkit.methods.trials`."""
-        return star_counter(held, tried, Settings(self._rays, self.rule, self.merge),
+        return star_counter(held, tried, Settings(self._rays, self.rule, self.merge, self.reach),
                             lambda given: checked_thresholds(self.tunables, given))
 
     def _painted(self, state: State, rows: npt.NDArray[Any], used: Mapping[str, float]) -> npt.NDArray[np.uint32]:
         """The shapes of a block in their order, without voxels that are hardly foreground."""
-        b = state.block
-        n = 1 + len(b.shape)
-        labels = paint_shapes(b.shape, rows[:, 1:n].astype(np.int64), rows[:, n:].astype(np.float32),
-                              self._rays(len(b.shape)), b.spacing, ids=rows[:, 0].astype(np.uint32), start=b.start)
+        n = 1 + len(state.block.shape)
+        near, far = owners(state.block, rows[:, 1:n].astype(np.int64), rows[:, n:].astype(np.float32),
+                           self._rays(n - 1), self.reach)
+        object_of = np.concatenate([[0], rows[:, 0]]).astype(np.uint32)
+        labels: npt.NDArray[np.uint32] = object_of[np.where(near > 0, near, far)]
         if used["foreground"] > 0:
             labels[state.arrays["foreground"] <= level_of(used["foreground"])] = 0
         return labels
@@ -341,8 +347,8 @@ def _above(state: State, level: int) -> tuple[npt.NDArray[Any], ...]:
     return a["places"][chosen], a["probability"][chosen], a["distances"][chosen].astype(np.float32)
 
 
-def _rows(shapes: Shapes, block: Block) -> npt.NDArray[np.float64]:
-    """Object, centre and distances of the shapes that may reach into a block, in the order of painting."""
-    inside = shapes_within(shapes, block)
+def _rows(shapes: Shapes, block: Block, reach: float) -> npt.NDArray[np.float64]:
+    """Object, centre and distances of the shapes that may get into a block, in the order of painting."""
+    inside = shapes_within(shapes, block, reach)
     parts = (shapes.objects[inside, None], shapes.centres[inside], shapes.distances[inside])
     return np.concatenate([np.asarray(p, np.float64) for p in parts], axis=1)

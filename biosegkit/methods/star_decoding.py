@@ -95,14 +95,40 @@ def _ranked(probability: npt.NDArray[np.float64], lengths: npt.NDArray[np.float3
     return order
 
 
-def shapes_within(shapes: Shapes, block: Block) -> npt.NDArray[np.bool_]:
-    """Which shapes may reach into the core of a block."""
+def owners(block: Block, centres: npt.NDArray[Any], distances: npt.NDArray[Any], rays: Rays, reach: float
+           ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """The shape that holds each voxel of a core, from 1 in the order given (the last wins); 0 for none.
+
+    Parameters
+    ----------
+    block : Block
+    centres, distances : ndarray, (K, ndim), (K, n_rays)
+        Of the shapes, the worst first.
+    rays : Rays
+    reach : float
+        At least 1.
+
+    Returns
+    -------
+    near, far : ndarray of uint32, (*core)
+        By the shapes as they are, and by shapes ``reach`` times as large; the same array where that is 1.
+    """
+    ids = np.arange(1, len(centres) + 1, dtype=np.uint32)
+    near = paint_shapes(block.shape, centres, distances, rays, block.spacing, ids=ids, start=block.start)
+    if reach <= 1:
+        return near, near
+    wide = (distances * np.float32(reach)).astype(np.float32)
+    return near, paint_shapes(block.shape, centres, wide, rays, block.spacing, ids=ids, start=block.start)
+
+
+def shapes_within(shapes: Shapes, block: Block, reach: float = 1.0) -> npt.NDArray[np.bool_]:
+    """Which shapes, ``reach`` times as large, may get into the core of a block."""
     inside = np.ones(len(shapes.centres), bool)
-    far = shapes.distances.max(axis=1, initial=0.0)
+    far = reach * shapes.distances.max(axis=1, initial=0.0)
     for axis, (start, size, step) in enumerate(zip(block.start, block.shape, block.spacing, strict=True)):
-        reach = np.ceil(far / step) + 1
+        around = np.ceil(far / step) + 1
         at = shapes.centres[:, axis]
-        inside &= (at + reach >= start) & (at - reach < start + size)
+        inside &= (at + around >= start) & (at - around < start + size)
     return inside
 
 

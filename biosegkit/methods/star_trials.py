@@ -2,7 +2,8 @@
 
 Suppression goes from the best candidate to the worst, so what it decides on those above a probability does not depend
 on the others; and a voxel belongs to the best of the shapes that hold it, so it does not change hands when worse ones
-go. Both done once at the lowest probability, a trial takes the shapes above its own.
+go. Both done once at the lowest probability, a trial takes the shapes above its own. The same holds for shapes with
+their reach (see `Star`), so a voxel has two owners, and the second one counts where the first is gone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from biosegkit.kernels.basins import level_of
 from biosegkit.kernels.overlap import Overlaps
 from biosegkit.kernels.rays import Rays
 from biosegkit.kernels.star_nms import Rule, suppress
-from biosegkit.kernels.star_painting import paint_shapes
 from biosegkit.methods.piece_counts import (
     Above,
     PieceCounts,
@@ -30,7 +30,7 @@ from biosegkit.methods.piece_counts import (
     truth_of,
 )
 from biosegkit.methods.protocol import State
-from biosegkit.methods.star_decoding import in_order
+from biosegkit.methods.star_decoding import in_order, owners
 from biosegkit.methods.trials import Cost, Counter, Held
 
 __all__ = ["STAR_COST", "Settings", "star_counter"]
@@ -48,6 +48,7 @@ class Settings:
     rays: Callable[[int], Rays]
     rule: Rule
     merge: bool
+    reach: float
 
 
 def star_counter(held: Iterable[Held], tried: Mapping[str, Sequence[float]], settings: Settings,
@@ -88,14 +89,17 @@ def star_counter(held: Iterable[Held], tried: Mapping[str, Sequence[float]], set
 
     @cache
     def roots(overlap: float, level: int) -> Ints:
-        """The best shape of the object of every shape above a probability, by number; -1 for shapes below."""
-        found, shapes = [np.zeros(0, np.int64)], 0
+        """What every piece belongs to above a probability: shapes to the best of their object, -1 those below."""
+        found, before = [np.zeros(0, np.int64)], 0
         for case, part in zip(cases, painted[overlap], strict=True):
             leader = _leaders(case.above(level), overlap, settings) if settings.merge else part.leader
-            among = part.kept < len(case.above(level).probability)
-            root = np.searchsorted(part.kept, leader[part.kept[among]]) + shapes
-            found.append(np.concatenate([root, np.full(int((~among).sum()), -1)]))
-            shapes += len(part.kept)
+            among = int(np.searchsorted(part.kept, len(case.above(level).probability)))
+            root = np.full(len(part.kept) + 1, -1, np.int64)  # the last is that of no shape
+            root[:among] = np.searchsorted(part.kept, leader[part.kept[:among]])
+            near, far = root[part.near], root[part.far]
+            root = np.concatenate([root[:-1], np.where(near >= 0, near, far)])
+            found.append(np.where(root >= 0, root + before, -1))
+            before += len(root)
         return np.concatenate(found)
 
     def count(thresholds: Mapping[str, float]) -> list[Overlaps]:
@@ -127,10 +131,16 @@ class _Candidates:
 
 @dataclass(frozen=True, eq=False)
 class _Painted:
-    """Leaders of the candidates of a case by one overlap, those that are kept, and the voxels these own."""
+    """Leaders of the candidates of a case by one overlap, those that are kept, and the voxels of its pieces.
+
+    Pieces are the kept shapes, which have no voxels themselves, and then what has the same two owners ``near`` and
+    ``far``, among the kept; -1 for none.
+    """
 
     leader: Ints
     kept: Ints
+    near: Ints
+    far: Ints
     counts: PieceCounts
 
 
@@ -153,11 +163,15 @@ def _painted(state: State, found: _Candidates, overlap: float, settings: Setting
     """Suppress by one overlap, paint what is left, and count its voxels."""
     leader = _leaders(found, overlap, settings)
     kept = np.flatnonzero(leader >= 0)
-    labels = paint_shapes(state.block.shape, found.places[kept][::-1], found.lengths[kept][::-1],
-                          settings.rays(len(found.spacing)), found.spacing, ids=np.arange(len(kept), 0, -1))
-    fragment = labels.astype(np.int32) - 1
-    counts = count_pieces(fragment, np.arange(len(kept)), len(kept), state.arrays["foreground"], levels, truth)
-    return _Painted(leader, kept, counts)
+    block, count = state.block, len(kept)
+    pair = owners(block, found.places[kept][::-1], found.lengths[kept][::-1], settings.rays(len(found.spacing)),
+                  settings.reach)
+    near, far = (np.where(p > 0, count - p.astype(np.int64), -1) for p in pair)  # painted the worst first
+    codes, piece = np.unique((near + 1) * (count + 1) + far + 1, return_inverse=True)
+    near, far = codes // (count + 1) - 1, codes % (count + 1) - 1
+    counts = count_pieces(piece.reshape(block.shape), count + np.arange(len(codes)), count + len(codes),
+                          state.arrays["foreground"], levels, truth)
+    return _Painted(leader, kept, near, far, counts)
 
 
 def _trim(foreground: float) -> int:
