@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     Raises
     ------
     OptionError
-        If no data set is named.
+        If no data set is named, or the model would not have an option of ``predict``.
     FileError
         If a run exists, without ``resume`` or ``overwrite``.
     ResumeError
@@ -94,6 +94,7 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     from .configure import make_plan, reading_within
     from .fingerprint import survey
     from .run_folder import open_run, refuse_no_run
+    from .tidy import tidy_of
     from .train import fit
 
     out = todo.folder
@@ -114,6 +115,7 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     folds = todo.plan.folds
     plan = stored or make_plan(measured, dataset, **todo.plan.model_dump(), device=how["device"],
                                elapsed=time.monotonic() - started)
+    tidy_of(plan.labels, todo.predict.options if todo.predict else {})  # a wrong option is refused before training
     fit(plan, dataset, out, folds=None if folds is None else range(folds), steps=todo.plan.steps, started=started,
         fingerprint=measured, problems=problems, **how)
     return plan

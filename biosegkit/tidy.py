@@ -202,7 +202,7 @@ def tidy_objects(labels: npt.NDArray[Any], tidy: TidyObjects, frame: Frame, *, m
     if tidy.fill_holes:
         _fill_holes(array, frame)
     unwanted = _at_border(array, frame) if tidy.border_objects == "remove" else np.zeros(0, np.int64)
-    array, found, old = numbered(array, min_size, unwanted)
+    array, found, old = numbered(array, min_size, unwanted, own=True)
     if table is None:
         return array, found
     rows = np.searchsorted(table["id"], owner[old])
@@ -211,8 +211,8 @@ def tidy_objects(labels: npt.NDArray[Any], tidy: TidyObjects, frame: Frame, *, m
                    for name, column in table.items()}
 
 
-def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArray[Any] | None = None) -> tuple[
-        npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
+def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArray[Any] | None = None, *,
+             own: bool = False) -> tuple[npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
     """Objects ``1..K`` numbered by raster order of the first voxel, small ones removed, their table, and old numbers.
 
     Parameters
@@ -223,6 +223,8 @@ def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArra
         In voxels.
     without : ndarray of int, optional
         Objects to leave out.
+    own : bool
+        Whether ``objects`` may be written over, where its type is that of the result.
 
     Examples
     --------
@@ -236,7 +238,8 @@ def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArra
     count, rest = int(objects.max(initial=0)), objects.shape[1:]
     tally = Tally(count, objects.ndim)
     planes = max(1, _SLAB // max(1, int(np.prod(rest))))
-    for start in range(0, objects.shape[0], planes):
+    starts = range(0, objects.shape[0], planes)
+    for start in starts:
         slab = objects[start: start + planes]
         block = Block((start, *(0 for _ in rest)), slab.shape, objects.shape, (0,) * objects.ndim, (0,) * objects.ndim)
         tally.add(slab, np.ones(slab.shape, np.uint8), block)
@@ -247,7 +250,10 @@ def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArra
     alive = alive[np.argsort(tally.first[alive])]
     lookup = np.zeros(count + 1, np.uint32)
     lookup[alive + 1] = np.arange(1, len(alive) + 1)
-    return lookup[objects], tally.table(alive + 1, lookup[alive + 1], 1.0), alive + 1
+    out = objects if own and objects.dtype == np.uint32 else np.empty(objects.shape, np.uint32)
+    for start in starts:
+        out[start: start + planes] = lookup[objects[start: start + planes]]
+    return out, tally.table(alive + 1, lookup[alive + 1], 1.0), alive + 1
 
 
 def tidy_classes(classes: npt.NDArray[Any], tidy: TidyClasses, labels: LabelTable,

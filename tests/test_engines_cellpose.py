@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from keras_files import conv, grow, pool, sigmoid
+from scipy import ndimage
 from scipy.ndimage import map_coordinates
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from biosegkit.engines.torch_file import read_state
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.kernels.heat_flow import heat_flow
 from biosegkit.predictor import MapPredictor
+from biosegkit.tidy import TidyObjects
 
 CPU = torch.device("cpu")
 
@@ -219,6 +221,25 @@ def test_objects_whose_flow_is_wrong_are_dropped():
     assert kept[(truth == 1) | (truth == 2)].all()
     everything = bsk.predict(model, image(truth), thresholds={"flow_error": 4, "min_size": 1}).labels.array
     assert everything[truth == 3].any()
+
+
+def test_holes_are_filled_and_objects_at_the_border_removed():
+    truth = balls((40, 44))
+    ring = np.where(((np.indices(truth.shape) - np.array((10, 12)).reshape(2, 1, 1)) ** 2).sum(0) < 6, 0, truth)
+    ring[30:, 35:] = 4
+
+    def run(_values, _scale):
+        return 5 * heat_flow(ring, (1.0, 1.0)), np.where(ring > 0, 6.0, -6.0)
+
+    options = {"fill_holes": True, "border_objects": "remove"}
+    plain, tidy = (CellposeModel("rings", "4", run, CellposeOptions(), "digest", tidy=TidyObjects(**more))
+                   for more in ({}, options))
+    before, after = plain.predict(image(truth)).labels.array, tidy.predict(image(truth)).labels.array
+    assert not before[10, 12]
+    assert before[39, 43]
+    expected = ndimage.binary_fill_holes(np.where(before == before[39, 43], 0, before) > 0)
+    np.testing.assert_array_equal(after > 0, expected)
+    assert after[10, 12] == after[10, 6] > 0
 
 
 def test_a_plane_of_a_stack_is_an_image_of_two_axes(tmp_path):

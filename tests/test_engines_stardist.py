@@ -274,6 +274,20 @@ def test_the_border_is_an_option_and_maps_decode_to_the_same_objects(tmp_path, b
     np.testing.assert_array_equal(again.objects["score"], found.objects["score"])
 
 
+def test_objects_are_tidied_and_keep_score_and_class(tmp_path):
+    folder = spots_model(tmp_path / "m", 2, classes=2)
+    im = spots((60, 50), {(40, 4): 0.8, (12, 30): 1.0, (40, 30): 0.7})
+    plain, tidy = (load_model(folder, "cpu", {**RAW, **more}) for more in ({}, {"border_objects": "remove"}))
+    before, after = plain.predict(im), tidy.predict(im)
+    kept = [k for k in (1, 2, 3) if not (before.labels.array[:, 0] == k).any()]
+    assert len(kept) == after.labels.count == 2
+    np.testing.assert_array_equal(after.labels.array > 0, np.isin(before.labels.array, kept))
+    for name in ("score", "class", "area", "centroid_y"):
+        np.testing.assert_array_equal(after.objects[name], before.objects[name][np.array(kept) - 1])
+    assert plain.digest != tidy.digest
+    assert tidy.record["options"]["border_objects"] == "remove"
+
+
 def test_objects_of_three_axes_and_planes(tmp_path):
     solid = load_model(spots_model(tmp_path / "s", 3, radius=6.0), "cpu", RAW)
     found = solid.predict(spots((20, 30, 30), {(10, 15, 15): 1.0}))

@@ -15,13 +15,13 @@ from biosegkit.cli import app
 from biosegkit.errors import OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
-from biosegkit.io import write
+from biosegkit.io import read, write
+from biosegkit.kept_states import KeptStates
 from biosegkit.methods import METHODS
 from biosegkit.predict import predict_files
 from biosegkit.tiling import Forward
 
-OTHER = {"distance": ("seed", "0.1"), "star": ("probability", "0.2"), "flow": ("flow_error", "0.9"),
-         "offset": ("seed", "0.2")}
+OTHER = {"distance": ("seed", "0.1"), "flow": ("flow_error", "0.9"), "offset": ("seed", "0.2")}
 
 
 def model(folder, *, method="distance", ndim=2, seed=2):
@@ -52,7 +52,7 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "ndim", "shape"), [
-    ("distance", 2, (40, 33)), ("star", 2, (40, 33)), ("offset", 3, (9, 20, 17)), ("flow", 2, (5, 20, 17))])
+    ("distance", 2, (40, 33)), ("offset", 3, (9, 20, 17)), ("flow", 2, (5, 20, 17))])
 def test_another_threshold_gives_the_bytes_of_a_full_prediction_without_the_network(
         tmp_path, no_network, method, ndim, shape):
     run = model(tmp_path / "m", method=method, ndim=ndim)
@@ -74,6 +74,18 @@ def test_another_threshold_gives_the_bytes_of_a_full_prediction_without_the_netw
     images[1].write_bytes(images[0].read_bytes())
     code, said = predict(run, images[1], "-o", tmp_path / "last", "--states", tmp_path / "kept")
     assert (code, "the network was run" in said) == (1, True)  # the switch works
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_states_of_every_method_come_back_from_disk(tmp_path, method):
+    loaded, im = load(model(tmp_path / "m", method=method), "cpu"), read(picture(tmp_path / "a.tif", (24, 21)))
+    kept = KeptStates(tmp_path / "kept", {"input": "a"})
+    full = loaded.predict(im)
+    for said in ("states kept", "from kept states"):
+        found, text = kept.predict(loaded, im)
+        assert text.startswith(said)
+        np.testing.assert_array_equal(found.labels.array, full.labels.array)
+        assert {n: c.tolist() for n, c in found.objects.items()} == {n: c.tolist() for n, c in full.objects.items()}
 
 
 def test_classes_are_tidied_anew_without_the_network(tmp_path, no_network):

@@ -8,10 +8,12 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 from small_sets import discs
 
 from biosegkit.comparison import comparison_table, write_comparison
 from biosegkit.errors import FileError, OptionError, PlanError, ResumeError
+from biosegkit.io import read_labels
 from biosegkit.recipe import Recipe
 from biosegkit.recipe_run import run_recipe
 
@@ -36,7 +38,8 @@ def recipe(data, out, **changes):
     plan = {"steps": 2, **changes.pop("plan", {})}
     return Recipe.from_data({
         "name": "small", "data": str(data), "out": str(out), "where": {"split": "train"}, "plan": plan,
-        "describe": {"task": "semantic"}, "predict": {"where": {"split": "test"}}, "evaluate": {}, **changes})
+        "describe": {"task": "semantic"}, "predict": {"where": {"split": "test"}, "options": {"largest": "1"}},
+        "evaluate": {}, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,10 @@ def test_every_network_has_its_run_and_a_row(compared):
         assert (row["folds"], row["steps"]) == (1, 2)
         assert row["step_seconds"] > 0
         assert (run / "bundle/bundle.json").is_file()
+        for record in (run / "predictions").glob("*.tif.json"):
+            assert json.loads(record.read_text())["postprocessing"] == {"largest": ["1"], "fill_holes": []}
+            labels = read_labels(record.with_suffix(""), "semantic").restored()
+            assert ndimage.label(labels, np.ones((3, 3)))[1] <= 1
     first, second = found["rows"]
     assert "difference" not in first
     gap = second["difference"]
@@ -101,6 +108,13 @@ def test_a_run_that_exists_is_refused_before_any_training(data, tmp_path):
 def test_another_recipe_does_not_continue_a_run(data, compared):
     with pytest.raises(ResumeError, match="steps 2 when the run began, 3 in the recipe"):
         run_recipe(recipe(data, compared, networks=NETWORKS, plan={"steps": 3}), resume=True)
+
+
+def test_a_wrong_option_of_prediction_is_refused_before_training(data, tmp_path):
+    wrong = recipe(data, tmp_path / "run", predict={"options": {"split": "largest"}})
+    with pytest.raises(OptionError, match=r"option 'split'.*largest, fill_holes"):
+        run_recipe(wrong, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("changes", "hint"), [
