@@ -19,7 +19,7 @@ from biosegkit.errors import DataError
 from biosegkit.kernels.components import sequential
 from biosegkit.kernels.threads import spread
 
-__all__ = ["boundary_distance", "object_max"]
+__all__ = ["boundary_distance", "coded", "object_max"]
 
 _LANES = 16
 
@@ -73,7 +73,7 @@ def boundary_distance(
         raise DataError(
             f"labels of {ndim} axes, spacing {steps}", expected="1 to 3 axes and a positive spacing for each"
         )
-    void, ids = _coded(labels, valid)
+    void, ids = coded(labels, valid)
     volume = ids.reshape((1,) * (3 - ndim) + labels.shape)
     squared = np.empty(volume.shape, np.float32)
     if volume.size == 0:
@@ -127,7 +127,7 @@ def object_max(
     return ids, maxima, dense
 
 
-def _coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tuple[int, npt.NDArray[Any]]:
+def coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tuple[int, npt.NDArray[Any]]:
     """Contiguous unsigned ids of 4 bytes if they fit, with the code that marks voxels that are not valid."""
     if labels.dtype.kind not in "biu":
         raise DataError(f"labels of type {labels.dtype}", expected="integers")
