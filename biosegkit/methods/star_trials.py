@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.kernels.basins import level_of
+from biosegkit.kernels.components import sequential
 from biosegkit.kernels.overlap import Overlaps
 from biosegkit.kernels.rays import Rays
 from biosegkit.kernels.star_nms import Rule, suppress
@@ -166,11 +167,10 @@ def _painted(state: State, found: _Candidates, overlap: float, settings: Setting
     block, count = state.block, len(kept)
     pair = owners(block, found.places[kept][::-1], found.lengths[kept][::-1], settings.rays(len(found.spacing)),
                   settings.reach)
-    near, far = (np.where(p > 0, count - p.astype(np.int64), -1) for p in pair)  # painted the worst first
-    codes, piece = np.unique((near + 1) * (count + 1) + far + 1, return_inverse=True)
-    near, far = codes // (count + 1) - 1, codes % (count + 1) - 1
-    counts = count_pieces(piece.reshape(block.shape), count + np.arange(len(codes)), count + len(codes),
-                          state.arrays["foreground"], levels, truth)
+    numbers, codes = sequential(pair[0].astype(np.int64) * (count + 1) + pair[1])
+    near, far = (np.where(p > 0, count - p, -1) for p in np.divmod(codes, count + 1))  # painted the worst first
+    counts = count_pieces(numbers - 1, count + np.arange(len(codes)), count + len(codes), state.arrays["foreground"],
+                          levels, truth)
     return _Painted(leader, kept, near, far, counts)
 
 
