@@ -169,10 +169,7 @@ def _heated(code, ratio, flat, sources):  # type: ignore[no-untyped-def] # noqa:
         length += (code.shape[axis] - 2) * ratio[axis]
     steps = np.int64(np.ceil((2.0 if flat else 6.0) * length))
     inside = (code == 1).astype(np.float64)
-    heat = np.zeros(code.shape)
-    mirror = _unknown(code)
-    _warm(heat, inside, ratio, flat, sources, mirror, steps)
-    return heat
+    return _warm(inside, ratio, flat, sources, _unknown(code), steps)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -187,22 +184,22 @@ def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
-def _warm(heat, inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Steps of diffusion, in place."""
-    other = np.zeros(heat.shape)
-    row = np.zeros(heat.shape)
+def _warm(inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Heat after some steps of diffusion."""
+    heat, other = np.zeros(inside.shape), np.zeros(inside.shape)
     share = 1.0 / sources.size
-    line = heat.reshape(-1)
     for _ in range(steps):
+        line = heat.reshape(-1)
         for s in sources:
             line[s] += share
         _reflect(line, mirror)
         if flat:
-            _plane(heat[0], inside[0], row[0], ratio)
+            _plane(heat[0], inside[0], other[0], ratio)
         else:
             _volume(heat, inside, other, ratio)
-            heat[:] = other
-    _reflect(line, mirror)
+            heat, other = other, heat
+    _reflect(heat.reshape(-1), mirror)
+    return heat
 
 
 @numba.njit(cache=True, nogil=True)

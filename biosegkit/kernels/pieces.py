@@ -76,43 +76,62 @@ def pieces(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None)
 
 @numba.njit(cache=True, nogil=True)
 def _flood(ids, number, boxes):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Fill piece by piece from its first voxel; ``number`` is -1 where a voxel may belong to one."""
+    """Fill piece by piece, run by run, from its first voxel; ``number`` is -1 where a voxel may belong to one."""
     nz, ny, nx = ids.shape
-    stack = np.empty(1024, np.int64)
+    stack = np.empty((256, 4), np.int64)
     count = 0
-    for start in range(ids.size):
-        z0, y0, x0 = start // (ny * nx), start // nx % ny, start % nx
-        label = ids[z0, y0, x0]
-        if label == 0 or number[z0, y0, x0] != -1:
-            continue
-        if count == boxes.shape[0]:
-            more = np.empty((2 * count, 6), np.int64)
-            more[:count] = boxes
-            boxes = more
-        box = boxes[count]
-        box[0], box[1], box[2], box[3], box[4], box[5] = z0, z0, y0, y0, x0, x0
-        number[z0, y0, x0] = count
-        stack[0] = start
-        used = 1
-        while used > 0:
-            used -= 1
-            z, y, x = stack[used] // (ny * nx), stack[used] // nx % ny, stack[used] % nx
-            box[0], box[1] = min(box[0], z), max(box[1], z)
-            box[2], box[3] = min(box[2], y), max(box[3], y)
-            box[4], box[5] = min(box[4], x), max(box[5], x)
-            if used + 27 > stack.size:
-                wider = np.empty(2 * stack.size, np.int64)
-                wider[:used] = stack[:used]
-                stack = wider
-            for bz in range(max(z - 1, 0), min(z + 2, nz)):
-                for by in range(max(y - 1, 0), min(y + 2, ny)):
-                    for bx in range(max(x - 1, 0), min(x + 2, nx)):
-                        if number[bz, by, bx] == -1 and ids[bz, by, bx] == label:
-                            number[bz, by, bx] = count
-                            stack[used] = (bz * ny + by) * nx + bx
-                            used += 1
-        box[1] += 1
-        box[3] += 1
-        box[5] += 1
-        count += 1
+    for z0 in range(nz):
+        for y0 in range(ny):
+            for x0 in range(nx):
+                label = ids[z0, y0, x0]
+                if label == 0 or number[z0, y0, x0] != -1:
+                    continue
+                if count == boxes.shape[0]:
+                    boxes = _doubled(boxes)
+                box = boxes[count]
+                box[0], box[1], box[2], box[3], box[4], box[5] = z0, z0 + 1, y0, y0 + 1, x0, x0 + 1
+                stack[0, 0], stack[0, 1] = z0, y0
+                stack[0, 2], stack[0, 3] = _claimed(ids[z0, y0], number[z0, y0], x0, label, count)
+                used = 1
+                while used > 0:
+                    used -= 1
+                    z, y, begin, end = stack[used]
+                    box[0], box[1] = min(box[0], z), max(box[1], z + 1)
+                    box[2], box[3] = min(box[2], y), max(box[3], y + 1)
+                    box[4], box[5] = min(box[4], begin), max(box[5], end)
+                    for bz in range(max(z - 1, 0), min(z + 2, nz)):
+                        for by in range(max(y - 1, 0), min(y + 2, ny)):
+                            x, last = max(begin - 1, 0), min(end + 1, nx)
+                            while x < last:
+                                if number[bz, by, x] != -1 or ids[bz, by, x] != label:
+                                    x += 1
+                                    continue
+                                if used == stack.shape[0]:
+                                    stack = _doubled(stack)
+                                stack[used, 0], stack[used, 1] = bz, by
+                                stack[used, 2], x = _claimed(ids[bz, by], number[bz, by], x, label, count)
+                                stack[used, 3] = x
+                                used += 1
+                count += 1
     return boxes, count
+
+
+@numba.njit(cache=True, nogil=True)
+def _claimed(ids, number, x, label, piece):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Start and stop of the run around ``x`` that belongs to nobody, which is given to a piece."""
+    begin, end = x, x
+    while begin > 0 and number[begin - 1] == -1 and ids[begin - 1] == label:
+        begin -= 1
+    while end < len(ids) and number[end] == -1 and ids[end] == label:
+        end += 1
+    for k in range(begin, end):
+        number[k] = piece
+    return begin, end
+
+
+@numba.njit(cache=True, nogil=True)
+def _doubled(rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """The same rows with room for as many more."""
+    more = np.empty((2 * rows.shape[0], rows.shape[1]), rows.dtype)
+    more[: rows.shape[0]] = rows
+    return more

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from biosegkit.errors import DataError
 from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.flow_graph import FlowGraph, join_trees, merge_trees
-from biosegkit.kernels.flow_trace import FlowFragments, flow_fragments, quantise_flow
+from biosegkit.kernels.flow_trace import FlowFragments, flow_fragments, looked_up, quantise_flow
 from biosegkit.methods.flow_check import Field, flow_errors
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
 from biosegkit.methods.tables import Tally, rows_in
@@ -118,5 +118,4 @@ def _fragments(state: State) -> FlowFragments:
 def labels_of(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """The entry of every voxel's fragment where the foreground exceeds the level."""
     fragment, foreground = state.arrays["fragment"], state.arrays["foreground"]
-    table = np.concatenate([lookup, [0]]).astype(np.uint32)  # fragment -1 takes the last entry
-    return np.where(foreground > level, table[fragment], np.uint32(0))
+    return looked_up(fragment, foreground, level, np.asarray(lookup, np.uint32))
