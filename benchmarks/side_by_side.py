@@ -89,20 +89,26 @@ def turns(jobs, repeats):
 
 
 def growth(script, *what):
-    """Bytes by which ``script --child WHAT`` grew the resident peak of its process."""
+    """What ``script --child WHAT`` printed last: by how many bytes it grew the resident peak of its process."""
     done = subprocess.run([sys.executable, script, "--child", *what], check=True, capture_output=True, text=True,
                           env={**os.environ, **ONE_THREAD})
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak(job):
-    """Print by how many bytes a call lets the resident peak of this process grow."""
+def grown(job):
+    """By how many bytes a call lets the resident peak of this process grow, and what it returns."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     before = psutil.Process().memory_info().rss
     result = job()
     status = Path("/proc/self/status").read_text()
     top = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    print(json.dumps(max(top - before, 0)))
+    return max(top - before, 0), result
+
+
+def peak(job):
+    """Print what `grown` finds, for `growth`."""
+    added, result = grown(job)
+    print(json.dumps(added))
     return result
 
 
