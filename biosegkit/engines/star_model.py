@@ -1,4 +1,4 @@
-"""Official StarDist models as predictors: weights from HDF5, our own network in torch, StarDist's rules for objects."""
+"""Official StarDist models as predictors: weights from HDF5, our own network and kernels, StarDist's rules."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from biosegkit.device import pick
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
+from biosegkit.kernels.rays import Rays
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
 from biosegkit.tidy import Frame, TidyObjects, numbered, tidied_digest, tidy_objects
@@ -63,7 +64,7 @@ class StarModel:
         On ``device``.
     files : StarFiles
         What was read, the bytes of the weights left out.
-    rays : stardist's rays, or None in 2D
+    rays : Rays
     options : StarOptions
     device : torch.device
     digest : str
@@ -74,7 +75,7 @@ class StarModel:
 
     network: StarNetwork
     files: StarFiles
-    rays: Any
+    rays: Rays
     options: StarOptions
     device: torch.device
     digest: str
@@ -229,7 +230,7 @@ def load_star(path: str | Path, device: str | torch.device = "auto",
                           remedy="correct --option low or high")
     files, where = read_star(Path(path)), pick(device)
     network = build_star(files.config, read_layers(files.weights, f"{path}/{files.weights_name}"), str(path))
-    rays = rays_of(files.config, str(path)) if files.config.ndim == 3 else None
+    rays = rays_of(files.config, str(path))
     told = json.dumps([files.config.model_dump(), files.thresholds.model_dump(), asdict(chosen)], sort_keys=True)
     digest = hashlib.sha256(hashlib.sha256(files.weights).digest() + told.encode()).hexdigest()
     kept = StarFiles(files.config, files.thresholds, b"", files.weights_name, files.licence, files.name, files.notes)

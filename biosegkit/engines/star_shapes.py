@@ -1,4 +1,4 @@
-"""From candidates of a StarDist model to objects, with the rules and the compiled functions of StarDist itself."""
+"""From candidates of a StarDist model to objects, by the rules of StarDist and our own kernels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import FileError
+from biosegkit.kernels.rays import Rays, circle
+from biosegkit.kernels.star_nms import suppress
+from biosegkit.kernels.star_painting import paint_shapes
 
 from .star_config import StarConfig
 
@@ -67,14 +70,16 @@ class Candidates:
         return Candidates(self.points[which], self.prob[which], self.dist[which], classes)
 
 
-def rays_of(config: StarConfig, file: str) -> Any:
-    """Directions of a 3D model.
+def rays_of(config: StarConfig, file: str) -> Rays:
+    """Directions of a model.
 
     Raises
     ------
     FileError
         For a kind that is not known, settings that do not belong to it, or another number than the network gives.
     """
+    if config.ndim == 2:
+        return circle(config.n_rays)
     data = config.rays_json or {}
     name, settings = data.get("name"), data.get("kwargs")
     known = _RAYS.get(name, {}) if isinstance(name, str) else {}
@@ -91,11 +96,11 @@ def rays_of(config: StarConfig, file: str) -> Any:
     if len(rays) != config.n_rays:
         raise FileError(f"{len(rays)} directions", file=file, expected=f"n_rays, {config.n_rays}",
                         remedy="config.json is damaged")
-    return rays
+    return Rays(np.asarray(rays.vertices, np.float64), np.ascontiguousarray(rays.faces, np.int32))
 
 
-def render(found: Candidates, shape: Sequence[int], rays: Any, overlap: float) -> tuple[
-        npt.NDArray[np.int32], Candidates]:
+def render(found: Candidates, shape: Sequence[int], rays: Rays, overlap: float) -> tuple[
+        npt.NDArray[np.uint32], Candidates]:
     """Objects painted in an image, and the candidates they are, so that object ``k`` is candidate ``k - 1``.
 
     Parameters
@@ -103,24 +108,11 @@ def render(found: Candidates, shape: Sequence[int], rays: Any, overlap: float) -
     found : Candidates
         The most probable first.
     shape : sequence of int
-    rays : stardist's rays, or None in 2D
+    rays : Rays
     overlap : float
         Largest common area of two objects, as a part of the smaller one.
     """
-    if not len(found.prob):
-        return np.zeros(tuple(shape), np.int32), found
-    if rays is None:
-        from stardist.geometry import polygons_to_label
-        from stardist.nms import non_maximum_suppression_inds
-
-        which = non_maximum_suppression_inds(found.dist, found.points, scores=found.prob, thresh=overlap, verbose=False)
-        best = found.kept(np.flatnonzero(which))
-        return polygons_to_label(best.dist, best.points, shape=tuple(shape), prob=best.prob).astype(np.int32), best
-    from stardist.geometry import polyhedron_to_label
-    from stardist.nms import non_maximum_suppression_3d_inds
-
-    which = non_maximum_suppression_3d_inds(found.dist, found.points, rays=rays, scores=found.prob, thresh=overlap,
-                                            verbose=False)
-    best = found.kept(np.flatnonzero(which))
-    painted = polyhedron_to_label(best.dist, best.points, rays=rays, shape=tuple(shape), prob=best.prob, verbose=False)
-    return painted.astype(np.int32), best
+    leader = suppress(found.points, found.dist, rays, threshold=overlap)
+    best = found.kept(np.flatnonzero(leader >= 0))
+    ids = np.arange(len(best.prob), 0, -1)  # the last one painted wins: the most probable
+    return paint_shapes(shape, best.points[::-1], best.dist[::-1], rays, ids=ids), best
