@@ -251,6 +251,9 @@ def run(context: typer.Context,
         out().print(f"models  {folder}\npage    {folder / 'comparison.html'}")
         return
     show_scores(folder / "scores.json")
+    if loaded.predict:
+        out().print(f"\npredictions in {loaded.predictions}", soft_wrap=True)
+        show_scores(loaded.predictions / "scores.json")
     out().print(f"model   {folder}\nreport  {folder / 'report.html'}")
 
 

@@ -171,6 +171,11 @@ class Recipe(_Frozen):
         """Where the run goes."""
         return Path(self.out or self.name.replace(" ", "_"))
 
+    @property
+    def predictions(self) -> Path:
+        """Where the predictions go."""
+        return Path(self.predict.out) if self.predict and self.predict.out else self.folder / "predictions"
+
     def alone(self, network: str) -> Recipe:
         """The run of one of the networks."""
         return self.model_copy(update={"networks": (), "out": str(self.folder / network),

@@ -60,7 +60,7 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     if todo.networks:
         return _compare(todo, how, started, tell)
     plan = _train(todo, how, started, tell)
-    if todo.predict and not (resume and (todo.folder / "predictions" / "scores.json").is_file()):
+    if todo.predict and not (resume and (todo.predictions / "scores.json").is_file()):
         tell({"stage": "predicting"})
         _predict(todo, todo.predict, how, plan.labels.task)
     return todo.folder
@@ -149,7 +149,7 @@ def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) 
     from .predict import predict_files
 
     run = recipe.folder
-    out = Path(todo.out) if todo.out else run / "predictions"
+    out = recipe.predictions
     inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
     model = load(run, device=how["device"]).tidied(**todo.options)
     outcomes = predict_files(model, inputs, out, tta=todo.tta,

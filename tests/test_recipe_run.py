@@ -8,9 +8,12 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from scipy import ndimage
 from small_sets import discs
+from typer.testing import CliRunner
 
+from biosegkit.cli import app
 from biosegkit.comparison import comparison_table, write_comparison
 from biosegkit.errors import FileError, OptionError, PlanError, ResumeError
 from biosegkit.io import read_labels
@@ -150,3 +153,18 @@ def test_a_comparison_of_few_cases_says_why_it_has_no_intervals(compared, tmp_pa
     assert "no intervals: 4 cases, fewer than 5" in page
     assert "drawn with replacement" not in page
     assert "drawn with replacement" in (compared / "comparison.html").read_text(encoding="utf-8")
+
+
+def test_the_command_shows_the_scores_of_the_images_not_trained_on(data, tmp_path):
+    """Cases held back in training come first, then those that the recipe predicts, wherever its predictions go."""
+    asked = recipe(data, tmp_path / "run", predict={"where": {"split": "test"}, "out": str(tmp_path / "apart")})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_defaults=True)))
+    said = CliRunner().invoke(app, ["run", str(tmp_path / "small.yaml"), "--device", "cpu"])
+    assert said.exit_code == 0, said.output
+    _, _, after = said.output.partition("predictions in")
+    dice = json.loads((tmp_path / "apart/scores.json").read_text())["headline"]["dice"]
+    assert f"{dice:.3f}" in after
+    again = recipe(data, tmp_path / "run", predict={"where": {"split": "test"}, "out": str(tmp_path / "apart")})
+    before = (tmp_path / "apart/scores.json").stat().st_mtime_ns
+    run_recipe(again, device="cpu", resume=True)
+    assert (tmp_path / "apart/scores.json").stat().st_mtime_ns == before
