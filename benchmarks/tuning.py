@@ -107,15 +107,19 @@ def measure(name: str, truths: list[np.ndarray], repeats: int) -> dict[str, obje
 def main() -> None:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with dsb2018/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with dsb2018/ and bbbc050_mouse_embryo/")
     parser.add_argument("--methods", default=",".join(n for n in METHODS if n != "semantic"))
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=16, help="images in 2D")
+    parser.add_argument("--volumes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15, help="trials timed per method")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    sets = {"dsb2018 fluo": list(images(args.data / "dsb2018/cases.csv", args.images, type="fluo", split="train"))}
+    sets = {
+        "dsb2018 fluo": list(images(args.data / "dsb2018/cases.csv", args.images, type="fluo", split="train")),
+        "bbbc050": list(images(args.data / "bbbc050_mouse_embryo/cases.csv", args.volumes, split="train")),
+    }
     rows = []
-    for label, truths in sets.items():
+    for label, truths in ((label, truths) for label, truths in sets.items() if truths):
         for name in args.methods.split(","):
             row = {"data": label, **measure(name, truths, args.repeats)}
             rows.append(row)

@@ -28,7 +28,7 @@ __all__ = ["FLOW_COST", "flow_counter"]
 Ints = npt.NDArray[np.int64]
 
 #: Over twice what a search took in ``benchmarks/tuning.py``; fragments, foreground and flow are kept.
-FLOW_COST = Cost(seconds=5e-6, bytes=12)
+FLOW_COST = Cost(seconds=1e-5, bytes=12)
 
 
 @dataclass(frozen=True, eq=False)

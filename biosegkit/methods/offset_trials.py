@@ -27,7 +27,7 @@ __all__ = ["OFFSET_COST", "offset_counter"]
 Ints = npt.NDArray[np.int64]
 
 #: Over twice what a search took in ``benchmarks/tuning.py``; states and the truth of their voxels are kept.
-OFFSET_COST = Cost(seconds=4e-6, bytes=36)
+OFFSET_COST = Cost(seconds=2e-6, bytes=36)
 #: Tables that are kept; a search asks for as many in turn as there are values of the membership.
 _TABLES = 16
 

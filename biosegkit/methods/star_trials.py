@@ -39,7 +39,7 @@ __all__ = ["STAR_COST", "Settings", "star_counter"]
 Ints = npt.NDArray[np.int64]
 
 #: Over twice what a search took in ``benchmarks/tuning.py``; candidates are kept, less than a voxel in eight.
-STAR_COST = Cost(seconds=1.5e-6, bytes=16)
+STAR_COST = Cost(seconds=6e-7, bytes=16)
 
 
 @dataclass(frozen=True)
