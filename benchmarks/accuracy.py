@@ -46,7 +46,7 @@ TASKS = {
     "msd_hippocampus": Task("3D MRI, hippocampus, 2 classes", ("dice",)),
     "acdc_cardiac": Task("3D cine MRI, heart, 3 classes", ("dice",)),
     "dsb2018": Task("2D fluorescent nuclei, instances", OBJECTS, rows=("--where", "type=fluo")),
-    "dsb2018_all": Task("2D nuclei of all kinds, instances", OBJECTS),
+    "dsb2018_all": Task("2D nuclei of all kinds, instances", OBJECTS, describe=("--channels", "red,green,blue")),
     "usiigaci_phase": Task("2D phase contrast cells, instances", OBJECTS),
     "bbbc050_mouse_embryo": Task("3D confocal nuclei of embryos, instances", OBJECTS,
                                  describe=("--spacing", "1.75,0.8,0.8", "--unit", "um")),

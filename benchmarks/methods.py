@@ -35,7 +35,8 @@ def ceiling(plan: Plan, name: str, data: Path) -> dict[str, float]:
     pairs = ("split=test", *(pair for pair in (*task.rows, *task.tested) if "=" in pair))
     where: dict[str, tuple[str, ...]] = {key: (value,) for key, _, value in (p.partition("=") for p in pairs)}
     described = dict(zip(task.describe[::2], task.describe[1::2], strict=True))
-    about = Geometry(spacing=described.get("--spacing"), unit=described.get("--unit")).description()
+    about = Geometry(spacing=described.get("--spacing"), unit=described.get("--unit"),
+                     channels=described.get("--channels")).description()
     cases = scan(data / name.removesuffix("_all") / "cases.csv", where=where, describe=about)
     ndim = plan.configuration.ndim
     for case in cases:

@@ -73,12 +73,17 @@ class Geometry:
     pixel_size: Annotated[float | None, typer.Option(
         metavar="SIZE", help="In-plane distance between pixels, in the unit (um if none).",
         rich_help_panel=_DATA)] = None
+    channels: Annotated[str | None, typer.Option(
+        metavar="NAME,NAME,…", help="Names of the channels; with three, grey RGB images are read as colours.",
+        rich_help_panel=_DATA)] = None
 
     def description(self, **more: Any) -> Description:
         """The description of what was given, here and in ``more``; what was not stays unset."""
         from .description import Description
 
         given = {f.name: getattr(self, f.name) for f in fields(self)} | more
+        names = given.pop("channels")
+        given["channel_names"] = None if names is None else [name.strip() for name in names.split(",")]
         chosen = {k: v for k, v in given.items() if v is not None and v is not False and v != {}}
         try:
             about = Description.from_data(chosen)

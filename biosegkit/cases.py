@@ -316,7 +316,7 @@ def _named(image: Image, names: tuple[str, ...]) -> Image:
     if names and len(names) != image.array.shape[0]:
         raise DataError(f"{image.array.shape[0]} channels", file=image.source or None,
                         expected=f"{len(names)}, as channel_names says: {', '.join(names)}",
-                        remedy="correct channel_names in dataset.json, or convert the image")
+                        remedy="correct --channels, or channel_names in dataset.json, or convert the image")
     return replace(image, channels=names) if names else image
 
 

@@ -271,7 +271,7 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
         columns = sorted({c for case in dataset for c in case.attributes} - {"image", "label", "case"})
         choice = f" (--where, columns {', '.join(columns)})" if columns else ""
         if any("colours" in kind for kind in kinds):
-            choice += "; three channel_names in dataset.json read grey RGB images as colours"
+            choice += "; --channels red,green,blue reads grey RGB images as colours"
         found.append(Problem("D2", "error", "", dataset.source, f"{len(kinds)} kinds of images: " + _table(kinds),
                              "one number of dimensions and channels",
                              f"select one kind or convert the others{choice}"))

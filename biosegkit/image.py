@@ -57,7 +57,7 @@ class Image:
         names = self.channels or tuple(f"channel {i}" for i in range(self.array.shape[0]))
         if len(names) != self.array.shape[0]:
             raise DataError(f"{len(names)} channel names for {self.array.shape[0]} channels",
-                            file=self.source or None, remedy="correct channel_names in dataset.json")
+                            file=self.source or None, remedy="correct --channels, or channel_names in dataset.json")
         object.__setattr__(self, "channels", tuple(names))
 
     def turned(self, turn: Turn) -> Image:

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import biosegkit_samples
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import biosegkit
@@ -289,3 +291,19 @@ def test_models_lists_runs_bundles_and_recipes(tmp_path, monkeypatch):
     assert first[:3] + first[-1:] == ["model", "deep/run", "packed.zip", "recipes"]
     assert {"model", "otsu", "watershed"} <= set(first[3:-1])
     assert "dice 0.875" in lines[1]
+
+
+def test_channels_names_read_grey_rgb_images_as_colours(tmp_path):
+    """Grey pictures stored as RGB beside coloured ones: two kinds of images, one with the names of the channels."""
+    grey = np.repeat(np.arange(24 * 24, dtype=np.uint8).reshape(24, 24, 1), 3, axis=2)
+    for k, image in enumerate([grey, grey[::-1], grey * np.array([1, 2, 3], np.uint8), grey // 2]):
+        for folder, array in (("images", image), ("labels", (grey[..., 0] > 99).astype(np.uint8) * (k + 1))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"{k}.png")
+    refused = call("doctor", tmp_path)
+    assert refused.exit_code == 1
+    assert "--channels" in refused.output
+    accepted = call("doctor", tmp_path, "--channels", "red, green,blue")
+    assert accepted.exit_code == 0, accepted.output
+    wrong = call("doctor", tmp_path, "--channels", "red,green")
+    assert wrong.exit_code == 1
