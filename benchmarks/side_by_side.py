@@ -90,8 +90,9 @@ def turns(jobs, repeats):
 
 def growth(script, *what):
     """What ``script --child WHAT`` printed last: by how many bytes it grew the resident peak of its process."""
-    done = subprocess.run([sys.executable, script, "--child", *what], check=True, capture_output=True, text=True,
-                          env={**os.environ, **ONE_THREAD})
+    env = {**os.environ, **ONE_THREAD, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    call = [sys.executable, script, "--child", *what]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 

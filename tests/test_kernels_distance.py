@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.components import UnionFind, connected_components, sequential
-from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.distance import boundary_distance, object_max, share_of_max
+from biosegkit.kernels.neighbours import other_near
 
 
 def brute_force(labels, spacing, border):
@@ -133,3 +134,32 @@ def test_union_find_is_connected_components_with_the_smallest_member_as_root(see
     smallest = np.array([np.flatnonzero(group == g)[0] for g in group])
     np.testing.assert_array_equal(sets.roots(), smallest)
     assert all(sets.find(i) == smallest[i] for i in range(60))
+
+
+@pytest.mark.parametrize(("shape", "share"), [((400,), 0.2), ((29, 33), 0.06), ((11, 12, 13), 0.02)])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_other_objects_near_are_those_of_a_filter(shape, share, reach):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, shape) * (rng.random(shape) < share)
+    inside = labels > 0
+    low = ndimage.minimum_filter(np.where(inside, labels, 9), 2 * reach + 1)
+    high = ndimage.maximum_filter(labels, 2 * reach + 1)
+    found = other_near(labels, inside, reach)
+    assert np.array_equal(found, inside & (low < high))
+    assert found.any()
+    assert not found[inside].all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_shares_of_the_largest_value_of_each_object(dtype):
+    rng = np.random.default_rng(5)
+    labels = rng.choice([0, 2, 7, 90], (21, 18)).astype(dtype)
+    values = rng.random(labels.shape).astype(np.float32)
+    values[labels == 90] = 0.0
+    values[3, 4:9] = np.inf
+    expected = np.zeros(labels.shape, np.float32)
+    for k in (2, 7, 90):
+        mine = labels == k
+        top = values[mine & np.isfinite(values)].max()
+        expected[mine] = np.where(np.isinf(values[mine]) | (top == 0), 1, values[mine] / np.maximum(top, 1e-9))
+    assert np.array_equal(share_of_max(labels, values.copy()), expected)

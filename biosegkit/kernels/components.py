@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["UnionFind", "connected_components", "find", "sequential", "union"]
+__all__ = ["UnionFind", "connected_components", "distinct", "find", "sequential", "union"]
 
 
 def connected_components(
@@ -40,12 +40,18 @@ def connected_components(
     return pieces.astype(np.int64), int(count)
 
 
-def sequential(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def sequential(labels: npt.NDArray[Any], dtype: type[Any] = np.int64) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Renumber ids to ``1..K`` in ascending order; 0 stays 0.
+
+    Parameters
+    ----------
+    labels : ndarray of bool or int, (*space)
+    dtype : type
+        Of the new ids.
 
     Returns
     -------
-    dense : ndarray of int64, (*space)
+    dense : ndarray, (*space)
     ids : ndarray, (K,)
         ``ids[dense - 1]`` is the old id.
 
@@ -57,11 +63,22 @@ def sequential(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDA
     flat = np.ascontiguousarray(labels).reshape(-1)
     if flat.dtype == bool:
         flat = flat.view(np.uint8)
-    slots, count = _distinct(flat)
-    ids = np.sort(slots[:count])
-    dense = np.empty(flat.size, np.int64)
+    ids = distinct(flat)
+    dense = np.empty(flat.size, dtype)
     _renumber(flat, ids, dense)
     return dense.reshape(labels.shape), ids.astype(labels.dtype if labels.dtype != bool else np.uint8)
+
+
+def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers other than 0 that occur in a contiguous array of one axis, ascending.
+
+    Examples
+    --------
+    >>> distinct(np.array([0, 7, 7, 3])).tolist()
+    [3, 7]
+    """
+    slots, count = _distinct(values)
+    return np.sort(slots[:count])
 
 
 class UnionFind:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError
-from biosegkit.kernels.components import sequential
+from biosegkit.kernels.components import distinct, sequential
 from biosegkit.kernels.threads import spread
 
-__all__ = ["boundary_distance", "coded", "object_max"]
+__all__ = ["boundary_distance", "coded", "object_max", "share_of_max"]
 
 _LANES = 16
 
@@ -98,7 +98,7 @@ def boundary_distance(
 
 def object_max(
     labels: npt.NDArray[Any], values: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Maximum of ``values`` over every object.
 
     Parameters
@@ -112,7 +112,7 @@ def object_max(
     -------
     ids, maxima : ndarray, (K,)
         In ascending order of the id.
-    dense : ndarray of int64
+    dense : ndarray of int32
         The labels as ``0..K``, so that ``maxima[dense - 1]`` is defined inside objects.
 
     Examples
@@ -121,10 +121,32 @@ def object_max(
     >>> ids.tolist(), maxima.tolist(), dense.tolist()
     ([7, 9], [3.0, 2.0], [1, 1, 0, 2])
     """
-    dense, ids = sequential(labels)
+    dense, ids = sequential(labels, np.int32)
     maxima = np.full(len(ids), -np.inf, np.float32)
     _max_into(dense.reshape(-1), np.ascontiguousarray(values, np.float32).reshape(-1), maxima)
     return ids, maxima, dense
+
+
+def share_of_max(labels: npt.NDArray[Any], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values over the largest of their object, in place: 0 to 1, and 0 in the background.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Ids; 0 is background.
+    values : ndarray of float32
+        Of the same shape, contiguous, at least 0. Infinite ones, and those of objects without a positive one, become 1.
+
+    Examples
+    --------
+    >>> share_of_max(np.array([7, 7, 0, 9, 9]), np.array([1, 4, 5, 0, np.inf], np.float32)).tolist()
+    [0.25, 1.0, 0.0, 1.0, 1.0]
+    """
+    flat = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels).reshape(-1)
+    ids = distinct(flat)
+    maxima = np.zeros(len(ids), np.float32)
+    _share(flat, ids, values.reshape(-1), maxima)
+    return values
 
 
 def coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tuple[int, npt.NDArray[Any]]:
@@ -136,7 +158,8 @@ def coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tupl
         raise DataError("negative label values", expected="ids of at least 0", remedy="give ignored voxels as `valid`")
     dtype: type[np.unsignedinteger[Any]] = np.uint32 if top < np.iinfo(np.uint32).max else np.uint64
     void = int(np.iinfo(dtype).max)
-    ids = np.ascontiguousarray(labels, dtype)
+    same = labels.dtype == np.int32 and dtype is np.uint32  # no id is negative, so nothing need be copied
+    ids = np.ascontiguousarray(labels).view(np.uint32) if same else np.ascontiguousarray(labels, dtype)
     if valid is not None:
         ids = np.ascontiguousarray(np.where(valid, ids, dtype(void)))
     return void, ids
@@ -235,6 +258,26 @@ def _envelope(labels, f, w, border, void, where, height, start):  # type: ignore
                     d = q - where[k]
                     f[q] = w * d * d + height[k]
         i = j
+
+
+@numba.njit(cache=True, nogil=True)
+def _share(flat, ids, values, maxima):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Maxima, then quotients; runs of one id are looked up once."""
+    for divide in (False, True):
+        last, k = flat.dtype.type(0), -1
+        for i in range(flat.size):
+            if flat[i] != last:
+                last = flat[i]
+                k = -1 if last == 0 else np.searchsorted(ids, last)
+            if k < 0:
+                values[i] = 0.0 if divide else values[i]
+            elif not divide:
+                if values[i] < np.inf:
+                    maxima[k] = max(maxima[k], values[i])
+            elif values[i] < np.inf and maxima[k] > 0:
+                values[i] /= maxima[k]
+            else:
+                values[i] = 1.0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -37,10 +37,12 @@ def signed_distance(masks: npt.NDArray[Any], spacing: Sequence[float] | None = N
     [[1.5, 0.5, -0.5, -1.5, -2.5], [0.0, 0.0, 0.0, 0.0, 0.0]]
     """
     steps = np.ones(masks.ndim - 1) if spacing is None else np.asarray(spacing, float) / min(spacing)
-    found = np.zeros(masks.shape, np.float32)
+    found = np.empty(masks.shape, np.float32)
     for mask, out in zip(masks, found, strict=True):
         inside = mask != 0
-        distance = boundary_distance(np.where(inside, 2, 1).astype(np.uint8), steps.tolist(), valid=valid)
-        seen = np.isfinite(distance) & (distance > 0)
-        out[seen] = (distance[seen] - np.float32(0.5)) * np.where(inside[seen], np.float32(-1.0), np.float32(1.0))
+        out[...] = boundary_distance(inside.view(np.uint8) + np.uint8(1), steps.tolist(), valid=valid)
+        unseen = ~(np.isfinite(out) & (out > 0))
+        out -= np.float32(0.5)
+        np.negative(out, out=out, where=inside)
+        out[unseen] = 0.0
     return found

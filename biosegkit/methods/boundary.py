@@ -148,7 +148,7 @@ class Boundary:
         core = np.where(left[dense], parted, core)
         classes = inside.astype(np.int64) + core
         # Something unknown may bound a voxel of the core, or show that its object is deeper than it looks.
-        near = (to_unknown(known, spacing) <= width) | touching(np.where(known, inside, 2))
+        near = (to_unknown(known, spacing) <= width) | touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
         doubt = core & (near | (beside_unknown(ids, known) & (depth <= width)))
         targets: ArrayDict = {"classes": classes}
         if self.objective.needs_distance:

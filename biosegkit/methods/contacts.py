@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from biosegkit.kernels.distance import boundary_distance
+from biosegkit.kernels.neighbours import other_near
 
 __all__ = ["beside_unknown", "near_contact", "to_unknown", "touching"]
 
@@ -25,11 +26,7 @@ def near_contact(labels: npt.NDArray[Any], inside: Mask) -> Mask:
     >>> near_contact(ids, ids > 0).astype(int).tolist()
     [[0, 1, 1, 1, 1, 0, 1]]
     """
-    top = np.where(inside, labels, 0).astype(np.int64)
-    none = np.int64(top.max(initial=0) + 1)
-    low = ndimage.minimum_filter(np.where(inside, top, none), 5, mode="nearest")
-    high = ndimage.maximum_filter(top, 5, mode="nearest")
-    return np.asarray(inside & (low < high) & (low < none))
+    return other_near(labels, inside, 2)
 
 
 def touching(labels: npt.NDArray[Any]) -> Mask:
@@ -60,7 +57,7 @@ def to_unknown(known: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float32]
     """
     if known.all():
         return np.full(known.shape, np.inf, np.float32)
-    distance = boundary_distance(np.where(known, 1, 0).astype(np.uint8), spacing)
+    distance = boundary_distance(known.view(np.uint8), spacing)
     return np.asarray(distance)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import OptionError
-from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.distance import boundary_distance, share_of_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
@@ -140,23 +140,23 @@ class Distance:
         # One voxel is taken off, and a contact is 0 on both sides even along a coarse axis, so neither object can claim
         # voxels of the other, however different their sizes. Objects all rim, or with no border in sight, are 1.
         rim = min(float(s) for s in spacing)
-        endless = np.isinf(distance)
-        depth = np.where(endless, np.float32(0.0), np.maximum(distance - np.float32(rim), np.float32(0.0)))
-        depth = np.where(touching(ids), np.float32(0.0), depth)
+        distance -= np.float32(rim)
+        np.maximum(distance, np.float32(0.0), out=distance)
+        distance[touching(ids)] = 0.0
         if self.normalize == "object":
-            _, maxima, dense = object_max(ids, depth)
-            top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
+            target = share_of_max(ids, distance)
         else:
-            top = np.full(1, self.scale or 1.0, np.float32)
-        scaled = np.where(endless | (top <= 0), np.float32(1.0), depth / np.where(top > 0, top, np.float32(1.0)))
-        target = np.where(inside, np.clip(scaled, 0.0, 1.0), 0.0).astype(np.float32)
+            target = np.minimum(distance / np.float32(self.scale or 1.0), np.float32(1.0), out=distance)
+            target[~inside] = 0.0
         weight = known.astype(np.float32)
-        near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
-        near = np.where(near_contact(labels, inside), near * np.float32(self.contact_weight), near)
+        near = np.full(labels.shape, self.background_weight, np.float32)
+        near[inside] = 1.0
+        near *= weight
+        np.multiply(near, np.float32(self.contact_weight), out=near, where=near_contact(labels, inside))
         targets: ArrayDict = {"foreground": inside.astype(np.float32), "distance": target}
         if self.objective.needs_distance:
             targets["border"] = signed_distance(inside[None], spacing, known)
-        return targets, {"foreground": weight, "distance": near.astype(np.float32)}
+        return targets, {"foreground": weight, "distance": near}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
         """The objective's terms on the foreground, smooth L1 on the distance."""

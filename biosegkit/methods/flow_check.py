@@ -49,10 +49,15 @@ def flow_errors(states: Sequence[State], painted: Sequence[npt.NDArray[Any]], ta
     count = len(tally.area)
     blocks_of = np.zeros(count + 1, np.int64)
     for labels in painted:
-        blocks_of += np.bincount(labels.reshape(-1), minlength=count + 1) > 0
+        met = np.zeros(count + 1, bool)
+        for part in labels:  # as an index, all at once would take twice the label image
+            met[part] = True
+        blocks_of += met
+    cut = bool((blocks_of[1:] > 1).any())
     squares = np.zeros(count + 1)
     for state, labels in zip(states, painted, strict=True):
-        squares += squared_errors(state, np.where(blocks_of[labels] == 1, labels, 0), field, count)
+        own = np.where(blocks_of[labels] == 1, labels, 0) if cut else labels
+        squares += squared_errors(state, own, field, count)
     for k in np.flatnonzero(blocks_of[1:] > 1):
         squares += _one(int(k), states, painted, tally, field, count)
     return np.asarray(squares[1:] / np.maximum(tally.area, 1))
@@ -110,7 +115,7 @@ def _squares(labels: npt.NDArray[Any], flow: npt.NDArray[np.int8], place: tuple[
     low, high, full = place
     rim = [(int(a > 0), int(h < n)) for a, h, n in zip(low, high, full, strict=True)]
     core = tuple(slice(a, a + n) for (a, _), n in zip(rim, labels.shape, strict=True))
-    target = field(np.pad(labels, rim), spacing)
+    target = field(np.pad(labels, rim) if np.any(rim) else labels, spacing)
     inside = labels.reshape(-1) > 0
     apart = np.zeros(int(inside.sum()))
     for axis in range(labels.ndim):

@@ -152,7 +152,7 @@ class SignedDistance:
         distance = self._signed(ids, inside, spacing, known)
         target = _logistic(distance / unit)
         # An unknown voxel may be of another object or of the background: the distance could then be as small as this.
-        beside = touching(np.where(known, inside, 2))
+        beside = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
         unseen = to_unknown(known, spacing)
         nearest = np.where(inside, np.where(beside, 0.0, unseen - rim), rim / 2 - unseen).astype(np.float32)
         bound = np.where(inside, np.minimum(distance, nearest), np.maximum(distance, nearest))
@@ -212,12 +212,15 @@ class SignedDistance:
         """Signed distance in units of the spacing; infinite where no border is in sight."""
         rim = np.float32(min(float(s) for s in spacing))
         steps = [float(s) for s in spacing]
-        either = boundary_distance(np.where(inside, 2, 1).astype(np.uint8), steps, valid=known) - rim / 2
+        either = boundary_distance(inside.view(np.uint8) + np.uint8(1), steps, valid=known)
+        either -= rim / 2
         # With the background not valid, only other objects bound an object. Ways that leave it for background are seen
         # along some axes only; what lies beyond is hardly nearer (by less than half a voxel), so turns cost a little.
-        others = boundary_distance(ids, steps, valid=inside) - rim
-        signed = np.where(inside, np.minimum(either, others), -either)
-        return np.where(touching(ids), np.minimum(signed, np.float32(0.0)), signed).astype(np.float32)
+        others = boundary_distance(ids, steps, valid=inside)
+        others -= rim
+        np.minimum(either, others, out=either, where=inside)
+        np.negative(either, out=either, where=~inside)
+        return np.minimum(either, np.float32(0.0), out=either, where=touching(ids))
 
 
 def _logistic(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

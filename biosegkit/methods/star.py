@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels.basins import TOP, level_of, quantise
-from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.distance import boundary_distance, share_of_max
 from biosegkit.kernels.ray_distances import ray_distances
 from biosegkit.kernels.rays import Rays, circle, sphere
 from biosegkit.kernels.signed import signed_distance
@@ -157,14 +157,10 @@ class Star:
         ids = labels if known.all() else np.where(known, labels, 0)
         inside = ids > 0
         depth = boundary_distance(ids, spacing, valid=None if ids is labels else known)
-        endless = np.isinf(depth)
-        _, maxima, dense = object_max(ids, np.where(endless, np.float32(0.0), depth))
-        top = np.concatenate([np.ones(1, np.float32), maxima])[dense]
-        share = np.where(endless | (top <= 0), np.float32(1.0), depth / np.where(top > 0, top, np.float32(1.0)))
         weight = known.astype(np.float32)
         targets: ArrayDict = {
             "foreground": inside.astype(np.float32),
-            "probability": np.where(inside, share, np.float32(0.0)).astype(np.float32),
+            "probability": share_of_max(ids, depth),
             "distances": ray_distances(ids, self._rays(labels.ndim), spacing,
                                        valid=None if ids is labels else known),
         }
