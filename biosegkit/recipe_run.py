@@ -93,13 +93,15 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     from .checks import refuse
     from .configure import make_plan, reading_within
     from .fingerprint import survey
-    from .run_folder import open_run, refuse_no_run
+    from .run_folder import open_run, refuse_no_run, refuse_run
     from .tidy import tidy_of
     from .train import fit
 
     out = todo.folder
     if how["resume"]:
         refuse_no_run(out)
+    elif not how["overwrite"]:
+        refuse_run(out)  # before the data are read
     dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
     tell({"stage": f"{todo.name}: {len(dataset)} cases"})
     stored = _stored_plan(todo, out) if how["resume"] else None

@@ -22,7 +22,7 @@ from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
 from .plan.schema import Plan
 
-__all__ = ["locked", "open_run", "refuse_no_run", "update_run"]
+__all__ = ["locked", "open_run", "refuse_no_run", "refuse_run", "update_run"]
 
 _LIBRARIES = ("biosegkit", "torch", "numpy", "numba", "scipy")
 
@@ -40,13 +40,12 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     """
     if resume:
         refuse_no_run(out)
-    present = out.exists() and any(p.name != "lock" for p in out.iterdir())
+    present = _is_begun(out)
     if present and overwrite and not resume:
         _clear(out)
         present = False
-    if present and not resume:
-        raise FileError("an existing run", file=out, expected="a new folder",
-                        remedy="continue it with --resume or replace it with --overwrite")
+    if not resume:
+        refuse_run(out)
     data, about = _table(dataset), dataset.about.model_dump(mode="json")
     if present and (out / "run.json").exists():
         _same_run(out, plan, data, about)
@@ -61,6 +60,23 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
         "problems": [vars(p) for p in problems], **(facts or {}),
     })
+
+
+def refuse_run(out: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises
+    ------
+    FileError
+        With what can be done.
+    """
+    if _is_begun(out):
+        raise FileError("an existing run", file=out, expected="a new folder",
+                        remedy="continue it with --resume or replace it with --overwrite")
+
+
+def _is_begun(out: Path) -> bool:
+    return out.exists() and any(p.name != "lock" for p in out.iterdir())
 
 
 def refuse_no_run(out: Path) -> None:

@@ -108,6 +108,13 @@ def test_a_run_that_exists_is_refused_before_any_training(data, tmp_path):
     assert not (tmp_path / "unet").exists()
 
 
+def test_a_single_run_that_exists_is_refused_before_the_data_are_read(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/plan.json").write_text("{}")
+    with pytest.raises(FileError, match="--resume"):
+        run_recipe(recipe(tmp_path / "no such data", tmp_path / "run"))
+
+
 def test_another_recipe_does_not_continue_a_run(data, compared):
     with pytest.raises(ResumeError, match="steps 2 when the run began, 3 in the recipe"):
         run_recipe(recipe(data, compared, networks=NETWORKS, plan={"steps": 3}), resume=True)
