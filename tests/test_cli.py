@@ -19,6 +19,7 @@ from biosegkit._console import TrainingProgress, show_error
 from biosegkit._options import Planning, pairs
 from biosegkit.cli import app
 from biosegkit.errors import DataError, OptionError
+from biosegkit.io import ReadOptions
 
 PHANTOM = str(Path(biosegkit_samples.__file__).parent / "phantom")
 VERBS = ("doctor", "plan", "train", "predict", "evaluate", "run", "models", "view", "demo")
@@ -307,3 +308,6 @@ def test_channels_names_read_grey_rgb_images_as_colours(tmp_path):
     assert accepted.exit_code == 0, accepted.output
     wrong = call("doctor", tmp_path, "--channels", "red,green")
     assert wrong.exit_code == 1
+    colours = ReadOptions(channel_names=("red", "green", "blue"))  # what predict reads with
+    assert biosegkit.read(tmp_path / "images/0.png", colours).array.shape == (3, 24, 24)
+    assert biosegkit.read(tmp_path / "images/0.png").array.shape == (1, 24, 24)

@@ -43,13 +43,13 @@ def to_header(raw: Raw, options: ReadOptions) -> Header:
 
 
 def to_image(raw: Raw, options: ReadOptions) -> Image:
-    """The image with its voxels, native dtype, equal colour channels made one."""
+    """The image with its voxels, native dtype; equal colour channels are made one unless three are named."""
     layout = _layout(raw, options)
     array = _loaded(raw, layout, options)
     notes, names = layout.notes, raw.channels
     if layout.colour:
         names = ("red", "green", "blue")
-        if _equal_channels(array):
+        if _equal_channels(array) and len(options.channel_names) != 3:  # names of three ask for three
             array, names = array[:1], ()
             notes += ("RGB with three equal channels read as one channel",)
     names = _names(options.channel_names or names, array.shape[0], raw.file, bool(options.channel_names))
