@@ -25,8 +25,9 @@ class InstanceNorm(nn.Module):
     -----
     Computed as group norm with one channel per group: the same numbers as torch's own instance norm, without the copies
     that it makes of channels-last tensors. The backward pass of group norm is slow on these, a fifth of a training step
-    of a U-Net; on a CPU it is replaced by that of batch norm on one sample at a time, the same formula, which measured
-    three to eight times as fast.
+    of a U-Net. On a CPU the same formula is written out in sums and products, which torch spreads over threads: beside
+    batch norm on one sample at a time, two threads, it measured 1.0 to 3.5 times as fast (3.5 at full resolution with
+    12 channels, which fill no line of the cache).
 
     Examples
     --------
@@ -53,7 +54,7 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 class _Normalise(torch.autograd.Function):
-    """Group norm forward, batch norm of single samples backward."""
+    """Group norm forward; backward by its formula (Ioffe and Szegedy 2015, section 3, over one sample's channel)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -66,11 +67,18 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of input, weight and bias."""
+        """Gradients of input, weight and bias: with z normalised, dx = w / std (dy - mean(dy) - z mean(dy z))."""
         x, weight, mean, rstd = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=_layout(x))
-        parts = [torch.ops.aten.native_batch_norm_backward(
-            dy[i : i + 1], x[i : i + 1], weight, None, None, mean[i], rstd[i], True, EPS, [True, True, True])
-            for i in range(len(x))]
-        dx = parts[0][0] if len(parts) == 1 else torch.cat([p[0] for p in parts])
-        return dx, torch.stack([p[1] for p in parts]).sum(0), torch.stack([p[2] for p in parts]).sum(0)
+        space, count = tuple(range(2, x.ndim)), x[0, 0].numel()
+        total = dy.sum(space)
+        along = ((dy * x).sum(space) - mean * total) * rstd
+        scale = weight * rstd
+        slope = -scale * rstd * along / count
+        offset = -scale * total / count - slope * mean
+
+        def wide(values: Tensor) -> Tensor:
+            return values.reshape(*values.shape, *(1,) * len(space))
+
+        dx = torch.addcmul(wide(offset), dy, wide(scale)).addcmul_(x, wide(slope))
+        return dx, along.sum(0), total.sum(0)
