@@ -70,6 +70,36 @@ def test_heat_flows_as_plain_means_have_it_and_reads_no_neighbour():
     assert np.array_equal(alone[:, labels == 5], found[:, labels == 5])
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 1.0, 0.75)])
+def test_heat_flows_in_volumes_as_whole_array_means_have_it(spacing):
+    """Two objects that touch, one with a hole that is not round, in rows of odd lengths."""
+    z, y, x = np.indices((9, 13, 19))
+    labels = np.zeros(z.shape, np.int32)
+    labels[(z - 4) ** 2 / 16 + (y - 6) ** 2 / 36 + (x - 7) ** 2 / 49 <= 1] = 3
+    labels[3:5, 5:8, 9:11] = 0
+    labels[(labels == 0) & (np.abs(z - 4) < 3) & (np.abs(y - 6) < 4) & (x > 11) & (x < 18)] = 8
+    found = heat_flow(labels, spacing, border=True)
+    ratio = np.array(spacing) / min(spacing)
+    weights = 1 / (7 * ratio**2)
+    for k in (3, 8):
+        mask = labels == k
+        box = ndimage.find_objects(mask.astype(int))[0]
+        steps = int(np.ceil(6 * (3 + sum((s.stop - s.start) * r for s, r in zip(box, ratio, strict=True)))))
+        place = np.argwhere(mask)
+        away = np.square((place - place.mean(0)) * ratio).sum(1)
+        source = tuple(place[away <= away.min() + 1e-9].T)
+        heat = np.zeros(mask.shape)
+        for _ in range(steps):
+            heat[source] += 1 / len(source[0])
+            sides = [ndimage.correlate1d(heat, [w, 0, w], a, mode="constant") for a, w in enumerate(weights)]
+            heat = (heat * (1 - 2 * weights.sum()) + sum(sides)) * mask
+        slope = np.stack([ndimage.correlate1d(heat, [-1, 0, 1], a, mode="constant") / r for a, r in enumerate(ratio)])
+        length = np.sqrt((slope**2).sum(0))
+        clear = mask & (length > 1e-6 * heat)
+        assert clear.sum() > 0.98 * mask.sum() > 100
+        np.testing.assert_allclose(found[:, clear], (slope / np.where(clear, length, 1))[:, clear], atol=1e-5)
+
+
 def test_one_large_object_does_not_change_the_small_ones():
     small = discs(4)
     both = np.pad(small, ((0, 70), (0, 0)))

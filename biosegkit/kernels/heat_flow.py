@@ -120,19 +120,23 @@ def _surroundings(number, box, k, flat, border):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _centre(code, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Linear indices of the object's voxels nearest its centre of mass: all that are equally near."""
-    _, ny, nx = code.shape
+    nz, ny, nx = code.shape
     inside = np.flatnonzero(code.reshape(-1) == 1)
-    mean = np.zeros(3)
-    for i in inside:
-        mean[0] += i // (ny * nx)
-        mean[1] += i // nx % ny
-        mean[2] += i % nx
-    mean /= inside.size
-    away = np.empty(inside.size)
-    for n in range(inside.size):
-        i = inside[n]
-        dz, dy, dx = i // (ny * nx) - mean[0], i // nx % ny - mean[1], i % nx - mean[2]
-        away[n] = (dz * ratio[0]) ** 2 + ((dy * ratio[1]) ** 2 + (dx * ratio[2]) ** 2)
+    total_z = total_y = total_x = 0
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                if code[z, y, x] == 1:
+                    total_z, total_y, total_x = total_z + z, total_y + y, total_x + x
+    mz, my, mx = total_z / inside.size, total_y / inside.size, total_x / inside.size
+    away, n = np.empty(inside.size), 0
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                if code[z, y, x] == 1:
+                    dz, dy, dx = z - mz, y - my, x - mx
+                    away[n] = (dz * ratio[0]) ** 2 + ((dy * ratio[1]) ** 2 + (dx * ratio[2]) ** 2)
+                    n += 1
     nearest = away.min()
     return inside[away <= nearest + 1e-9 * (1.0 + nearest)]
 
@@ -184,50 +188,78 @@ def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
+def _spans(inside):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Per plane, the first of its voxels that is the object's, and one after the last; planes in line."""
+    spans = np.zeros((len(inside), 2), np.int64)
+    for z in range(len(inside)):
+        mine = np.flatnonzero(inside[z].reshape(-1))
+        if mine.size:
+            spans[z, 0], spans[z, 1] = mine[0], mine[-1] + 1
+            spans[z] += z * inside[z].size
+    return spans
+
+
+@numba.njit(cache=True, nogil=True)
 def _warm(inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Heat after some steps of diffusion."""
-    heat, other = np.zeros(inside.shape), np.zeros(inside.shape)
-    share = 1.0 / sources.size
+    """Heat after some steps of diffusion.
+
+    A step runs over the planes of the array as over one line, from the first voxel of the object to its last: sums
+    beyond the ends of rows are for voxels of the rim, where ``inside`` is 0.
+    """
+    heat, other = np.zeros(inside.size), np.zeros(inside.size)
+    share, mask, spans = 1.0 / sources.size, inside.reshape(-1), _spans(inside)
+    row, plane = inside.shape[2], inside.shape[1] * inside.shape[2]
     for _ in range(steps):
-        line = heat.reshape(-1)
         for s in sources:
-            line[s] += share
-        _reflect(line, mirror)
-        if flat:
-            _plane(heat[0], inside[0], other[0], ratio)
-        else:
-            _volume(heat, inside, other, ratio)
+            heat[s] += share
+        _reflect(heat, mirror)
+        for z in range(len(spans)):
+            begin, end = spans[z]
+            if flat:
+                _along(heat, other, begin - row, end + row, 1.0 / (3.0 * ratio[2] ** 2))
+                _across(other, mask, heat, begin, end, (row, 1.0 / (3.0 * ratio[1] ** 2)))
+            elif begin < end:
+                _volume(heat, mask, other, begin, end, (row, plane), ratio)
+        if not flat:
             heat, other = other, heat
-    _reflect(heat.reshape(-1), mirror)
-    return heat
+    _reflect(heat, mirror)
+    return heat.reshape(inside.shape)
 
 
 @numba.njit(cache=True, nogil=True)
-def _plane(heat, inside, row, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Mean over 3 x 3, weighted: along rows, then along columns; the rim stays as it is."""
-    ny, nx = heat.shape
-    wx, wy = 1.0 / (3.0 * ratio[2] ** 2), 1.0 / (3.0 * ratio[1] ** 2)
-    cx, cy = 1.0 - 2.0 * wx, 1.0 - 2.0 * wy
-    for y in range(ny):
-        for x in range(1, nx - 1):
-            row[y, x] = cx * heat[y, x] + wx * (heat[y, x - 1] + heat[y, x + 1])
-    for y in range(1, ny - 1):
-        for x in range(1, nx - 1):
-            heat[y, x] = inside[y, x] * (cy * row[y, x] + wy * (row[y - 1, x] + row[y + 1, x]))
+def _along(heat, out, begin, end, weight):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Mean of three in a row, weighted; the first and the last voxel of a plane are in its rim."""
+    first, last = max(begin, 1), min(end, heat.size - 1)
+    here, before, after = heat[first:last], heat[first - 1 : last - 1], heat[first + 1 : last + 1]
+    to, centre = out[first:last], 1.0 - 2.0 * weight
+    for i in range(to.size):
+        to[i] = centre * here[i] + weight * (before[i] + after[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def _volume(heat, inside, other, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _across(rows, inside, out, begin, end, step):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Mean of three in a column, weighted, of means along rows."""
+    row, weight = step
+    here, above, below = rows[begin:end], rows[begin - row : end - row], rows[begin + row : end + row]
+    to, mine, centre = out[begin:end], inside[begin:end], 1.0 - 2.0 * weight
+    for i in range(to.size):
+        to[i] = mine[i] * (centre * here[i] + weight * (above[i] + below[i]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _volume(heat, inside, out, begin, end, strides, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Mean over a voxel and its six neighbours, weighted."""
-    nz, ny, nx = heat.shape
+    row, plane = strides
     wz, wy, wx = 1.0 / (7.0 * ratio[0] ** 2), 1.0 / (7.0 * ratio[1] ** 2), 1.0 / (7.0 * ratio[2] ** 2)
     centre = 1.0 - 2.0 * (wz + wy + wx)
-    for z in range(1, nz - 1):
-        for y in range(1, ny - 1):
-            for x in range(1, nx - 1):
-                total = centre * heat[z, y, x] + wx * (heat[z, y, x - 1] + heat[z, y, x + 1])
-                total += wy * (heat[z, y - 1, x] + heat[z, y + 1, x])
-                other[z, y, x] = inside[z, y, x] * (total + wz * (heat[z - 1, y, x] + heat[z + 1, y, x]))
+    here, before, after = heat[begin:end], heat[begin - 1 : end - 1], heat[begin + 1 : end + 1]
+    above, below = heat[begin - row : end - row], heat[begin + row : end + row]
+    front, behind = heat[begin - plane : end - plane], heat[begin + plane : end + plane]
+    to, mine = out[begin:end], inside[begin:end]
+    for i in range(to.size):
+        total = centre * here[i] + wx * (before[i] + after[i])
+        total += wy * (above[i] + below[i])
+        to[i] = mine[i] * (total + wz * (front[i] + behind[i]))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -235,20 +267,22 @@ def _write(heat, code, box, ratio, out):  # type: ignore[no-untyped-def] # noqa:
     """Central differences, scaled to unit length, into the voxels of the object."""
     nz, ny, nx = code.shape
     rim = 0 if nz == box[1] - box[0] else 1
-    g = np.zeros(3)
+    gz = 0.0
     for z in range(rim, nz - rim):
         for y in range(1, ny - 1):
+            to_z, to_y, to_x = z + box[0] - rim, y + box[2] - 1, box[4] - 1
             for x in range(1, nx - 1):
                 if code[z, y, x] != 1:
                     continue
                 if rim:
-                    g[0] = (heat[z + 1, y, x] - heat[z - 1, y, x]) / ratio[0]
-                g[1] = (heat[z, y + 1, x] - heat[z, y - 1, x]) / ratio[1]
-                g[2] = (heat[z, y, x + 1] - heat[z, y, x - 1]) / ratio[2]
-                top = max(abs(g[0]), abs(g[1]), abs(g[2]))
+                    gz = (heat[z + 1, y, x] - heat[z - 1, y, x]) / ratio[0]
+                gy = (heat[z, y + 1, x] - heat[z, y - 1, x]) / ratio[1]
+                gx = (heat[z, y, x + 1] - heat[z, y, x - 1]) / ratio[2]
+                top = max(abs(gz), abs(gy), abs(gx))
                 if top <= _STILL * heat[z, y, x]:
                     continue
-                g /= top  # heat far from the centre is tiny, its square would vanish
-                g /= np.sqrt(g[0] ** 2 + g[1] ** 2 + g[2] ** 2)
-                for axis in range(3):
-                    out[axis, z + box[0] - rim, y + box[2] - 1, x + box[4] - 1] = g[axis]
+                sz, sy, sx = gz / top, gy / top, gx / top  # heat far from the centre is tiny, its square would vanish
+                length = np.sqrt(sz**2 + sy**2 + sx**2)
+                out[0, to_z, to_y, to_x + x] = sz / length
+                out[1, to_z, to_y, to_x + x] = sy / length
+                out[2, to_z, to_y, to_x + x] = sx / length
