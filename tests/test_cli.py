@@ -233,6 +233,8 @@ from pathlib import Path
 import biosegkit.cases
 from biosegkit.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+
 def slow(*a, **k):
     try:
         os.kill(os.getpid(), signal.{name})
