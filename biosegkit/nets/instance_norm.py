@@ -26,7 +26,7 @@ class InstanceNorm(nn.Module):
     Computed as group norm with one channel per group: the same numbers as torch's own instance norm, without the copies
     that it makes of channels-last tensors. The backward pass of group norm is slow on these, a fifth of a training step
     of a U-Net. On a CPU the same formula is written out in sums and products, which torch spreads over threads: beside
-    batch norm on one sample at a time, two threads, it measured 1.0 to 3.5 times as fast (3.5 at full resolution with
+    batch norm on one sample at a time, two threads, it measured 0.8 to 3.5 times as fast (3.5 at full resolution with
     12 channels, which fill no line of the cache).
 
     Examples
