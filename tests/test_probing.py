@@ -39,8 +39,12 @@ def budget_of(error):
 
 
 @pytest.mark.parametrize(("elapsed", "budget"), [(58.0, "1m"), (200.0, "2m"), (4.0, "8s")])
+@pytest.mark.usefixtures("clock")
 def test_a_budget_that_start_and_report_use_up_is_refused_with_one_that_does(dataset, monkeypatch, elapsed, budget):
+    """A machine on which reading takes half a second, whatever this one is busy with."""
     fingerprint = measure(dataset)
+    monkeypatch.setattr(configure, "rehearse", lambda plan: CLOSING)
+    monkeypatch.setattr(configure, "preparing_seconds", lambda *_: 0.5)
     monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 0.1, 0.001, 1)]))
     with pytest.raises(OptionError, match=f"--budget {duration_text(parse_duration(budget))}") as error:
         make_plan(fingerprint, dataset, budget=budget, device="cpu", elapsed=elapsed)
