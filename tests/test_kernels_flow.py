@@ -1,5 +1,6 @@
 """Flows of objects against plain loops, Cellpose and geometry; the check of flows against their own objects."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -8,7 +9,8 @@ from scipy import ndimage
 
 from biosegkit.kernels.distance_flow import distance_flow
 from biosegkit.kernels.flow_graph import FlowGraph, cut_linkage, link_trees, merge_trees
-from biosegkit.kernels.flow_trace import quantise_flow
+from biosegkit.kernels.flow_paths import EXIT, path_ends
+from biosegkit.kernels.flow_trace import flow_fragments, quantise_flow
 from biosegkit.kernels.heat_flow import heat_flow
 from biosegkit.methods import METHODS, Block, Flow, decode, flow_check
 from biosegkit.methods.protocol import State
@@ -161,6 +163,106 @@ def test_objects_whose_flow_is_not_theirs_are_dropped():
     assert len(table["id"]) == labels.max() - 1
     # by hand: no flow against unit vectors is 1 per voxel (0 at the centre), so a limit of 1 keeps it
     assert (decode(method, maps, {"flow_error": 1.0})[0][labels == 2] > 0).all()
+
+
+def slow_ends(flow, domain, reach, pace, where, core):
+    """Euler steps of one path after the other, in places of the whole array, corner by corner."""
+    before, start, full = where
+    holds = set(zip(*(axis.tolist() for axis in np.nonzero(domain)), strict=True))
+    ends = np.full(core, -1)
+    for spot in np.ndindex(*core):
+        begin = end = tuple((spot + before).tolist())
+        if begin not in holds:
+            continue
+        older = at = np.array(begin, float)
+        for _ in range(4 * reach):
+            low, v = np.floor(at).astype(int), np.zeros(3)
+            for corner in itertools.product((0, 1), repeat=3):
+                near = tuple((low + corner).tolist())
+                if near in holds:
+                    v += np.prod(1 - np.abs(at - near)) * flow[(slice(None), *near)] / 127
+            to = at + v * pace
+            place = tuple(np.floor(to + 0.5).astype(int).tolist())
+            if np.abs(to - begin).max() > reach or place not in holds:
+                break
+            end, moved, older, at = place, np.abs(to - older).max(), at, to
+            if moved < 0.05:
+                break
+        inner = np.array(end) - before
+        if (inner >= 0).all() and (inner < core).all():
+            ends[spot] = np.ravel_multi_index(tuple(inner), core)
+        else:
+            ends[spot] = EXIT - np.ravel_multi_index(tuple(inner + start), full)
+    return ends
+
+
+PLACES = {  # array, halo in front, core, its first voxel, the full image, pace
+    "plane": ((1, 19, 23), (0, 0, 0), (1, 19, 23), (0, 0, 0), (1, 19, 23), (1.0, 1.0, 1.0)),
+    "oblong": ((1, 12, 30), (0, 0, 0), (1, 12, 30), (0, 0, 0), (1, 12, 30), (1.0, 0.4, 1.0)),
+    "cut plane": ((1, 20, 24), (0, 5, 0), (1, 10, 18), (0, 30, 0), (1, 60, 50), (1.0, 1.0, 1.0)),
+    "one plane of a volume": ((1, 9, 14), (0, 0, 0), (1, 9, 14), (0, 0, 0), (1, 9, 14), (1.0, 1.0, 1.0)),
+    "volume": ((5, 9, 11), (0, 0, 0), (5, 9, 11), (0, 0, 0), (5, 9, 11), (0.3, 1.0, 0.8)),
+    "cut volume": ((9, 9, 12), (4, 0, 4), (2, 9, 5), (8, 0, 20), (40, 12, 44), (1.0, 1.0, 1.0)),
+}
+
+
+def wild_flow(shape, place, seed=2):
+    """Components that change within few voxels, those at the edges pointing anywhere, and a foreground with holes."""
+    rng = np.random.default_rng([seed, *shape])
+    noise = rng.standard_normal((3, *shape))
+    smooth = ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 1.5))
+    flow = quantise_flow(0.7 * smooth / smooth.std() + 0.1 * noise)
+    flow[0] *= shape[0] > 1 or "volume" in place
+    return flow, rng.integers(0, 1200, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_paths_end_where_plain_euler_steps_do(place):
+    shape, *where, pace = PLACES[place]
+    before, core, start, full = (np.array(v) for v in where)
+    flow, foreground = wild_flow(shape, place)
+    assert bool(flow[0].any()) == ("volume" in place)
+    found = [path_ends(flow, foreground, (99, 3, pace), (before, start, full), core, n) for n in (1, 2)]
+    expected = slow_ends(flow.astype(float), foreground > 99, 3, np.array(pace), (before, start, full), tuple(core))
+    np.testing.assert_array_equal(found[0], expected)
+    assert found[0].tobytes() == found[1].tobytes()
+    own = np.arange(expected.size).reshape(expected.shape)
+    assert ((expected != -1) & (expected != own)).mean() > 0.2  # they lead somewhere
+    assert (expected == -1).any()
+    assert (expected <= EXIT).any() == ("cut" in place)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_faces_of_trees_add_up_as_in_a_plain_loop(place):
+    """So many pairs that sums of several share a place to be added up in."""
+    shape, *where, pace = PLACES[place]
+    before, core, start, full = (np.array(v) for v in where)
+    flow, foreground = wild_flow(shape, place)
+    found = flow_fragments(flow, foreground, 99, tuple(where), pace, 3)
+    tables = {}
+    for spot in np.argwhere(found.fragment >= 0):
+        a = int(found.fragment[tuple(spot)])
+        for axis in range(3):
+            there = spot + (np.arange(3) == axis)
+            i, j = tuple((spot + before).tolist()), tuple((there + before).tolist())
+            if any(n >= m for n, m in zip(j, shape, strict=True)) or foreground[j] <= 99:
+                continue
+            if (there < core).all():
+                b = int(found.fragment[tuple(there)])
+                key = ("edge", min(a, b), max(a, b))
+            else:
+                b, key = None, ("link", a, int(np.ravel_multi_index(tuple(there + start), tuple(full))))
+            if a == b:
+                continue
+            low = int(min(foreground[i], foreground[j]))
+            row = tables.setdefault(key, [0, 0, 0])
+            row[0] += (int(flow[(axis, *j)]) - int(flow[(axis, *i)])) * (low >> 8)
+            row[1] += low >> 8
+            row[2] = max(row[2], low)
+    for kind, rows in (("edge", found.edges), ("link", found.links)):
+        assert rows.tolist() == [[*key[1:], *row] for key, row in sorted(tables.items()) if key[0] == kind]
+    assert len(found.edges) > 20
+    assert bool(len(found.links)) == ("cut" in place)
 
 
 def random_graph(rng, trees=60, edges=150):

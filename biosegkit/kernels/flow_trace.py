@@ -20,7 +20,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from biosegkit.kernels.threads import spread
+from biosegkit.kernels.flow_paths import EXIT, path_ends
 
 __all__ = ["UNIT", "FlowFragments", "flow_fragments", "looked_up", "quantise_flow", "summed"]
 
@@ -28,9 +28,8 @@ __all__ = ["UNIT", "FlowFragments", "flow_fragments", "looked_up", "quantise_flo
 UNIT = 127
 Ints = npt.NDArray[np.int64]
 
-_EXIT = -4
-#: A path that comes this near to where it was two steps ago is at rest.
-_REST = 0.05
+#: Places that rows of faces are added up in.
+_KEPT = 1024
 
 
 @dataclass(frozen=True)
@@ -103,27 +102,14 @@ def flow_fragments(
     """
     before, core, start, full = (np.array(v, np.int64) for v in place)
     where = (before, start, full)
-    parent = _parents(flow, foreground, (floor, reach, pace), where, core, workers)
-    fragment = np.where(parent == -1, np.int32(-1), np.int32(-2))
+    parent = path_ends(flow, foreground, (floor, reach, pace), where, core, workers)
+    fragment = np.empty(parent.shape, np.int32)
     first, leads_to = _trees(parent.reshape(-1), fragment.reshape(-1), np.empty((64, 2), np.int64))
     z, y, x = np.unravel_index(first, tuple(core))
     first = ((z + start[0]) * full[1] + y + start[1]) * full[2] + x + start[2]
     rows = _faces(flow, foreground, floor, where, fragment)
     inner = rows[:, 5] == 0
     return FlowFragments(fragment, first, leads_to, summed(rows[inner, :5]), summed(rows[~inner, :5]))
-
-
-def _parents(flow: npt.NDArray[np.int8], foreground: npt.NDArray[np.uint16], settings: tuple[int, int, Sequence[float]],
-             where: tuple[Ints, ...], core: Ints, workers: int) -> Ints:
-    """Where the path of every voxel of the core ends; see `_point`."""
-    floor, reach, pace = settings
-    flat = len(foreground) == 1 and not flow[0].any()
-    packed = np.empty(foreground.shape, np.int32)
-    _pack(flow, foreground, np.int64(floor), packed)
-    parent = np.empty(tuple(core), np.int64)
-    steps = (np.int64(reach), np.array(pace, np.float64), flat)
-    spread(lambda lo, hi: _point(packed, steps, where, parent, lo, hi), int(core[0] * core[1]), workers)
-    return parent
 
 
 def looked_up(fragment: npt.NDArray[np.int32], foreground: npt.NDArray[np.uint16], level: int,
@@ -177,154 +163,18 @@ def _look_up(fragment, foreground, level, table, out):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def _pack(flow, foreground, floor, packed):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """The components of a voxel as the lower bytes of a word, the highest being 1; 0 for those that take no part."""
-    _, nz, ny, nx = flow.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                word = (np.int32(flow[0, z, y, x]) & 255) | ((np.int32(flow[1, z, y, x]) & 255) << 8)
-                word |= ((np.int32(flow[2, z, y, x]) & 255) << 16) | (1 << 24)
-                packed[z, y, x] = word if foreground[z, y, x] > floor else 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _component(word, axis):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """One component of a packed voxel."""
-    return np.float64(np.int8((word >> (8 * axis)) & 255))
-
-
-@numba.njit(cache=True, nogil=True)
-def _corners(t, first, count):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Of a position ``t`` beyond a voxel: that voxel and the next one, within the array, and their weights."""
-    one, two = 1.0 - t, t
-    if first < 0:
-        one = 0.0
-    if first + 1 >= count:
-        two = 0.0
-    return max(first, 0), min(first + 1, count - 1), one, two
-
-
-@numba.njit(cache=True, nogil=True)
-def _end_in_plane(packed, reach, pace, y, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """`_end` for an array of one plane whose flow stays in it."""
-    ny, nx = packed.shape
-    spot_y = spot_x = older_y = older_x = 0.0
-    found_y = found_x = 0
-    for turn in range(4 * reach):
-        if turn == 0:
-            vy, vx = _component(packed[y, x], 1), _component(packed[y, x], 2)
-        else:
-            floor_y, floor_x = np.floor(spot_y), np.floor(spot_x)
-            y0, y1, one_y, two_y = _corners(spot_y - floor_y, y + int(floor_y), ny)
-            x0, x1, one_x, two_x = _corners(spot_x - floor_x, x + int(floor_x), nx)
-            a, b, c, d = packed[y0, x0], packed[y0, x1], packed[y1, x0], packed[y1, x1]
-            wa, wb, wc, wd = one_y * one_x, one_y * two_x, two_y * one_x, two_y * two_x
-            vy = wa * _component(a, 1) + wb * _component(b, 1) + wc * _component(c, 1) + wd * _component(d, 1)
-            vx = wa * _component(a, 2) + wb * _component(b, 2) + wc * _component(c, 2) + wd * _component(d, 2)
-        to_y, to_x = spot_y + vy * pace[1] / 127.0, spot_x + vx * pace[2] / 127.0
-        moved = max(abs(to_y - older_y), abs(to_x - older_x))
-        older_y, older_x, spot_y, spot_x = spot_y, spot_x, to_y, to_x
-        step_y, step_x = int(np.floor(to_y + 0.5)), int(np.floor(to_x + 0.5))
-        py, px = y + step_y, x + step_x
-        far = abs(to_y) > reach or abs(to_x) > reach
-        if far or py < 0 or py >= ny or px < 0 or px >= nx or packed[py, px] == 0:
-            break
-        found_y, found_x = step_y, step_x
-        if moved < _REST:
-            break
-    return found_y, found_x
-
-
-@numba.njit(cache=True, nogil=True)
-def _sample(packed, at, spot, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Linear interpolation of the flow ``spot`` (voxels) away from the voxel ``at``; 0 outside the domain."""
-    nz, ny, nx = packed.shape
-    floor_z, floor_y, floor_x = np.floor(spot[0]), np.floor(spot[1]), np.floor(spot[2])
-    z0, z1, one_z, two_z = _corners(spot[0] - floor_z, at[0] + int(floor_z), nz)
-    y0, y1, one_y, two_y = _corners(spot[1] - floor_y, at[1] + int(floor_y), ny)
-    x0, x1, one_x, two_x = _corners(spot[2] - floor_x, at[2] + int(floor_x), nx)
-    out[0] = out[1] = out[2] = 0.0
-    for dz in range(2):
-        z, wz = (z1, two_z) if dz else (z0, one_z)
-        if wz == 0.0:
-            continue
-        for dy in range(2):
-            y, wy = (y1, two_y) if dy else (y0, one_y)
-            one, two = packed[z, y, x0], packed[z, y, x1]
-            for axis in range(3):
-                out[axis] += wz * wy * one_x * _component(one, axis)
-                out[axis] += wz * wy * two_x * _component(two, axis)
-
-
-@numba.njit(cache=True, nogil=True)
-def _end(packed, reach, pace, at, found, scratch):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Offset of the voxel the path from ``at`` ends in: the last on the way that takes part."""
-    nz, ny, nx = packed.shape
-    spot, v, older = scratch[0], scratch[1], scratch[2]
-    for axis in range(3):
-        spot[axis] = older[axis] = 0.0
-        found[axis] = 0
-    for _ in range(4 * reach):
-        _sample(packed, at, spot, v)
-        moved = 0.0
-        far = False
-        for axis in range(3):
-            to = spot[axis] + v[axis] * pace[axis] / 127.0
-            far = far or abs(to) > reach
-            moved = max(moved, abs(to - older[axis]))
-            older[axis] = spot[axis]
-            spot[axis] = to
-        z, y, x = int(np.floor(spot[0] + 0.5)), int(np.floor(spot[1] + 0.5)), int(np.floor(spot[2] + 0.5))
-        pz, py, px = at[0] + z, at[1] + y, at[2] + x
-        outside = pz < 0 or pz >= nz or py < 0 or py >= ny or px < 0 or px >= nx
-        if far or outside or packed[pz, py, px] == 0:
-            return
-        found[0], found[1], found[2] = z, y, x
-        if moved < _REST:
-            return
-
-
-@numba.njit(cache=True, nogil=True)
-def _point(packed, settings, where, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Parent of every voxel in the core rows ``lo..hi``.
-
-    The linear index in the core, -1 outside the domain, -4 - (linear index in the full image) in another block.
-    """
-    before, start, full = where
-    reach, pace, flat = settings
-    cz, cy, cx = parent.shape
-    at, found, scratch = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros((3, 3))
-    for r in range(lo, hi):
-        z, y = r // cy, r % cy
-        at[0], at[1] = z + before[0], y + before[1]
-        for x in range(cx):
-            at[2] = x + before[2]
-            if packed[at[0], at[1], at[2]] == 0:
-                parent[z, y, x] = -1
-                continue
-            if flat:
-                found[1], found[2] = _end_in_plane(packed[0], reach, pace, at[1], at[2])
-            else:
-                _end(packed, reach, pace, at, found, scratch)
-            pz, py, px = z + found[0], y + found[1], x + found[2]
-            if 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx:
-                parent[z, y, x] = (pz * cy + py) * cx + px
-            else:
-                parent[z, y, x] = _EXIT - (((pz + start[0]) * full[1] + py + start[1]) * full[2] + px + start[2])
-
-
-@numba.njit(cache=True, nogil=True)
 def _trees(parent, label, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Let every voxel follow its parents to a voxel that has a number, out of the block, or round a cycle."""
     count = 0
+    for i in range(parent.size):
+        label[i] = -1 if parent[i] == -1 else -2
     for i in range(parent.size):
         if label[i] != -2:
             continue
         k = i
         while label[k] == -2:
             label[k] = -3  # on the way
-            if parent[k] <= _EXIT:
+            if parent[k] <= EXIT:
                 break
             k = parent[k]
         number = label[k]
@@ -334,13 +184,13 @@ def _trees(parent, label, ends):  # type: ignore[no-untyped-def] # noqa: ANN001,
                 more[:count] = ends
                 ends = more
             ends[count, 0] = i
-            ends[count, 1] = _EXIT - parent[k] if parent[k] <= _EXIT else -1
+            ends[count, 1] = EXIT - parent[k] if parent[k] <= EXIT else -1
             number = count
             count += 1
         k = i
         while label[k] == -3:
             label[k] = number
-            if parent[k] <= _EXIT:
+            if parent[k] <= EXIT:
                 break
             k = parent[k]
     return ends[:count, 0].copy(), ends[:count, 1].copy()
@@ -350,17 +200,22 @@ def _trees(parent, label, ends):  # type: ignore[no-untyped-def] # noqa: ANN001,
 def _faces(flow, foreground, floor, where, label):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """The faces between a core voxel and the next one on an axis that is of another tree or block.
 
-    Rows are (a, b, repulsion, weight, foreground, whether b is a voxel of another block).
+    Rows are (a, b, repulsion, weight, foreground, whether b is a voxel of another block). Many faces of a pair come one
+    after the other and are added up at once, but a pair may have several rows.
     """
     before, start, full = where
     cz, cy, cx = label.shape
     nz, ny, nx = foreground.shape
-    rows, count = np.empty((256, 6), np.int64), 0
+    flat = nz == before[0] + 1  # nothing behind the last plane
+    rows, count, kept = np.empty((256, 6), np.int64), 0, np.full(_KEPT, -1)
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
                 a = np.int64(label[z, y, x])
                 if a < 0:
+                    continue
+                if x + 1 < cx and label[z, y, x + 1] == a and y + 1 < cy and label[z, y + 1, x] == a and (
+                        flat or (z + 1 < cz and label[z + 1, y, x] == a)):
                     continue
                 az, ay, ax = z + before[0], y + before[1], x + before[2]
                 for axis in range(3):
@@ -372,20 +227,24 @@ def _faces(flow, foreground, floor, where, label):  # type: ignore[no-untyped-de
                     if bz >= nz or by >= ny or bx >= nx or foreground[bz, by, bx] <= floor:
                         continue
                     b = np.int64(label[qz, qy, qx]) if inner else np.int64(-1)
+                    one, two = (min(a, b), max(a, b)) if inner else (a, ((qz + start[0]) * full[1] + qy + start[1])
+                                                                     * full[2] + qx + start[2])
+                    low = np.int64(min(foreground[az, ay, ax], foreground[bz, by, bx]))
+                    weight = low >> 8
+                    push = np.int64(flow[axis, bz, by, bx]) - np.int64(flow[axis, az, ay, ax])
+                    place = (one * 31 + two) & (_KEPT - 1)
+                    k = kept[place]
+                    if k >= 0 and rows[k, 0] == one and rows[k, 1] == two and (rows[k, 5] == 0) == inner:
+                        rows[k, 2] += push * weight
+                        rows[k, 3] += weight
+                        rows[k, 4] = max(rows[k, 4], low)
+                        continue
                     if count == rows.shape[0]:
                         more = np.empty((2 * count, 6), np.int64)
                         more[:count] = rows
                         rows = more
-                    low = np.int64(min(foreground[az, ay, ax], foreground[bz, by, bx]))
-                    weight = low >> 8
-                    push = np.int64(flow[axis, bz, by, bx]) - np.int64(flow[axis, az, ay, ax])
-                    rows[count, 0] = min(a, b) if inner else a
-                    rows[count, 1] = max(a, b)
-                    if not inner:
-                        rows[count, 1] = ((qz + start[0]) * full[1] + qy + start[1]) * full[2] + qx + start[2]
-                    rows[count, 2] = push * weight
-                    rows[count, 3] = weight
-                    rows[count, 4] = low
-                    rows[count, 5] = not inner
+                    kept[place] = count
+                    rows[count, 0], rows[count, 1], rows[count, 2] = one, two, push * weight
+                    rows[count, 3], rows[count, 4], rows[count, 5] = weight, low, not inner
                     count += 1
     return rows[:count]

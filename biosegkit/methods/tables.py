@@ -13,6 +13,8 @@ from biosegkit.methods.protocol import Block, ObjectTable, empty_table
 __all__ = ["Tally", "rows_in"]
 
 _NONE = np.iinfo(np.int64).max
+#: Types of scores that are read as they are.
+_SCORES = (np.uint8, np.uint16)
 
 
 class Tally:
@@ -41,8 +43,9 @@ class Tally:
         start, full = _three(block.start, 0), _three(block.full_shape, 1)
         shape = (1,) * (3 - self.ndim) + objects.shape
         into = (self.area, self.score, self.first, self.sums, self.low, self.high)
-        labels = np.ascontiguousarray(objects, np.int64).reshape(shape)
-        _add(labels, np.ascontiguousarray(score, np.int64).reshape(shape), start, full, into)
+        labels = np.ascontiguousarray(objects, np.uint32).reshape(shape)
+        whole = np.ascontiguousarray(score, score.dtype if score.dtype in _SCORES else np.int64).reshape(shape)
+        _add(labels, whole, start, full, into)
 
     def table(self, rows: npt.NDArray[Any], ids: npt.NDArray[Any], scale: float) -> ObjectTable:
         """The rows (numbered from 1) as a table with these ids; scores are divided by ``scale``."""
@@ -78,20 +81,27 @@ def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 @numba.njit(cache=True, nogil=True)
 def _add(objects, score, start, full, into):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """One pass over a block."""
+    """One pass over a block, run by run."""
     area, total, first, sums, low, high = into
-    for z in range(objects.shape[0]):
-        for y in range(objects.shape[1]):
+    nz, ny, nx = objects.shape
+    for z in range(nz):
+        for y in range(ny):
             row = ((z + start[0]) * full[1] + y + start[1]) * full[2] + start[2]
-            for x in range(objects.shape[2]):
-                k = objects[z, y, x] - 1
-                if k < 0:
+            x = 0
+            while x < nx:
+                begin, value, gained = x, objects[z, y, x], np.int64(0)
+                while x < nx and objects[z, y, x] == value:
+                    gained += np.int64(score[z, y, x])
+                    x += 1
+                if value == 0:
                     continue
-                area[k] += 1
-                total[k] += score[z, y, x]
-                first[k] = min(first[k], row + x)
-                at = (z + start[0], y + start[1], x + start[2])
-                for axis in range(3):
-                    sums[k, axis] += at[axis]
-                    low[k, axis] = min(low[k, axis], at[axis])
-                    high[k, axis] = max(high[k, axis], at[axis])
+                k, length = np.int64(value) - 1, x - begin
+                area[k] += length
+                total[k] += gained
+                first[k] = min(first[k], row + begin)
+                sums[k, 0] += length * (z + start[0])
+                sums[k, 1] += length * (y + start[1])
+                sums[k, 2] += length * (begin + start[2]) + length * (length - 1) // 2
+                low[k, 0], high[k, 0] = min(low[k, 0], z + start[0]), max(high[k, 0], z + start[0])
+                low[k, 1], high[k, 1] = min(low[k, 1], y + start[1]), max(high[k, 1], y + start[1])
+                low[k, 2], high[k, 2] = min(low[k, 2], begin + start[2]), max(high[k, 2], x - 1 + start[2])

@@ -1,0 +1,237 @@
+"""Where the paths of all voxels of a block end: Euler steps of at most one voxel, linear interpolation.
+
+In a plane the paths of a row go on together, those that are at rest or out of bounds being dropped after every step
+without a branch: which of them stops is as good as random, and a processor that guesses wrong starts over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit.kernels.threads import spread
+
+__all__ = ["EXIT", "path_ends"]
+
+#: What stands for the first voxel of the image, as the end of a path that leaves the core; others follow downwards.
+EXIT = -4
+#: A path that comes this near to where it was two steps ago is at rest.
+_REST = 0.05
+Ints = npt.NDArray[np.int64]
+
+
+def path_ends(flow: npt.NDArray[np.int8], foreground: npt.NDArray[np.uint16],
+              settings: tuple[int, int, Sequence[float]], where: tuple[Ints, ...], core: Ints, workers: int = 1
+              ) -> Ints:
+    """End of the path of every voxel of the core.
+
+    Parameters
+    ----------
+    flow : ndarray of int8, (3, Z, Y, X)
+    foreground : ndarray of uint16, (Z, Y, X)
+    settings : tuple
+        Level of the foreground, reach and pace; see `biosegkit.kernels.flow_trace.flow_fragments`.
+    where : tuple of three ndarray of int64, (3,)
+        Halo voxels in front of the core, its first voxel in the full image, shape of the full image.
+    core : ndarray of int64, (3,)
+        Shape of the core.
+    workers : int
+        Threads; the result does not depend on them.
+
+    Returns
+    -------
+    ndarray of int64, (*core)
+        The linear index in the core, -1 where no path begins, -4 - (linear index in the full image) outside the core.
+
+    Examples
+    --------
+    >>> flow = np.zeros((3, 1, 1, 4), np.int8)
+    >>> flow[2, 0, 0] = [127, 127, 0, -127]
+    >>> zero, shape = np.zeros(3, np.int64), np.array([1, 1, 4])
+    >>> path_ends(flow, np.full((1, 1, 4), 9, np.uint16), (0, 2, (1.0, 1.0, 1.0)), (zero, zero, shape), shape).tolist()
+    [[[2, 2, 2, 2]]]
+    """
+    floor, reach, pace = settings
+    flat = len(foreground) == 1 and not flow[0].any()
+    nz, ny, nx = foreground.shape
+    packed = np.empty((1 if flat else nz + 2, ny + 2, nx + 2), np.int32)
+    _pack(flow, foreground, np.int64(floor), packed, 0 if flat else 1)
+    parent = np.empty(tuple(core), np.int64)
+    steps = (np.int64(reach), np.array(pace, np.float64))
+    point = _point_in_plane if flat else _point
+    spread(lambda lo, hi: point(packed, steps, where, parent, lo, hi), int(core[0] * core[1]), workers)
+    return parent
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(flow, foreground, floor, packed, rim):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """The components of a voxel as the lower bytes of a word, the highest being 1; 0 for those that take no part.
+
+    So are those around the array, one wide: no path, of steps of at most one voxel, gets beyond them.
+    """
+    _, nz, ny, nx = flow.shape
+    if rim:
+        packed[0], packed[nz + 1] = np.int32(0), np.int32(0)
+    for z in range(nz):
+        plane = packed[z + rim]
+        plane[0], plane[ny + 1] = np.int32(0), np.int32(0)
+        for y in range(ny):
+            row = plane[y + 1]
+            row[0] = row[nx + 1] = np.int32(0)
+            for x in range(nx):
+                word = (np.int32(flow[0, z, y, x]) & 255) | ((np.int32(flow[1, z, y, x]) & 255) << 8)
+                word |= ((np.int32(flow[2, z, y, x]) & 255) << 16) | (1 << 24)
+                row[x + 1] = word if foreground[z, y, x] > floor else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _component(word, axis):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """One component of a packed voxel."""
+    return np.float64(np.int8((word >> (8 * axis)) & 255))
+
+
+@numba.njit(cache=True, nogil=True)
+def _begin_in_plane(row, pace, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """First steps of the paths of a row, which need no interpolation; returns how many take part."""
+    spots, going = paths
+    count = 0
+    for x in range(len(row)):
+        word = row[x]
+        going[count] = x
+        count += word != 0
+        spots[x, 0], spots[x, 1] = _component(word, 1) * pace[1] / 127.0, _component(word, 2) * pace[2] / 127.0
+        spots[x, 2] = spots[x, 3] = 0.0
+        ends[x, 0] = ends[x, 1] = 0
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Offsets of the pixels the paths from a stretch of a row end in: the last on the way that takes part.
+
+    ``at`` is the row, the column the stretch begins at, and the one after its last. ``paths`` has room for the spot of
+    every path and the one before it, and for the numbers of those that go on.
+    """
+    y, begin, end = at
+    reach, pace = settings
+    spots, going = paths
+    words, pitch = packed.reshape(-1), packed.shape[1]
+    right, below, across = np.uint64(1), np.uint64(pitch), np.uint64(pitch + 1)
+    count = _begin_in_plane(packed[y, begin:end], pace, paths, ends)
+    for turn in range(4 * reach):
+        left = 0
+        for n in range(count):
+            x = going[n]
+            here = y * pitch + begin + x
+            to_y, to_x, older_y, older_x = spots[x]
+            if turn > 0:
+                at_y, at_x = to_y, to_x
+                floor_y, floor_x = np.floor(at_y), np.floor(at_x)
+                i = np.uint64(here + np.int64(floor_y) * pitch + np.int64(floor_x))
+                a, b, c, d = words[i], words[i + right], words[i + below], words[i + across]
+                two_y, two_x = at_y - floor_y, at_x - floor_x
+                one_y, one_x = 1.0 - two_y, 1.0 - two_x
+                wa, wb, wc, wd = one_y * one_x, one_y * two_x, two_y * one_x, two_y * two_x
+                vy = wa * _component(a, 1) + wb * _component(b, 1) + wc * _component(c, 1) + wd * _component(d, 1)
+                vx = wa * _component(a, 2) + wb * _component(b, 2) + wc * _component(c, 2) + wd * _component(d, 2)
+                to_y, to_x = at_y + vy * pace[1] / 127.0, at_x + vx * pace[2] / 127.0
+                spots[x, 0], spots[x, 1], spots[x, 2], spots[x, 3] = to_y, to_x, at_y, at_x
+            step_y, step_x = np.int64(np.floor(to_y + 0.5)), np.int64(np.floor(to_x + 0.5))
+            taking_part = words[np.uint64(here + step_y * pitch + step_x)] != 0
+            good = (abs(to_y) <= reach) & (abs(to_x) <= reach) & taking_part
+            ends[x, 0] = step_y if good else ends[x, 0]
+            ends[x, 1] = step_x if good else ends[x, 1]
+            going[left] = x
+            left += good & ((abs(to_y - older_y) >= _REST) | (abs(to_x - older_x) >= _REST))
+        count = left
+
+
+@numba.njit(cache=True, nogil=True)
+def _end(packed, settings, at, spot, found):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Offset of the voxel the path from ``at`` ends in; ``spot`` has room for three positions."""
+    reach, pace = settings
+    older, now, v = spot[0], spot[1], spot[2]
+    older[:] = 0.0
+    now[:] = 0.0
+    found[:] = 0
+    for _ in range(4 * reach):
+        _sample(packed, at, now, v)
+        moved = 0.0
+        far = False
+        for axis in range(3):
+            to = now[axis] + v[axis] * pace[axis] / 127.0
+            far = far or abs(to) > reach
+            moved = max(moved, abs(to - older[axis]))
+            older[axis], now[axis] = now[axis], to
+        z, y, x = int(np.floor(now[0] + 0.5)), int(np.floor(now[1] + 0.5)), int(np.floor(now[2] + 0.5))
+        if far or packed[at[0] + z, at[1] + y, at[2] + x] == 0:
+            return
+        found[0], found[1], found[2] = z, y, x
+        if moved < _REST:
+            return
+
+
+@numba.njit(cache=True, nogil=True)
+def _sample(packed, at, spot, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Linear interpolation of the flow ``spot`` (voxels) away from the voxel ``at``; 0 outside the domain."""
+    floor_z, floor_y, floor_x = np.floor(spot[0]), np.floor(spot[1]), np.floor(spot[2])
+    x, two_x = at[2] + int(floor_x), spot[2] - floor_x
+    out[0] = out[1] = out[2] = 0.0
+    for dz in range(2):
+        wz = spot[0] - floor_z if dz else 1.0 - (spot[0] - floor_z)
+        if wz == 0.0:
+            continue
+        for dy in range(2):
+            wy = spot[1] - floor_y if dy else 1.0 - (spot[1] - floor_y)
+            row = packed[at[0] + int(floor_z) + dz, at[1] + int(floor_y) + dy]
+            one, two = row[x], row[x + 1]
+            for axis in range(3):
+                out[axis] += wz * wy * (1.0 - two_x) * _component(one, axis)
+                out[axis] += wz * wy * two_x * _component(two, axis)
+
+
+@numba.njit(cache=True, nogil=True)
+def _point_in_plane(packed, settings, where, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Ends of the core rows ``lo..hi`` of a plane; see `path_ends`."""
+    before, start, full = where
+    _, cy, cx = parent.shape
+    ends = np.zeros((cx, 2), np.int64)
+    paths = np.zeros((cx, 4)), np.zeros(cx, np.int64)
+    begin = before[2] + 1
+    for y in range(lo, hi):
+        at = y + before[1] + 1
+        _ends_in_plane(packed[0], settings, (at, begin, begin + cx), paths, ends)
+        row, line = packed[0, at, begin : begin + cx], parent[0, y]
+        for x in range(cx):
+            py, px = y + ends[x, 0], x + ends[x, 1]
+            if row[x] == 0:
+                line[x] = -1
+            elif 0 <= py < cy and 0 <= px < cx:
+                line[x] = py * cx + px
+            else:
+                line[x] = EXIT - ((start[0] * full[1] + py + start[1]) * full[2] + px + start[2])
+
+
+@numba.njit(cache=True, nogil=True)
+def _point(packed, settings, where, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Ends of the core rows ``lo..hi`` of a volume; see `path_ends`."""
+    before, start, full = where
+    cz, cy, cx = parent.shape
+    at, found, spot = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros((3, 3))
+    for r in range(lo, hi):
+        z, y = r // cy, r % cy
+        at[0], at[1] = z + before[0] + 1, y + before[1] + 1
+        for x in range(cx):
+            at[2] = x + before[2] + 1
+            if packed[at[0], at[1], at[2]] == 0:
+                parent[z, y, x] = -1
+                continue
+            _end(packed, settings, at, spot, found)
+            pz, py, px = z + found[0], y + found[1], x + found[2]
+            if 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx:
+                parent[z, y, x] = (pz * cy + py) * cx + px
+            else:
+                parent[z, y, x] = EXIT - (((pz + start[0]) * full[1] + py + start[1]) * full[2] + px + start[2])
