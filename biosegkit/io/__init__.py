@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -17,15 +15,15 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, Task
 
 from . import arrange
+from .formats import MODULES, module, opened
+from .lazy import Pyramid, at_spacing, open_pyramid
 from .options import ReadOptions
-from .raw import Array, Header, Raw
+from .raw import Array, Header
 from .sniff import ENDINGS, ending, sniff
 
-__all__ = ["Header", "ReadOptions", "formats", "peek", "read", "read_labels", "write"]
+__all__ = ["Header", "Pyramid", "ReadOptions", "at_spacing", "formats", "open_pyramid", "peek", "read", "read_labels",
+           "write"]
 
-#: Format found by content → the module that reads and writes it.
-_MODULES = {"nifti": "nifti", "nifti.gz": "nifti", "tiff": "tiff", "png": "png", "jpeg": "png", "bmp": "png",
-            "zarr": "zarr"}
 _WRITABLE = (".nii", ".nii.gz", ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".png", ".zarr", ".ome.zarr")
 _SAME_GRID = 1e-3  # voxels at a corner (fault G2)
 
@@ -41,18 +39,6 @@ def formats() -> dict[str, str]:
     'nifti.gz'
     """
     return dict(ENDINGS)
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f".{name}", __name__)
-
-
-def _raw(path: str | Path, options: ReadOptions, *, labels: bool = False) -> Raw:
-    kind = sniff(path)
-    if kind == "folder":
-        raise FileError("a folder", file=path, expected="an image file", remedy="name a file in it")
-    found: Raw = _module(_MODULES[kind]).raw(Path(path), options, labels=labels)
-    return found
 
 
 def read(source: Source, options: ReadOptions | None = None) -> Image:
@@ -90,11 +76,11 @@ def read(source: Source, options: ReadOptions | None = None) -> Image:
     """
     options = options or ReadOptions()
     if isinstance(source, str | Path):
-        return arrange.to_image(_raw(source, options), options)
+        return arrange.to_image(opened(source, options), options)
     if not source:
         raise OptionError("no file", expected="one file, or one per channel")
     single = replace(options, channel_names=())
-    return _joined([arrange.to_image(_raw(p, single), single) for p in source], options)
+    return _joined([arrange.to_image(opened(p, single), single) for p in source], options)
 
 
 def _joined(images: Sequence[Image], options: ReadOptions) -> Image:
@@ -150,7 +136,7 @@ def read_labels(
     if sniff(path) == "folder":
         array, grid, notes = _masks(Path(path), task, options)
     else:
-        array, grid, notes = arrange.to_plane(_raw(path, options, labels=True), options)
+        array, grid, notes = arrange.to_plane(opened(path, options, labels=True), options)
     return Labels.from_values(array, grid, task, ignore_value=ignore_value, mapping=mapping, source=str(path),
                               notes=notes)
 
@@ -168,7 +154,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
     notes: tuple[str, ...] = ()
     overlap = 0
     for number, file in enumerate(files, 1):
-        mask, here, notes = arrange.to_plane(_raw(file, options, labels=True), options)
+        mask, here, notes = arrange.to_plane(opened(file, options, labels=True), options)
         if not grid.mismatch(here) <= _SAME_GRID:
             raise DataError(f"a mask of shape {here.shape}", file=file, expected=f"{grid.shape}, as the others")
         inside = mask != 0
@@ -183,7 +169,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
 def peek(path: str | Path, options: ReadOptions | None = None) -> Header:
     """Shape, channels, dtype, grid and notes of an image, without reading its voxels."""
     options = options or ReadOptions()
-    return arrange.to_header(_raw(path, options), options)
+    return arrange.to_header(opened(path, options), options)
 
 
 def write(
@@ -213,9 +199,9 @@ def write(
     if found not in _WRITABLE:
         raise OptionError(f"a name ending in {path.suffix!r}", file=path, expected=", ".join(_WRITABLE))
     if ENDINGS[found] == "zarr":
-        _module("zarr").write(item, path, ngff)
+        module("zarr").write(item, path, ngff)
     else:
-        _module(_MODULES[ENDINGS[found]]).write(item, path)
+        module(MODULES[ENDINGS[found]]).write(item, path)
     if provenance is not None:
         _sidecar(item, path, provenance)
 

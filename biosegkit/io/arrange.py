@@ -13,9 +13,10 @@ from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
 from biosegkit.image import Image
 
 from .options import ReadOptions
-from .raw import Array, Header, Raw, check_budget, native
+from .raw import Array, Header, Raw, Window, check_budget, native
+from .regions import Regions
 
-__all__ = ["sizes_text", "to_header", "to_image", "to_plane"]
+__all__ = ["sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,26 @@ class _Layout:
         if out.ndim == self.grid.ndim:
             out = out[None]
         return out[: self.channels]
+
+    def stored(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
+        """The part of the stored array that a region of (c, *space) is in; its time point is the first."""
+        given = region[1 + self.grid.ndim - len(self.order) :]
+        kept: list[slice] = [given[self.order.index(k)] for k in range(len(self.order))]
+        return tuple(kept.pop(0) if isinstance(pick, slice) else slice(pick, pick + 1) for pick in self.picks)
+
+    def regions(self, shape: tuple[int, ...], window: Window, dtype: np.dtype[Any]) -> Regions:
+        """(c, *space) of a stored array, read by regions."""
+        kept = [n for n, pick in zip(shape, self.picks, strict=True) if isinstance(pick, slice)]
+        space = [kept[k] for k in self.order][len(self.order) - self.grid.ndim :]
+        picks = tuple(pick if isinstance(pick, slice) else 0 for pick in self.picks)
+
+        def read(region: tuple[slice, ...]) -> Array:
+            out = window(self.stored(region))[picks].transpose(self.order)
+            if out.ndim == self.grid.ndim:
+                out = out[None]
+            return np.ascontiguousarray(out, dtype)
+
+        return Regions((self.channels, *space), dtype, read)
 
 
 def to_header(raw: Raw, options: ReadOptions) -> Header:
@@ -54,6 +75,31 @@ def to_image(raw: Raw, options: ReadOptions) -> Image:
             notes += ("RGB with three equal channels read as one channel",)
     names = _names(options.channel_names or names, array.shape[0], raw.file, bool(options.channel_names))
     return Image(np.ascontiguousarray(array), layout.grid, names, raw.file, notes)
+
+
+def to_regions(raw: Raw, options: ReadOptions) -> tuple[list[tuple[Regions, Grid]], tuple[str, ...], tuple[str, ...]]:
+    """Every resolution with its grid, finest first, names of the channels, and notes; no voxel is read.
+
+    Raises
+    ------
+    DataError
+        As for :func:`to_image`; also where the format does not allow to read regions.
+    """
+    layout = _layout(raw, options)
+    if raw.window is None:
+        raise DataError("a format that can only be read whole", file=raw.file, expected="TIFF, OME-Zarr or plain NIfTI",
+                        remedy="convert it to OME-Zarr")
+    dtype = native(raw.dtype, raw.file)
+    found = [(layout.regions(raw.shape, raw.window, dtype), layout.grid)]
+    for level in raw.coarser:
+        array = layout.regions(level.shape, level.window, dtype)
+        move = np.eye(layout.grid.ndim + 1)
+        for i, a in enumerate(layout.grid.axes):
+            move[i, i], move[i, -1] = level.steps.get(a, 1.0), level.shifts.get(a, 0.0)
+        found.append((array, Grid(array.shape[1:], layout.grid.affine @ move, layout.grid.unit)))
+    names = ("red", "green", "blue") if layout.colour else raw.channels
+    given = options.channel_names
+    return found, _names(given or names, layout.channels, raw.file, bool(given)), layout.notes
 
 
 def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:

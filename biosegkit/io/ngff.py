@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,7 +36,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Multiscale:
-    """What a multiscale group says about its full-resolution array."""
+    """What a multiscale group says about its full-resolution array, and where its further resolutions are.
+
+    ``coarser`` has for each, finest first, its path and by letter its step and shift in voxels of the full one.
+    """
 
     path: str
     axes: str
@@ -45,6 +48,7 @@ class Multiscale:
     translation: Mapping[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    coarser: tuple[tuple[str, Mapping[str, float], Mapping[str, float]], ...] = ()
 
 
 def parse(attributes: Mapping[str, Any], file: str) -> Multiscale | None:
@@ -75,9 +79,22 @@ def _parsed(scales: Sequence[Any], found: Mapping[str, Any]) -> Multiscale:
     letters = "".join(a.lower() if a.lower() in _TYPES else "q" for a in axes)
     units = {n: str(a.get("unit", "")) for n, a in zip(letters, stated, strict=True) if isinstance(a, Mapping)}
     dataset = first["datasets"][0]
-    scale, shift = np.ones(len(axes)), np.zeros(len(axes))
-    known = False
-    for step in [*dataset.get("coordinateTransformations", ()), *first.get("coordinateTransformations", ())]:
+    scale, shift, known = _placed(dataset, first, len(axes))
+    space = [a for a in letters if a in "zyx"]
+    factors_um, unit = _units([units.get(a, "") for a in space], notes)
+    spacing = {a: float(scale[letters.index(a)]) * f for a, f in zip(space, factors_um, strict=True)}
+    offset = {a: float(shift[letters.index(a)]) * f for a, f in zip(space, factors_um, strict=True)}
+    labels = [str(c.get("label", "")) for c in found.get("omero", {}).get("channels", ())]
+    return Multiscale(str(dataset["path"]), letters, spacing if known else {}, unit, offset,
+                      tuple(labels) if all(labels) else (), tuple(notes),
+                      tuple(_coarser(first, letters)) if known else ())
+
+
+def _placed(dataset: Mapping[str, Any], multiscale: Mapping[str, Any], ndim: int) -> tuple[Array, Array, bool]:
+    """Scale and translation of one resolution, and whether the metadata say any."""
+    scale, shift, known = np.ones(ndim), np.zeros(ndim), False
+    steps = [*dataset.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())]
+    for step in steps:
         if step["type"] == "scale":
             factors = np.array(step["scale"], dtype=float)
             scale, shift, known = scale * factors, shift * factors, True
@@ -85,13 +102,20 @@ def _parsed(scales: Sequence[Any], found: Mapping[str, Any]) -> Multiscale:
             shift = shift + np.array(step["translation"], dtype=float)
         elif step["type"] != "identity":
             raise ValueError(f"transformation {step['type']!r}")
-    space = [a for a in letters if a in "zyx"]
-    factors_um, unit = _units([units.get(a, "") for a in space], notes)
-    spacing = {a: float(scale[letters.index(a)]) * f for a, f in zip(space, factors_um, strict=True)}
-    offset = {a: float(shift[letters.index(a)]) * f for a, f in zip(space, factors_um, strict=True)}
-    labels = [str(c.get("label", "")) for c in found.get("omero", {}).get("channels", ())]
-    return Multiscale(str(dataset["path"]), letters, spacing if known else {}, unit, offset,
-                      tuple(labels) if all(labels) else (), tuple(notes))
+    return scale, shift, known
+
+
+def _coarser(multiscale: Mapping[str, Any], letters: str) -> Iterator[tuple[str, dict[str, float], dict[str, float]]]:
+    """The further resolutions whose voxels are larger than those of the first."""
+    scale, shift, _ = _placed(multiscale["datasets"][0], multiscale, len(letters))
+    space = [(i, a) for i, a in enumerate(letters) if a in "zyx"]
+    if not all(np.isfinite(scale[i]) and scale[i] > 0 for i, _ in space):
+        return  # refused with the axis named, where spacing is checked
+    for dataset in multiscale["datasets"][1:]:
+        own, moved, _ = _placed(dataset, multiscale, len(letters))
+        steps = {a: float(own[i] / scale[i]) for i, a in space}
+        if all(np.isfinite(s) and s > 1 - 1e-6 for s in steps.values()):
+            yield str(dataset["path"]), steps, {a: float((moved[i] - shift[i]) / scale[i]) for i, a in space}
 
 
 def _units(names: Sequence[str], notes: list[str]) -> tuple[list[float], str]:

@@ -20,7 +20,7 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, smallest_unsigned
 
 from .options import ReadOptions
-from .raw import Array, Raw, check_claim, first_bytes, native
+from .raw import Array, Raw, Window, check_claim, first_bytes, native
 
 __all__ = ["raw", "write"]
 
@@ -66,10 +66,16 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         if stored.names:
             channels = flat.view(np.uint8).reshape((len(stored.names), *shape), order="F")
             return np.moveaxis(channels, 0, -1)
-        array = flat.reshape(shape_out, order="F")
+        return scaled(flat.reshape(shape_out, order="F"))
+
+    def scaled(array: Array) -> Array:
         return array if scale == (1.0, 0.0) else array.astype(dtype) * dtype.type(scale[0]) + dtype.type(scale[1])
 
-    return Raw(file, axes, shape_out, dtype, load, affine=affine, unit=unit, notes=tuple(notes))
+    def window(region: tuple[slice, ...]) -> Array:
+        return scaled(np.array(np.memmap(path, stored, "r", offset, shape_out, order="F")[region]))
+
+    regions: Window | None = None if zipped or stored.names else window
+    return Raw(file, axes, shape_out, dtype, load, affine=affine, unit=unit, notes=tuple(notes), window=regions)
 
 
 def _header(path: Path, zipped: bool) -> tuple[Any, int]:

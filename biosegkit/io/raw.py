@@ -13,9 +13,26 @@ import numpy.typing as npt
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 
-__all__ = ["Array", "Header", "Raw", "check_budget", "check_claim", "first_bytes", "native"]
+__all__ = ["Array", "Coarser", "Header", "Raw", "Window", "check_budget", "check_claim", "first_bytes", "native",
+           "step_between"]
 
 Array = npt.NDArray[Any]
+#: Reads a region, one slice per axis of the stored array (start and stop, step one), and nothing else.
+Window = Callable[[tuple[slice, ...]], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Coarser:
+    """A lower resolution of an array in a file, with the same axes.
+
+    ``steps`` and ``shifts`` say by letter (``z y x``) where its voxels are among those of the full resolution: voxel
+    ``i`` is at ``steps * i + shifts``. Letters left out have step 1 and no shift.
+    """
+
+    shape: tuple[int, ...]
+    window: Window
+    steps: Mapping[str, float]
+    shifts: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +41,8 @@ class Raw:
 
     ``axes`` has one letter per array axis: ``t c z y x``, ``s`` (colour samples) or ``q`` (meaning unknown).
     ``affine`` maps array index (z, y, x) to world (x, y, z) and wins over ``spacing`` (by letter, missing where the
-    file has none). ``load`` reads the voxels.
+    file has none). ``load`` reads all voxels; ``window``, where the format allows it, a region alone; ``coarser`` are
+    the further resolutions of a pyramid, finest first.
     """
 
     file: str
@@ -37,6 +55,8 @@ class Raw:
     unit: str = "px"
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    window: Window | None = None
+    coarser: tuple[Coarser, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,20 @@ class Header:
     def bytes(self) -> int:
         """Size of the whole array in memory."""
         return self.grid.voxels * self.channels * self.dtype.itemsize
+
+
+def step_between(finer: int, coarser: int) -> float:
+    """How many voxels of an axis one voxel of a reduced axis stands for.
+
+    Writers reduce by whole numbers and drop, or add, a last voxel that is not full.
+
+    Examples
+    --------
+    >>> step_between(46001, 11500), step_between(46001, 11501), step_between(1000, 300)
+    (4.0, 4.0, 3.3333333333333335)
+    """
+    whole = max(round(finer / coarser), 1)
+    return float(whole) if coarser in (finer // whole, -(-finer // whole)) else finer / coarser
 
 
 def first_bytes(path: Path, count: int) -> bytes:

@@ -21,9 +21,10 @@ from biosegkit.errors import DataError, FileError
 from biosegkit.image import Image, Labels, smallest_unsigned
 
 from .options import ReadOptions
-from .raw import Array, Raw, check_claim, native
+from .raw import Array, Coarser, Raw, Window, check_claim, native, step_between
 from .tiffmeta import Meta, describe, ome_metadata, ome_text, shaped_metadata
 from .tiffwalk import check_pages
+from .tiles import DECODING, memory_mapped, segments
 
 __all__ = ["raw", "write"]
 
@@ -58,8 +59,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
             yield tiff
     except (FileError, DataError):
         raise
-    except (tifffile.TiffFileError, ValueError, RuntimeError, OSError, struct.error, IndexError, KeyError, TypeError,
-            ZeroDivisionError, AttributeError, OverflowError, EOFError, AssertionError) as error:
+    except (tifffile.TiffFileError, struct.error, *DECODING) as error:
         raise _damaged(path, str(error)) from error
     finally:
         logger.removeHandler(errors)
@@ -92,24 +92,66 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         page = series.keyframe
         axes = _axes(series, page, labels, options, file, notes)
         shape, dtype = tuple(int(s) for s in series.shape), np.dtype(series.dtype)
-        _check_series(tiff, series, meta, file)
+        if series.kind in _SLIDES:
+            _check_whole(tiff, file)
+        empty = _check_series(tiff, series, meta, file)
+        if empty:
+            notes.append(f"{empty} tiles that the scanner left out are white")
         palette = int(page.photometric) == 3 and page.colormap is not None and not labels
+        window = None if palette else _window(path, series)
+        coarser = _coarser(tiff, path, series, axes, file) if window else ()
     if palette:
         axes, shape, dtype = axes + "s", (*shape, 3), np.dtype(np.uint16)
         notes.append("palette expanded to colours")
         dtype = np.dtype(np.uint8)
 
     if meta.affine is not None and len(meta.affine) == 4 and "z" not in axes:  # our one plane in three dimensions
-        axes, shape = "z" + axes, (1, *shape)
+        axes, shape, window = "z" + axes, (1, *shape), _one_plane(window)
 
     def load() -> Array:
+        if window is not None:
+            return window(tuple(slice(0, size) for size in shape))
         with _opened(path) as again:
             array = np.asarray(again.series[index].asarray(maxworkers=1))
             array = _expanded(array, again.series[index].keyframe.colormap) if palette else array
             return array.reshape(shape)
 
     return Raw(file, axes, shape, dtype, load, spacing=meta.spacing, unit=meta.unit, affine=meta.affine,
-               channels=meta.channels, notes=tuple(notes))
+               channels=meta.channels, notes=tuple(notes), window=window, coarser=coarser)
+
+
+def _window(path: Path, series: Any) -> Window | None:
+    """How a region of one resolution is read."""
+    if series.dataoffset is not None and int(series.keyframe.bitspersample) == np.dtype(series.dtype).itemsize * 8:
+        dtype = np.dtype(series.dtype).newbyteorder(series.keyframe.parent.byteorder)
+        return memory_mapped(path, dtype, int(series.dataoffset), tuple(int(s) for s in series.shape))
+    return segments(path, series, _white(series))
+
+
+def _white(series: Any) -> int | None:
+    """What tiles are that a scanner does not store, where no tissue is."""
+    return int(np.iinfo(series.dtype).max) if series.kind in _SLIDES and series.dtype.kind == "u" else None
+
+
+def _one_plane(window: Window | None) -> Window | None:
+    return None if window is None else lambda region: window(region[1:])[None]
+
+
+def _coarser(tiff: tifffile.TiffFile, path: Path, series: Any, axes: str, file: str) -> tuple[Coarser, ...]:
+    """The reduced resolutions of a pyramid that have the axes and dtype of the full one."""
+    out = []
+    for level in series.levels[1:]:
+        shape = tuple(int(s) for s in level.shape)
+        steps = {a: step_between(n, m) for a, n, m in zip(axes, series.shape, shape, strict=False)}
+        alike = len(shape) == len(series.shape) and np.dtype(level.dtype) == np.dtype(series.dtype)
+        if not alike or any(steps[a] != 1 for a in axes if a not in "yxz"):
+            continue
+        _check_series(tiff, level, Meta(), file)
+        window = _window(path, level)
+        if window is not None:
+            own = {a: steps[a] for a in axes if a in "zyx"}
+            out.append(Coarser(shape, window, own, {a: (s - 1) / 2 for a, s in own.items()}))
+    return tuple(out)
 
 
 def _series(tiff: tifffile.TiffFile, options: ReadOptions, file: str, notes: list[str]) -> tuple[int, Any]:
@@ -168,8 +210,17 @@ def _shaped(page: Any) -> dict[str, Any]:
     return dict(meta[0]) if meta else {}
 
 
-def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -> None:
-    """All declared pages exist, and all their bytes lie inside the file (F1, F5)."""
+def _check_whole(tiff: tifffile.TiffFile, file: str) -> None:
+    """No page of a slide, label and macro image included, reaches beyond the file: else it was cut (F1)."""
+    size = int(tiff.filehandle.size)
+    ends = [o + c for page in tiff.pages for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if max(ends, default=0) > size:
+        raise FileError(f"{size} bytes", file=file, expected=f"at least {max(ends)}, where its last image ends",
+                        remedy="the slide is cut; copy it again")
+
+
+def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -> int:
+    """All declared pages exist, all their bytes inside the file (F1, F5). Returns how many tiles a scanner left out."""
     size = int(tiff.filehandle.size)
     native(np.dtype(series.dtype), file)
     if meta.samples and meta.samples != math.prod(series.shape):
@@ -178,13 +229,15 @@ def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -
     if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
         raise FileError(f"{size} bytes", file=file, expected=f"{series.dataoffset + series.nbytes}, as its metadata "
                         "say", remedy="the stack is cut; copy or export it again")
-    stored = 0
+    stored, empty = 0, 0
     for page in series.pages:
         if page is None:
             raise FileError("a page that is missing", file=file, expected="every plane its metadata name",
                             remedy="the stack is cut or in several files; export it to one")
-        ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or min(page.databytecounts) == 0 or max(ends) > size:
+        ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c]
+        left_out = len(page.databytecounts) - len(ends)
+        empty += left_out
+        if not ends or (left_out and _white(series) is None) or max(ends) > size:
             raise FileError(f"voxels missing before offset {max(ends, default=0)} of {size}", file=file,
                             expected="every strip or tile stored", remedy="copy or export it again")
         stored += sum(page.databytecounts)
@@ -195,6 +248,7 @@ def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -
     unpacked = np.dtype(series.dtype).itemsize * 8 / bits  # 1 to 12 bits per sample become whole bytes
     if ratio is not None:
         check_claim(int(series.nbytes), file, stored, ratio * unpacked)
+    return empty
 
 
 def _expanded(array: Array, colormap: Array) -> Array:

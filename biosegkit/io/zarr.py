@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from biosegkit.image import Image, Labels, smallest_unsigned
 
 from . import ngff
 from .options import ReadOptions
-from .raw import Array, Raw, native
+from .raw import Array, Coarser, Raw, Window, native
 from .zarrguard import OWN, array_metadata, attributes, manifest, verify
 
 __all__ = ["raw", "write"]
@@ -56,7 +57,35 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
                         remedy="name them with --axes")
     native(dtype, str(group))
     return Raw(str(path), meta.axes, shape, dtype, lambda: _loaded(folder), affine=_affine(meta, own),
-               spacing=meta.spacing, unit=_unit(meta, own), channels=meta.channels, notes=(*notes, *meta.notes))
+               spacing=meta.spacing, unit=_unit(meta, own), channels=meta.channels, notes=(*notes, *meta.notes),
+               window=_window(folder), coarser=tuple(_coarser(group, meta, shape, dtype)))
+
+
+def _window(folder: Path) -> Window:
+    """Regions of an array; a chunk that cannot be decoded is refused when it is read."""
+    array = zarr.open_array(folder, mode="r")
+
+    def window(region: tuple[slice, ...]) -> Array:
+        try:
+            return np.asarray(array[region])
+        except _FAILURES as error:
+            raise _damaged(folder, error) from error
+
+    return window
+
+
+def _coarser(group: Path, meta: ngff.Multiscale, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Coarser]:
+    """The further resolutions that are there and fit the first."""
+    for path, steps, shifts in meta.coarser:
+        folder = _inside(group, path)
+        if array_metadata(folder) is None:
+            raise FileError(f"no array {path!r}", file=group, expected="every resolution its metadata name",
+                            remedy="copy or write the store again")
+        sizes, stored = _opened(folder)
+        if len(sizes) == len(shape) and stored == dtype and all(
+            m == n for a, m, n in zip(meta.axes, sizes, shape, strict=True) if a not in "zyx"
+        ):
+            yield Coarser(sizes, _window(folder), steps, shifts)
 
 
 def _image_group(path: Path, labels: bool, notes: list[str]) -> Path:
