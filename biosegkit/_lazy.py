@@ -13,8 +13,10 @@ EXTRAS = {
     "einops": "nets",
     "h5py": "stardist",
     "huggingface_hub": "nets",
+    "openslide": "slides",
     "segmentation_models_pytorch": "nets",
     "timm": "nets",
+    "wsidicom": "slides",
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import tifffile
 
 from biosegkit.grid import Grid
@@ -74,3 +77,100 @@ def multiscale(path: Path, array: np.ndarray, spacing: tuple[float, ...], versio
     image = Image(array, Grid.regular(array.shape[1:], spacing, "um"))
     ome_zarr.write(image, path, version)
     return path
+
+
+def ndpi(path: Path, levels: list[np.ndarray], mpp: float = 0.5, tile: int = 64) -> Path:
+    """Like a Hamamatsu slide: one JPEG per level with restart markers, places of pages in 64 bits.
+
+    Sides of the levels are multiples of 8, widths multiples of the tile.
+    """
+    out = bytearray(b"II*\0" + bytes(8))
+    place = 4
+    for k, level in enumerate(levels):
+        file = io.BytesIO()
+        PIL.Image.fromarray(level).save(file, "JPEG", quality=95, subsampling=0, restart_marker_blocks=tile // 8)
+        jpeg = file.getvalue()
+        scan = jpeg.index(b"\xff\xda")
+        begin = scan + 2 + int.from_bytes(jpeg[scan + 2 : scan + 4])
+        marks = [i + 2 for i in range(begin, len(jpeg) - 1) if jpeg[i] == 255 and 0xD0 <= jpeg[i + 1] <= 0xD7]
+        per_cm, (height, width) = round(1e4 / mpp / 2**k), level.shape[:2]
+        tags: list[tuple[int, str, list[float]]] = [
+            (256, "I", [width]), (257, "I", [height]), (258, "H", [8, 8, 8]), (259, "H", [7]), (262, "H", [6]),
+            (271, "s", list(b"Hamamatsu\0")), (273, "I", [len(out)]), (277, "H", [3]), (278, "I", [height]),
+            (279, "I", [len(jpeg)]), (282, "R", [per_cm, 1]), (283, "R", [per_cm, 1]), (296, "H", [3]),
+            (530, "H", [1, 1]), (65420, "I", [1]), (65421, "f", [20 / 2**k]), (65426, "I", [begin, *marks]),
+        ]
+        out += jpeg
+        _page(out, place, tags)
+        place = len(out) - 8 - 4 * len(tags)
+    path.write_bytes(out)
+    return path
+
+
+def _page(out: bytearray, place: int, tags: list[tuple[int, str, list[float]]]) -> None:
+    """Add a page whose own place is written at ``place``; the place of the next follows its entries, 0 so far."""
+    entries = b""
+    for code, kind, values in tags:
+        letter = {"R": "I", "s": "B"}.get(kind, kind)
+        data = struct.pack(f"<{len(values)}{letter}", *values)
+        if len(data) > 4:
+            data, more = struct.pack("<I", len(out)), data
+            out += more
+        number = {"H": 3, "I": 4, "R": 5, "s": 2, "f": 11}[kind]
+        entries += struct.pack("<HHI", code, number, len(values) // (2 if kind == "R" else 1)) + data.ljust(4, b"\0")
+    out[place : place + 8] = struct.pack("<Q", len(out))
+    out += struct.pack("<H", len(tags)) + entries + bytes(8 + 4 * len(tags))
+
+
+def scn(path: Path, regions: list[list[np.ndarray]], mpp: float = 0.5) -> Path:
+    """Like a Leica slide: an image of the whole slide, then a pyramid for each region."""
+    names = ["macro", *(f"region {i}" for i in range(len(regions)))]
+    pages, images, ifd = [], "", 0
+    for name, levels in zip(names, [[regions[0][-1][::4, ::4]], *regions], strict=True):
+        size = 16.0 if name == "macro" else mpp
+        pages += [(level, 1e4 / size / 2**k) for k, level in enumerate(levels)]
+        told = "".join(f'<dimension r="{k}" ifd="{ifd + k}"/>' for k in range(len(levels)))
+        images, ifd = f'{images}<image name="{name}"><pixels>{told}</pixels></image>', ifd + len(levels)
+    text = f'<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection>{images}</collection></scn>'
+    with tifffile.TiffWriter(path, bigtiff=True) as out:
+        for k, (level, per_cm) in enumerate(pages):
+            out.write(level, tile=(64, 64), photometric="rgb", metadata=None, compression="zlib",
+                      description=text if k == 0 else None, resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
+    return path
+
+
+def dicom(folder: Path, levels: list[np.ndarray], size: float = 0.5, tile: int = 128) -> Path:
+    """A slide as DICOM: a file per level, tiles one after the other, not compressed."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    study, series, frame = (generate_uid(entropy_srcs=[name]) for name in ("study", "series", "frame"))
+    for k, level in enumerate(levels):
+        height, width = level.shape[:2]
+        padded = np.pad(level, ((0, -height % tile), (0, -width % tile), (0, 0)))
+        tiles = padded.reshape(-1, tile, padded.shape[1] // tile, tile, 3).swapaxes(1, 2)
+        slide = pydicom.Dataset()
+        slide.SOPClassUID, slide.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.6", generate_uid(entropy_srcs=[str(k)])
+        slide.StudyInstanceUID, slide.SeriesInstanceUID, slide.FrameOfReferenceUID = study, series, frame
+        slide.Modality, slide.PatientID, slide.InstanceNumber = "SM", "nobody", k + 1
+        slide.ImageType = ["ORIGINAL" if k == 0 else "DERIVED", "PRIMARY", "VOLUME", "NONE" if k == 0 else "RESAMPLED"]
+        slide.Rows = slide.Columns = tile
+        slide.TotalPixelMatrixRows, slide.TotalPixelMatrixColumns = height, width
+        slide.ImagedVolumeWidth, slide.ImagedVolumeHeight = width * size * 2**k / 1e3, height * size * 2**k / 1e3
+        slide.ImagedVolumeDepth, slide.NumberOfFrames = 0.001, tiles.shape[0] * tiles.shape[1]
+        slide.SamplesPerPixel, slide.PhotometricInterpretation, slide.PlanarConfiguration = 3, "RGB", 0
+        slide.BitsAllocated = slide.BitsStored = 8
+        slide.HighBit, slide.PixelRepresentation, slide.DimensionOrganizationType = 7, 0, "TILED_FULL"
+        slide.NumberOfOpticalPaths = slide.TotalPixelMatrixFocalPlanes = 1
+        origin, path, measures, shared = (pydicom.Dataset() for _ in range(4))
+        origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+        slide.TotalPixelMatrixOriginSequence, slide.ImageOrientationSlide = [origin], [0, -1, 0, -1, 0, 0]
+        path.OpticalPathIdentifier, slide.OpticalPathSequence = "0", [path]
+        measures.PixelSpacing, measures.SliceThickness = [size * 2**k / 1e3] * 2, 0.001
+        shared.PixelMeasuresSequence, slide.SharedFunctionalGroupsSequence = [measures], [shared]
+        slide.PixelData = np.ascontiguousarray(tiles).tobytes()
+        slide.file_meta = pydicom.dataset.FileMetaDataset()
+        slide.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        slide.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    return folder

@@ -52,7 +52,7 @@ def test_equal_labels_are_equal_bytes_under_any_name(tmp_path, ending):
 
 
 def test_every_format_has_a_reader(tmp_path):
-    assert set(formats().values()) == {"zarr", "tiff", "nifti", "nifti.gz", "png", "jpeg", "bmp"}
+    assert set(formats().values()) == {"zarr", "tiff", "nifti", "nifti.gz", "png", "jpeg", "bmp", "openslide"}
 
 
 def test_one_file_per_channel(tmp_path):

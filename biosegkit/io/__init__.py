@@ -16,13 +16,13 @@ from biosegkit.image import Image, Labels, Task
 
 from . import arrange
 from .formats import MODULES, module, opened
-from .lazy import Pyramid, at_spacing, open_pyramid
+from .lazy import LazyArray, Pyramid, at_spacing, open_pyramid, positions
 from .options import ReadOptions
 from .raw import Array, Header
 from .sniff import ENDINGS, ending, sniff
 
-__all__ = ["Header", "Pyramid", "ReadOptions", "at_spacing", "formats", "open_pyramid", "peek", "read", "read_labels",
-           "write"]
+__all__ = ["Header", "LazyArray", "Pyramid", "ReadOptions", "at_spacing", "formats", "open_pyramid", "peek",
+           "positions", "read", "read_labels", "write"]
 
 _WRITABLE = (".nii", ".nii.gz", ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".png", ".zarr", ".ome.zarr")
 _SAME_GRID = 1e-3  # voxels at a corner (fault G2)

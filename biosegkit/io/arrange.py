@@ -16,7 +16,7 @@ from .options import ReadOptions
 from .raw import Array, Header, Raw, Window, check_budget, native
 from .regions import Regions
 
-__all__ = ["sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
+__all__ = ["axes_of", "sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _names(names: tuple[str, ...], count: int, file: str, strict: bool) -> tuple
 
 def _layout(raw: Raw, options: ReadOptions) -> _Layout:
     """Decide what every axis of the stored array is."""
-    axes, sizes = _axes(raw, options)
+    axes, sizes = axes_of(raw, options)
     notes = list(raw.notes)
     picks: list[Any] = [slice(None)] * len(sizes)
     for i, (letter, size) in enumerate(zip(axes, sizes, strict=True)):
@@ -169,7 +169,7 @@ def _layout(raw: Raw, options: ReadOptions) -> _Layout:
     return _Layout(tuple(picks), order, channels, colour, grid, tuple(notes))
 
 
-def _axes(raw: Raw, options: ReadOptions) -> tuple[str, tuple[int, ...]]:
+def axes_of(raw: Raw, options: ReadOptions) -> tuple[str, tuple[int, ...]]:
     """The letters of the axes; the user's win. Axes of length one the user left out may stand anywhere."""
     named = options.axes
     if named is None:

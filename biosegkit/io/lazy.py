@@ -7,7 +7,7 @@ when a strip, tile or chunk is read that cannot be decoded (F1, F2, F5, F6).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,12 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image
 
 from . import arrange
-from .formats import opened
+from .formats import images, opened
 from .options import ReadOptions
 from .raw import Array
 from .regions import LazyArray, Regions
 
-__all__ = ["LazyArray", "Pyramid", "at_spacing", "open_pyramid"]
+__all__ = ["LazyArray", "Pyramid", "at_spacing", "open_pyramid", "positions"]
 
 _COLOURS = ("red", "green", "blue")
 _LOOK = 1 << 22  # pixels of a level that may be read on opening
@@ -76,6 +76,7 @@ def open_pyramid(path: str | Path, options: ReadOptions | None = None) -> Pyrami
     Parameters
     ----------
     path : path
+        Of an OME-Zarr also a URL that fsspec knows, such as ``https://…`` or ``s3://…``.
     options : ReadOptions, optional
         What the file does not say, or says wrong; among it the pixel size, the time point and the image of several.
 
@@ -113,6 +114,47 @@ def open_pyramid(path: str | Path, options: ReadOptions | None = None) -> Pyrami
         arrays, names = tuple(Regions((1, *a.shape[1:]), a.dtype, a.read) for a in arrays), ()
         notes += ("RGB with three equal channels read as one channel",)
     return Pyramid(raw.file, arrays, grids, names, notes)
+
+
+def positions(path: str | Path, options: ReadOptions | None = None) -> dict[str, ReadOptions]:
+    """The images of a file: its positions, each with its time points.
+
+    Parameters
+    ----------
+    path : path
+        As for :func:`open_pyramid`.
+    options : ReadOptions, optional
+        A ``series`` or ``frame`` in it is the only one.
+
+    Returns
+    -------
+    dict of str to ReadOptions
+        By name (``t0003``, ``p0001``, ``p0001_t0003``, ``A1_0_t0003``; empty for the only image) how it is read.
+
+    Raises
+    ------
+    FileError, DataError
+        As for :func:`open_pyramid`.
+
+    Examples
+    --------
+    >>> import tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(folder + "/a.ome.tif", np.zeros((3, 8, 8), np.uint8), ome=True, metadata={"axes": "TYX"})
+    ...     found = positions(folder + "/a.ome.tif")
+    >>> list(found), found["t0002"].frame
+    (['t0000', 't0001', 't0002'], 2)
+    """
+    options = options or ReadOptions()
+    out = {}
+    for one in images(path, options):
+        chosen = replace(options, series=one.series)
+        if one.times == 1 or options.frame is not None:
+            out[one.name] = chosen
+            continue
+        for time in range(one.times):
+            out["_".join(filter(None, (one.name, f"t{time:04}")))] = replace(chosen, frame=time)
+    return out
 
 
 def _is_grey(array: LazyArray) -> bool:

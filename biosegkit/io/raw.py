@@ -13,8 +13,8 @@ import numpy.typing as npt
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 
-__all__ = ["Array", "Coarser", "Header", "Raw", "Window", "check_budget", "check_claim", "first_bytes", "native",
-           "step_between"]
+__all__ = ["Array", "Coarser", "Header", "Position", "Raw", "Window", "check_budget", "check_claim", "first_bytes",
+           "native", "step_between"]
 
 Array = npt.NDArray[Any]
 #: Reads a region, one slice per axis of the stored array (start and stop, step one), and nothing else.
@@ -57,6 +57,15 @@ class Raw:
     notes: tuple[str, ...] = ()
     window: Window | None = None
     coarser: tuple[Coarser, ...] = ()
+
+
+@dataclass(frozen=True)
+class Position:
+    """One of the images of a file: what it is called, its number (None if it is the only one), its time points."""
+
+    name: str
+    series: int | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True)

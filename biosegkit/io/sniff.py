@@ -12,12 +12,15 @@ __all__ = ["ENDINGS", "ending", "sniff"]
 #: Endings of names → format. Longest first, so that .nii.gz is not .gz.
 ENDINGS: dict[str, str] = {
     ".ome.zarr": "zarr", ".ome.tiff": "tiff", ".ome.tif": "tiff", ".nii.gz": "nifti.gz", ".nii": "nifti",
-    ".zarr": "zarr", ".tiff": "tiff", ".tif": "tiff", ".svs": "tiff", ".ndpi": "tiff", ".lsm": "tiff",
+    ".zarr": "zarr", ".tiff": "tiff", ".tif": "tiff", ".svs": "tiff", ".ndpi": "tiff", ".scn": "tiff",
+    ".qptiff": "tiff", ".lsm": "tiff", ".bif": "openslide", ".mrxs": "openslide", ".svslide": "openslide",
     ".png": "png", ".jpeg": "jpeg", ".jpg": "jpeg", ".bmp": "bmp",
 }
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NIFTI_SIZES = {(348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"),
                 (540).to_bytes(4, "big")}
+#: Files of a folder that are looked at to see whether it is a DICOM slide.
+_FIRST = 4
 _ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
@@ -34,7 +37,7 @@ def ending(path: str | Path) -> str:
 
 
 def sniff(path: str | Path) -> str:
-    """The format of a file: one of nifti, nifti.gz, tiff, png, jpeg, bmp, zarr, or folder.
+    """The format of a file: one of nifti, nifti.gz, tiff, png, jpeg, bmp, zarr, openslide, dicom, or folder.
 
     Raises
     ------
@@ -43,7 +46,9 @@ def sniff(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        return "zarr" if any((path / name).is_file() for name in _ZARR) else "folder"
+        if any((path / name).is_file() for name in _ZARR):
+            return "zarr"
+        return "dicom" if any(_is_dicom(file) for file in sorted(path.iterdir())[:_FIRST]) else "folder"
     try:
         with path.open("rb") as handle:
             head = handle.read(1024)
@@ -53,9 +58,12 @@ def sniff(path: str | Path) -> str:
     if not head:
         raise FileError("an empty file", file=path, expected="an image", remedy="copy or export it again")
     found, claimed = _magic(head), ENDINGS.get(ending(path))
+    if claimed == "openslide":  # several files, of which the named one may hold a thumbnail or a data base
+        return claimed
     if not found:
         raise FileError(f"unknown content (starts with {head[:8]!r})", file=path,
-                        expected="NIfTI, TIFF, PNG, JPEG, BMP or OME-Zarr", remedy="convert it to one of these")
+                        expected="NIfTI, TIFF, PNG, JPEG, BMP, OME-Zarr or a DICOM slide",
+                        remedy="convert it to one of these")
     if claimed and claimed != found:
         raise FileError(f"{found} content", file=path, expected=f"{claimed}, as the name says",
                         remedy="rename the file to what it is, or export it again")
@@ -74,7 +82,18 @@ def _magic(head: bytes) -> str:
         return "bmp"
     if head[:2] == b"\x1f\x8b":
         return "nifti.gz" if _is_nifti(_inflated(head)) else ""
+    if head[128:132] == b"DICM":
+        return "dicom"
     return "nifti" if _is_nifti(head) else ""
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether a file in a folder is DICOM; what cannot be read is not."""
+    try:
+        with file.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _inflated(head: bytes) -> bytes:

@@ -21,12 +21,12 @@ from biosegkit.errors import DataError, FileError
 from biosegkit.image import Image, Labels, smallest_unsigned
 
 from .options import ReadOptions
-from .raw import Array, Coarser, Raw, Window, check_claim, native, step_between
-from .tiffmeta import Meta, describe, ome_metadata, ome_text, shaped_metadata
+from .raw import Array, Coarser, Position, Raw, Window, check_claim, native, step_between
+from .tiffmeta import Meta, describe, ome_metadata, ome_text, pixel_size, shaped_metadata
 from .tiffwalk import check_pages
 from .tiles import DECODING, memory_mapped, segments
 
-__all__ = ["raw", "write"]
+__all__ = ["images", "raw", "write"]
 
 _RATIOS = {1: 1.0, 5: 2731.0, 8: 1032.0, 32773: 64.0, 32946: 1032.0}  # largest expansion by compression tag
 _COLOUR = {2, 6}  # RGB, YCbCr
@@ -70,6 +70,29 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
 def _damaged(path: Path, reason: str) -> FileError:
     return FileError(f"a damaged or cut TIFF ({reason[:200]})", file=path, expected="a whole file",
                      remedy="copy or export it again")
+
+
+def images(path: Path, options: ReadOptions) -> tuple[Position, ...]:
+    """The images of a TIFF with their time points; pyramids, labels and macro images of slides do not count.
+
+    Raises
+    ------
+    FileError, DataError
+        As for :func:`raw`.
+    """
+    check_pages(path)
+    with _opened(path) as tiff:
+        ome_text(tiff, str(path))
+        chosen = _full(tiff) if options.series is None else [_series(tiff, options, str(path), [])[0]]
+        found = [Position(f"p{i:04}", i, _times(tiff.series[i], options)) for i in chosen]
+    return tuple(found) if len(found) > 1 else (Position("", options.series, found[0].times),)
+
+
+def _times(series: Any, options: ReadOptions) -> int:
+    """Length of the axis that is time, by the file or by what the user says."""
+    axes = options.axes or str(series.axes).lower()
+    kept = [s for s in series.shape if len(axes) == len(series.shape) or s > 1]  # axes of one may be left out
+    return int(kept[axes.index("t")]) if "t" in axes and len(kept) == len(axes) else 1
 
 
 def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
@@ -162,17 +185,29 @@ def _series(tiff: tifffile.TiffFile, options: ReadOptions, file: str, notes: lis
         return options.series, tiff.series[options.series]
     if not tiff.series:
         raise FileError("no image", file=file, expected="one image", remedy="export it again")
-    full = [i for i, s in enumerate(tiff.series) if not s.keyframe.is_reduced]
-    if len(full) > 1 and tiff.series[0].kind in _SLIDES:
-        full = full[:1]
+    full = _full(tiff)
     if len(full) > 1:
         shapes = [tuple(tiff.series[i].shape) for i in full[:6]]
         raise DataError(f"{len(full)} images of shapes {shapes}", file=file, expected="one image per file",
                         remedy="save each to its own file, or choose one with ReadOptions(series=…)")
-    index = full[0] if full else 0
+    index = full[0]
+    if tiff.series[index].kind == "bif":
+        raise DataError("a slide of tiles that overlap", file=file, expected="one that needs no joining",
+                        remedy="give it a name that ends in .bif: then OpenSlide reads it")
     if len(tiff.series) > 1:
         notes.append(f"image {index} of {len(tiff.series)} in the file read; the others are thumbnails or labels")
     return index, tiff.series[index]
+
+
+def _full(tiff: tifffile.TiffFile) -> list[int]:
+    """Numbers of the images that are neither reduced nor the label or macro image of a slide."""
+    full = [i for i, s in enumerate(tiff.series) if not s.keyframe.is_reduced]
+    if len(full) > 1 and tiff.series[0].kind == "scn":  # every scanned region is an image, the whole slide another
+        sizes = {i: pixel_size(tiff.series[i].keyframe) for i in full}
+        return [i for i in full if sizes[i] <= 1.5 * min(sizes.values())]
+    if len(full) > 1 and tiff.series[0].kind in _SLIDES:
+        return full[:1]
+    return full or [0]
 
 
 def _axes(series: Any, page: Any, labels: bool, options: ReadOptions, file: str, notes: list[str]) -> str:

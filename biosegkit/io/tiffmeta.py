@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from biosegkit.grid import Grid
 from .options import UNITS
 from .raw import Array
 
-__all__ = ["Meta", "describe", "ome_metadata", "ome_text", "shaped_metadata"]
+__all__ = ["Meta", "describe", "ome_metadata", "ome_text", "pixel_size", "shaped_metadata"]
 
 _XML_LIMIT = 64 << 20
 #: Resolutions programs write when they know nothing (dots per inch).
@@ -64,6 +65,8 @@ def describe(tiff: Any, series: Any, ome: str, file: str, notes: list[str]) -> M
         return _shaped(dict(tiff.shaped_metadata[0]), series.keyframe, notes)
     if series.kind == "svs":
         return _svs(str(series.keyframe.description))
+    if series.kind == "philips":
+        return _philips(str(tiff.philips_metadata))
     return _resolution(series.keyframe, notes)
 
 
@@ -173,6 +176,13 @@ def _svs(text: str) -> Meta:
     return Meta()
 
 
+def _philips(text: str) -> Meta:
+    """Philips: the first pixel spacing, in mm, is that of the full resolution."""
+    found = re.search(r'Name="DICOM_PIXEL_SPACING"[^>]*>\s*(?:&quot;|")?([\d.eE+-]+)(?:&quot;|")?\s+'
+                      r'(?:&quot;|")?([\d.eE+-]+)', text)
+    return Meta() if found is None else Meta({"y": float(found[1]) * 1e3, "x": float(found[2]) * 1e3}, "um")
+
+
 def _per_unit(page: Any) -> dict[str, float]:
     """Pixels per resolution unit, by axis."""
     out = {}
@@ -181,6 +191,11 @@ def _per_unit(page: Any) -> dict[str, float]:
         if found is not None and found.value[1] and found.value[0]:
             out[axis] = found.value[0] / found.value[1]
     return out
+
+
+def pixel_size(page: Any) -> float:
+    """By the resolution tags, in some unit that all pages of a file have in common; 0 if there are none."""
+    return max((1 / r for r in _per_unit(page).values()), default=0.0)
 
 
 def _resolution(page: Any, notes: list[str]) -> Meta:

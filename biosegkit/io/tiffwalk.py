@@ -27,8 +27,10 @@ def check_pages(path: Path) -> int:
         order = "<" if head[:2] == b"II" else ">"
         big = head[2:4] in (b"+\0", b"\0+")
         count_format, step, next_format = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
+        if path.suffix.lower() == ".ndpi" and not big and order == "<":  # places of pages have 64 bits all the same
+            next_format = "<Q"
         count_bytes, next_bytes = struct.calcsize(count_format), struct.calcsize(next_format)
-        at = _unpack(next_format, head[8:16] if big else head[4:8], path, 4)
+        at = _unpack(next_format, head[8:16] if big else head[4 : 4 + next_bytes], path, 4)
         seen: set[int] = set()
         while at:
             if at in seen:

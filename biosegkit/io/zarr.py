@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,34 @@ from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, smallest_unsigned
 
-from . import ngff
+from . import arrange, ngff
 from .options import ReadOptions
-from .raw import Array, Coarser, Raw, Window, native
-from .zarrguard import OWN, array_metadata, attributes, manifest, verify
+from .raw import Array, Coarser, Position, Raw, Window, native
+from .zarrguard import OWN, Place, array_metadata, attributes, manifest, verify
 
-__all__ = ["raw", "write"]
+__all__ = ["images", "raw", "write"]
 
 _CHUNK = {2: (1024, 1024), 3: (32, 256, 256)}
 _SMALLEST = 1024  # levels are added until y and x are no larger than this
 _FAILURES = (RuntimeError, ValueError, OSError, KeyError, TypeError, IndexError, NotImplementedError, AttributeError)
 
 
-def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
+def images(path: Place, options: ReadOptions) -> tuple[Position, ...]:
+    """The images of a store: one, or those of a container, a plate or a well, in the order it lists them."""
+    several = _several(path, attributes(path))
+    if not several or options.series is not None:
+        found = raw(path, options)
+        return (Position("", options.series, _times(found, options)),)
+    numbered = ((number, name, raw(path, replace(options, series=number))) for number, (name, _) in enumerate(several))
+    return tuple(Position(name, number, _times(found, options)) for number, name, found in numbered)
+
+
+def _times(found: Raw, options: ReadOptions) -> int:
+    axes, sizes = arrange.axes_of(found, options)
+    return sizes[axes.index("t")] if "t" in axes else 1
+
+
+def raw(path: Place, options: ReadOptions, *, labels: bool = False) -> Raw:
     """The full-resolution array of an image or labels group, or a plain zarr array.
 
     Raises
@@ -38,88 +54,135 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         Where it is not clear which array is meant, or what its axes are (V9, V10).
     """
     notes: list[str] = []
-    group = _image_group(path, labels, notes)
+    group = _image_group(path, labels, options, notes)
     found = attributes(group)
     meta = ngff.parse(found, str(group))
     own = found.get(OWN)
-    if isinstance(own, dict) and meta is not None:
+    if isinstance(own, dict) and meta is not None and isinstance(group, Path):
         verify(group, own)
     folder = group if meta is None else _inside(group, meta.path)
     header = array_metadata(folder)
     if header is None:
-        raise FileError("no array" if meta is None else f"no array {meta.path!r}", file=group,
+        raise FileError("no array" if meta is None else f"no array {meta.path!r}", file=str(group),
                         expected="an OME-Zarr image or a zarr array", remedy="copy or write the store again")
     if meta is None:
         meta = _plain_array(header, labels)
+    whole = isinstance(own, dict)
     shape, dtype = _opened(folder)
     if len(meta.axes) != len(shape):
-        raise DataError(f"axes {meta.axes!r} for shape {shape}", file=group, expected="one axis per dimension",
+        raise DataError(f"axes {meta.axes!r} for shape {shape}", file=str(group), expected="one axis per dimension",
                         remedy="name them with --axes")
     native(dtype, str(group))
-    return Raw(str(path), meta.axes, shape, dtype, lambda: _loaded(folder), affine=_affine(meta, own),
+    return Raw(str(path), meta.axes, shape, dtype, lambda: _loaded(folder, whole), affine=_affine(meta, own),
                spacing=meta.spacing, unit=_unit(meta, own), channels=meta.channels, notes=(*notes, *meta.notes),
-               window=_window(folder), coarser=tuple(_coarser(group, meta, shape, dtype)))
+               window=_window(folder, whole), coarser=tuple(_coarser(group, meta, shape, dtype, whole)))
 
 
-def _window(folder: Path) -> Window:
+def _array(folder: Place, whole: bool = False) -> Any:
+    """An array; see :meth:`biosegkit.io.remote.Remote.store` for ``whole``."""
+    return zarr.open_array(folder if isinstance(folder, Path) else folder.store(whole=whole), mode="r")
+
+
+def _window(folder: Place, whole: bool) -> Window:
     """Regions of an array; a chunk that cannot be decoded is refused when it is read."""
-    array = zarr.open_array(folder, mode="r")
+    array = _array(folder, whole)
 
     def window(region: tuple[slice, ...]) -> Array:
         try:
             return np.asarray(array[region])
-        except _FAILURES as error:
+        except _failures(folder) as error:
             raise _damaged(folder, error) from error
 
     return window
 
 
-def _coarser(group: Path, meta: ngff.Multiscale, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Coarser]:
+def _failures(folder: Place) -> tuple[type[Exception], ...]:
+    """What reading raises, there or behind a network."""
+    if isinstance(folder, Path):
+        return _FAILURES
+    from .remote import failures
+
+    return (*_FAILURES, *failures())
+
+
+def _coarser(group: Place, meta: ngff.Multiscale, shape: tuple[int, ...], dtype: np.dtype[Any],
+             whole: bool) -> Iterator[Coarser]:
     """The further resolutions that are there and fit the first."""
     for path, steps, shifts in meta.coarser:
         folder = _inside(group, path)
         if array_metadata(folder) is None:
-            raise FileError(f"no array {path!r}", file=group, expected="every resolution its metadata name",
+            raise FileError(f"no array {path!r}", file=str(group), expected="every resolution its metadata name",
                             remedy="copy or write the store again")
         sizes, stored = _opened(folder)
         if len(sizes) == len(shape) and stored == dtype and all(
             m == n for a, m, n in zip(meta.axes, sizes, shape, strict=True) if a not in "zyx"
         ):
-            yield Coarser(sizes, _window(folder), steps, shifts)
+            yield Coarser(sizes, _window(folder, whole), steps, shifts)
 
 
-def _image_group(path: Path, labels: bool, notes: list[str]) -> Path:
-    """The group meant by a path: itself, the only image of a container, or the only labels of an image."""
-    found = attributes(path)
+def _inner(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The attributes of OME-Zarr, whichever version."""
     inner = found.get("ome", found)
-    inner = inner if isinstance(inner, dict) else {}
-    if "plate" in inner or "well" in inner:
-        raise DataError("a plate or well with many images", file=path, expected="one image",
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _several(path: Place, found: Mapping[str, Any]) -> list[tuple[str, Place]]:
+    """Names and places of the images of a container, a plate or a well; none of an image or array."""
+    inner = _inner(found)
+    if "plate" in inner:
+        wells = [str(well["path"]) for well in inner["plate"].get("wells", ())]
+        places = [(well.replace("/", ""), _inside(path, well)) for well in wells]
+        fields = ((name, *one) for name, well in places for one in _several(well, attributes(well)))
+        return [(f"{name}_{field}", place) for name, field, place in fields]
+    if "well" in inner:
+        return [(str(one["path"]), _inside(path, str(one["path"]))) for one in inner["well"].get("images", ())]
+    if "bioformats2raw.layout" not in inner or inner.get("multiscales"):
+        return []
+    out: list[tuple[str, Place]] = []
+    while _inner(attributes(path / str(len(out)))).get("multiscales"):
+        out.append((f"p{len(out):04}", path / str(len(out))))
+    if not out:
+        raise FileError("no image 0", file=str(path), expected="the images that its layout announces",
+                        remedy="copy or write the store again")
+    return out
+
+
+def _image_group(path: Place, labels: bool, options: ReadOptions, notes: list[str]) -> Place:
+    """The group meant by a path: itself, one image of a container, or the only labels of an image."""
+    found = attributes(path)
+    several = _several(path, found)
+    inner = _inner(found)
+    if several:
+        number = 0 if options.series is None and len(several) == 1 and "plate" not in inner else options.series
+        if number is None or not 0 <= number < len(several):
+            names = ", ".join(name for name, _ in several[:6])
+            raise DataError(f"{len(several)} images ({names}{' …' if len(several) > 6 else ''})", file=str(path),
+                            expected="one image", remedy="name one, for example STORE.zarr/0 or PLATE.zarr/A/1/0")
+        notes.append(f"image {several[number][0]} of the store")
+        path, inner = several[number][1], {}
+    elif "plate" in inner or "well" in inner:
+        raise DataError("a plate or well that lists no image", file=str(path), expected="one image",
                         remedy="name an image in it, for example PLATE.zarr/A/1/0")
-    if "bioformats2raw.layout" in inner and not inner.get("multiscales"):
-        several = [p for p in path.iterdir() if p.is_dir() and p.name.isdecimal()]
-        if len(several) != 1:
-            raise DataError(f"{len(several)} images", file=path, expected="one", remedy="name one: STORE.zarr/0")
-        notes.append(f"image {several[0].name} of the store")
-        path = several[0]
-        inner = {}
-    if labels and "image-label" not in inner and (path / "labels").is_dir():
-        listed = attributes(path / "labels")
-        names = listed.get("labels") or listed.get("ome", {}).get("labels") or []
-        if len(names) > 1:
-            raise DataError(f"labels {names}", file=path, expected="one",
-                            remedy=f"name one: {path.name}/labels/{names[0]}")
-        if names:
-            notes.append(f"labels group {names[0]!r} of the image")
-            return _inside(path / "labels", str(names[0]))
+    elif options.series:
+        raise DataError("one image", file=str(path), expected=f"one with number {options.series}")
+    if labels and "image-label" not in inner:
+        listed = _inner(attributes(path / "labels")).get("labels") or []
+        if len(listed) > 1:
+            raise DataError(f"labels {listed}", file=str(path), expected="one",
+                            remedy=f"name one: {path.name}/labels/{listed[0]}")
+        if listed:
+            notes.append(f"labels group {listed[0]!r} of the image")
+            return _inside(path / "labels", str(listed[0]))
     return path
 
 
-def _inside(group: Path, name: str) -> Path:
+def _inside(group: Place, name: str) -> Place:
     """A path named in metadata, which must stay inside the store (S6)."""
     target = group / name
-    if not name or not target.resolve().is_relative_to(group.resolve()):
-        raise FileError(f"the path {name!r} in its metadata", file=group, expected="a path inside the store",
+    outside = not target.resolve().is_relative_to(group.resolve()) if isinstance(target, Path) and isinstance(
+        group, Path) else ".." in name or "://" in name or name.startswith("/")
+    if not name or outside:
+        raise FileError(f"the path {name!r} in its metadata", file=str(group), expected="a path inside the store",
                         remedy="do not use this store")
     return target
 
@@ -152,24 +215,24 @@ def _unit(meta: ngff.Multiscale, own: Any) -> str:
     return str(own["unit"]) if isinstance(own, dict) and "unit" in own else meta.unit
 
 
-def _opened(folder: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _opened(folder: Place) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
-        array = zarr.open_array(folder, mode="r")
+        array = _array(folder)
         return tuple(int(s) for s in array.shape), np.dtype(array.dtype)
-    except _FAILURES as error:
+    except _failures(folder) as error:
         raise _damaged(folder, error) from error
 
 
-def _loaded(folder: Path) -> Array:
+def _loaded(folder: Place, whole: bool) -> Array:
     try:
-        return np.asarray(zarr.open_array(folder, mode="r")[...])
-    except _FAILURES as error:
+        return np.asarray(_array(folder, whole)[...])
+    except _failures(folder) as error:
         raise _damaged(folder, error) from error
 
 
-def _damaged(folder: Path, error: Exception) -> FileError:
-    return FileError(f"a damaged zarr array ({str(error)[:200]})", file=folder, expected="whole metadata and chunks",
-                     remedy="copy or write the store again")
+def _damaged(folder: Place, error: Exception) -> FileError:
+    return FileError(f"a damaged zarr array ({str(error)[:200]})", file=str(folder),
+                     expected="whole metadata and chunks", remedy="copy or write the store again")
 
 
 def write(item: Image | Labels, path: Path, version: ngff.Version = "0.5") -> None:

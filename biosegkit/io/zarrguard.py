@@ -7,12 +7,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from biosegkit._atomic import read_json
 from biosegkit.errors import FileError
 
-__all__ = ["OWN", "array_metadata", "attributes", "manifest", "verify"]
+if TYPE_CHECKING:
+    from .remote import Remote
+
+__all__ = ["OWN", "Place", "array_metadata", "attributes", "manifest", "verify"]
+
+#: Where a store is: a folder, or one behind a URL.
+Place: TypeAlias = "Path | Remote"
 
 #: The attribute that marks a store of ours.
 OWN = "biosegkit"
@@ -24,18 +30,23 @@ _ARRAY_FILES = ("zarr.json", ".zarray")
 _METADATA = 64 << 20
 
 
-def attributes(folder: Path) -> dict[str, Any]:
+def _read(place: Place) -> Any:
+    """JSON of a file, or None where there is none."""
+    if isinstance(place, Path):
+        return read_json(place, _METADATA) if place.is_file() else None
+    return place.read_json(_METADATA)
+
+
+def attributes(folder: Place) -> dict[str, Any]:
     """The attributes of a group or array, either zarr format."""
-    if (folder / "zarr.json").is_file():
-        found = read_json(folder / "zarr.json", _METADATA)
+    found = _read(folder / "zarr.json")
+    if found is not None:
         return dict(found.get("attributes", {})) if isinstance(found, dict) else {}
-    if (folder / ".zattrs").is_file():
-        found = read_json(folder / ".zattrs", _METADATA)
-        return dict(found) if isinstance(found, dict) else {}
-    return {}
+    found = _read(folder / ".zattrs")
+    return dict(found) if isinstance(found, dict) else {}
 
 
-def array_metadata(folder: Path) -> dict[str, Any] | None:
+def array_metadata(folder: Place) -> dict[str, Any] | None:
     """The metadata of an array, or None where the folder is no array. Its codecs are checked.
 
     Raises
@@ -43,15 +54,15 @@ def array_metadata(folder: Path) -> dict[str, Any] | None:
     FileError
         For a codec outside the closed list: decoding some of them runs code from the file (S4).
     """
-    name = next((n for n in _ARRAY_FILES if (folder / n).is_file()), None)
-    if name is None:
-        return None
-    found = read_json(folder / name, _METADATA)
+    for name in _ARRAY_FILES:
+        found = _read(folder / name)
+        if found is not None:
+            break
     if not isinstance(found, dict) or (name == "zarr.json" and found.get("node_type") != "array"):
         return None
     for codec in _codecs(found):
         if codec.removeprefix("numcodecs.") not in _CODECS:
-            raise FileError(f"codec {codec!r}", file=folder, expected=f"one of {', '.join(sorted(_CODECS))}",
+            raise FileError(f"codec {codec!r}", file=str(folder), expected=f"one of {', '.join(sorted(_CODECS))}",
                             remedy="write the array again with zstd, blosc or gzip")
     return found
 
