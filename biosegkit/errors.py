@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BiosegError", "DataError", "FileError", "OptionError", "PlanError", "Problem", "ResumeError"]
+__all__ = ["BiosegError", "Cancelled", "DataError", "FileError", "OptionError", "PlanError", "Problem", "ResumeError"]
 
 
 class BiosegError(Exception):
@@ -69,6 +69,10 @@ class ResumeError(BiosegError):
 
 class OptionError(BiosegError):
     """A wrong combination of options (exit code 2 on the command line)."""
+
+
+class Cancelled(BiosegError):
+    """Work that was cancelled by whoever watches it (see `biosegkit.progress`); there is no result of it."""
 
 
 @dataclass(frozen=True)

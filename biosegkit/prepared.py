@@ -18,7 +18,7 @@ from .plan.schema import Channel, Plan
 from .plan.spacing import new_shape
 from .resample import resample_image
 
-__all__ = ["Prepared", "decoding_spacing", "prepare", "turn_of", "working_shape"]
+__all__ = ["Prepared", "decoding_spacing", "prepare", "refuse_unfit", "turn_of", "working_shape"]
 
 #: Length of a unit in millimetres.
 _MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
@@ -132,7 +132,7 @@ def prepare(image: Image, plan: Plan) -> Prepared:
         If channels, axes or unit do not fit the plan.
     """
     image = _in_colours(image, plan)
-    _check(image, plan)
+    refuse_unfit(image, plan)
     turn = turn_of(image.grid, plan)
     array, grid = turn.apply(image.array), image.grid.turned(turn)
     p = plan.preprocessing
@@ -182,7 +182,8 @@ def _in_colours(image: Image, plan: Plan) -> Image:
     return replace(image, array=np.repeat(np.asarray(image.array), 3, axis=0), channels=names)
 
 
-def _check(image: Image, plan: Plan) -> None:
+def refuse_unfit(image: Image, plan: Plan) -> None:
+    """Refuse an image whose channels, axes or unit do not fit a plan; its voxels are not looked at."""
     p, source = plan.preprocessing, image.source or None
     if image.array.shape[0] != len(p.channels):
         raise DataError(f"{image.array.shape[0]} channels ({', '.join(image.channels)})", file=source,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .lattice import Lattice
 from .methods.protocol import ArrayDict
+from .progress import counted
 
 __all__ = ["Forward", "Slab", "blend", "is_out_of_memory"]
 
@@ -168,7 +169,7 @@ def blend(
     """
     sums: _Ring | None = None
     done = 0
-    for starts in _batched(lattice, batch):
+    for starts in counted(_batched(lattice, batch), len(lattice), "tiles", batch):
         tiles = [read(s) for s in starts]
         # The last call is filled up: a network may round differently for another batch size.
         tiles += [np.zeros_like(tiles[0])] * (batch - len(tiles))

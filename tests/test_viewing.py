@@ -50,7 +50,7 @@ def test_show_adds_every_layer_and_begins_in_the_middle(files, monkeypatch):
         visible = False
 
     class Dims:
-        range = (type("Range", (), {"stop": 6.0}),) * 3
+        range = (type("Range", (), {"start": 0.0, "stop": 6.0}),) * 3
 
         def set_point(self, axis, value):
             added.append(("point", axis, value))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from biosegkit.progress import counted
+
 __all__ = ["over_planes", "over_stack", "resized", "taper"]
 
 Floats = npt.NDArray[np.float32]
@@ -63,7 +65,7 @@ def over_planes(net: Net, planes: Floats, device: torch.device) -> Floats:
     norm = np.zeros(whole.shape[2:], np.float32)
     for y, x in product(*starts):
         norm[y : y + sizes[0], x : x + sizes[1]] += weight
-    for first in range(0, len(places), _BATCH):
+    for first in counted(range(0, len(places), _BATCH), len(places), "tiles", _BATCH):
         batch = places[first : first + _BATCH]
         tiles = np.stack([whole[n, :, y : y + sizes[0], x : x + sizes[1]] for n, y, x in batch])
         with torch.inference_mode():

@@ -24,6 +24,7 @@ from biosegkit.image import Image, Labels
 from biosegkit.kernels.rays import Rays
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
+from biosegkit.progress import counted
 from biosegkit.tidy import Frame, TidyObjects, numbered, tidied_digest, tidy_objects
 
 from .intensities import Channel, chosen_channels, space_axes, stretched
@@ -176,7 +177,8 @@ class StarModel:
         whole = np.pad(values, [(0, 0), *missing], mode="reflect" if min(values.shape[1:]) > 1 else "edge")
         core = [-(-(self.options.tile or _CORE[self.config.ndim]) // d) * d for d in divisor]
         halo = [-(-r // d) * d for r, d in zip(reach(self.network, self.config), divisor, strict=True)]
-        for starts in product(*(range(0, n, c) for n, c in zip(padded, core, strict=True))):
+        places = list(product(*(range(0, n, c) for n, c in zip(padded, core, strict=True))))
+        for starts in counted(places, len(places), "tiles"):
             stops = [min(s + c, n) for s, c, n in zip(starts, core, padded, strict=True)]
             first = [max(0, s - h) for s, h in zip(starts, halo, strict=True)]
             last = [min(n, s + h) for s, h, n in zip(stops, halo, padded, strict=True)]
