@@ -9,7 +9,6 @@ Run ``python -m biosegkit_samples.generate FOLDER`` to write both.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import sys
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from .microscopy import nuclei
 
 __all__ = ["FIELD_OF_VIEW", "NAMES", "SEED", "Phantom", "make_phantom", "nuclei_tiles", "write_nuclei",
            "write_phantoms"]
@@ -159,7 +160,7 @@ def nuclei_tiles() -> list[tuple[str, str, Array, Array]]:
     FileNotFoundError
         If the installed ``stardist`` package has no sample images.
     """
-    image, mask = _shipped_nuclei()
+    image, mask = nuclei(2)
     tiles = []
     for row in range(3):
         for column in range(3):
@@ -181,18 +182,6 @@ def write_nuclei(folder: str | Path) -> Path:
         rows.append({"image": f"images/{name}.tif", "label": f"labels/{name}.tif", "case": name, "group": name,
                      "split": split})
     return _write_cases(folder, rows)
-
-
-def _shipped_nuclei() -> tuple[Array, Array]:
-    """What ``stardist.data.test_image_nuclei_2d(return_mask=True)`` reads, without importing the package."""
-    import tifffile
-
-    spec = importlib.util.find_spec("stardist")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(place) / "data" / "images"
-        if (folder / "img2d.tif").exists():
-            return np.asarray(tifffile.imread(folder / "img2d.tif")), np.asarray(tifffile.imread(folder / "mask2d.tif"))
-    raise FileNotFoundError("stardist/data/images/img2d.tif: the installed stardist package has no sample images")
 
 
 def _write_nifti(path: Path, array: Array, affine: Array) -> None:

@@ -1,0 +1,236 @@
+"""Layers of the viewer as images and labels of biosegkit: the exact inverse of `biosegkit.viewing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from biosegkit.errors import DataError, OptionError
+from biosegkit.grid import Grid
+from biosegkit.image import Image, Labels
+from biosegkit.io.options import UNITS
+from biosegkit.placement import grid_at, turned_home
+
+__all__ = ["Look", "axes_of", "image_of", "labels_of", "look_at", "snapshot", "stand_in"]
+
+#: Axes that are assumed where a layer does not name its own.
+_USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
+_SPACE = "zyx"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a layer says of itself, no voxel read.
+
+    Parameters
+    ----------
+    name : str
+    axes : str
+        A letter per axis of its data: ``t c z y x``, ``s`` for colours.
+    shape : tuple of int
+        Of its data, of the finest level of several.
+    dtype : numpy.dtype
+    grid : Grid
+        Of the space axes.
+    levels : tuple of tuple of int
+        Space shapes of all levels, finest first.
+    """
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    grid: Grid
+    levels: tuple[tuple[int, ...], ...]
+
+    @property
+    def channels(self) -> int:
+        """How many channels it gives."""
+        return next((n for letter, n in zip(self.axes, self.shape, strict=True) if letter in "cs"), 1)
+
+    @property
+    def frames(self) -> int:
+        """Time points."""
+        return dict(zip(self.axes, self.shape, strict=True)).get("t", 1)
+
+
+def snapshot(layer: Any) -> Any:
+    """What a layer is now, for work in a thread: its data and its place, whatever becomes of the layer."""
+    names = ("name", "data", "ndim", "multiscale", "rgb", "axis_labels", "units", "scale", "translate", "rotate",
+             "shear", "affine", "metadata")
+    return SimpleNamespace(**{name: getattr(layer, name) for name in names if hasattr(layer, name)})
+
+
+def axes_of(layer: Any) -> str:
+    """A letter per axis of a layer's data, from its axis labels where they are ours, else from their number."""
+    rgb = bool(getattr(layer, "rgb", False))
+    labels = tuple(str(label).lower() for label in getattr(layer, "axis_labels", ()))
+    named = "".join(labels)
+    if len(labels) == layer.ndim == len(named) == len(set(named)) and set(named) <= set("tczyx") and named[-2:] == "yx":
+        return named + "s" * rgb
+    if layer.ndim not in _USUAL:
+        raise DataError(f"{layer.ndim} axes", file=layer.name, expected="two or three of space, perhaps time, channels",
+                        remedy="name them: axis labels among t, c, z, y, x")
+    return _USUAL[layer.ndim] + "s" * rgb
+
+
+def look_at(layer: Any, axes: str | None = None) -> Look:
+    """What a layer is, from its metadata alone.
+
+    Parameters
+    ----------
+    layer : napari layer
+    axes : str, optional
+        What its axes are, where it does not say or says wrong.
+
+    Raises
+    ------
+    DataError
+        If the axes or their units do not admit one reading.
+    """
+    levels = list(layer.data) if getattr(layer, "multiscale", False) else [layer.data]
+    letters = axes_of(layer) if axes is None else axes + "s" * (getattr(layer, "rgb", False) and "s" not in axes)
+    shape = tuple(int(n) for n in levels[0].shape)
+    if len(letters) != len(shape) or not {"y", "x"} <= set(letters):
+        raise DataError(f"{len(shape)} axes of sizes {shape}", file=layer.name, expected=f"{len(letters)}: {letters}",
+                        remedy="choose other axes")
+    space = [i for i, letter in enumerate(letters) if letter in _SPACE]
+    unit, factors = _unit(layer, space)
+    matrix = _matrix(layer)[np.ix_([*space, -1], [*space, -1])]
+    matrix[:-1] *= np.array(factors)[:, None]
+    grid = grid_at([shape[i] for i in space], matrix, unit)
+    return Look(layer.name, letters, shape, np.dtype(levels[0].dtype), grid,
+                tuple(tuple(int(level.shape[i]) for i in space) for level in levels))
+
+
+def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, level: int = 0,
+             window: Sequence[slice] | None = None) -> Image:
+    """One image of one or several layers, its voxels in memory.
+
+    Parameters
+    ----------
+    layers : sequence of napari layers
+        One with all channels, or one per channel.
+    axes : str, optional
+        As for :func:`look_at`.
+    frame, level : int
+        Time point, and resolution of a layer with several.
+    window : sequence of slice, optional
+        Of the space axes, in voxels of that level; all by default.
+
+    Raises
+    ------
+    DataError
+        If the layers do not lie on each other.
+    """
+    if not layers:
+        raise OptionError("no layer", expected="an image", remedy="open one, or choose a layer")
+    parts, first = [], look_at(layers[0], axes)
+    for layer in layers:
+        look = look_at(layer, axes)
+        if not first.grid.mismatch(look.grid) <= 1e-3:
+            raise DataError(f"a grid of shape {look.grid.shape}, spacing {look.grid.spacing}", file=layer.name,
+                            expected=f"that of {first.name}: {first.grid.shape}, {first.grid.spacing}",
+                            remedy="choose layers of one image")
+        parts.append(_voxels(layer, look, frame, level, window))
+    grid = first.grid if level == 0 else first.grid.resized(first.levels[level])
+    names = _channel_names(layers, len(parts[0]))
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    whole = tuple(slice(0, n) for n in grid.shape)
+    if window is not None and tuple(window) != whole:
+        spans = [range(n)[w] for n, w in zip(grid.shape, window, strict=True)]
+        grid = grid.window(tuple(s.start for s in spans), tuple(len(s) for s in spans))
+    turn, home = turned_home(grid, _metadata(layers[0]))
+    notes = tuple(str(note) for note in _metadata(layers[0]).get("notes", ()))
+    return Image(np.ascontiguousarray(turn.apply(array)), home, names, layers[0].name, notes)
+
+
+def labels_of(layer: Any, task: str = "instance", *, frame: int = 0) -> Labels:
+    """Labels of a layer, as they are now.
+
+    Raises
+    ------
+    DataError
+        For negative values.
+    """
+    look = look_at(layer)
+    array = _voxels(layer, look, frame, 0, None)[0]
+    turn, home = turned_home(look.grid, _metadata(layer))
+    return Labels.from_values(np.ascontiguousarray(turn.apply(array)), home, "semantic" if task == "semantic" else
+                              "instance", source=str(_metadata(layer).get("source", "")) or layer.name)
+
+
+def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | None = None) -> Image:
+    """An image of this shape and type that takes no memory: for questions that voxels do not answer.
+
+    Parameters
+    ----------
+    look : Look
+    window : sequence of slice, optional
+        Of the space axes of its grid.
+    channels : int, optional
+        Those of the layer by default.
+
+    Examples
+    --------
+    >>> look = Look("a", "yx", (4, 5), np.dtype("uint8"), Grid.regular((4, 5)), ((4, 5),))
+    >>> stand_in(look).array.shape
+    (1, 4, 5)
+    """
+    grid = look.grid
+    if window is not None:
+        spans = [range(n)[w] for n, w in zip(grid.shape, window, strict=True)]
+        grid = grid.window(tuple(s.start for s in spans), tuple(len(s) for s in spans))
+    return Image(np.broadcast_to(np.zeros((), look.dtype), (channels or look.channels, *grid.shape)), grid, (),
+                 look.name)
+
+
+def _voxels(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
+    """The voxels (C, *space) of a window, read now."""
+    data = layer.data[level] if getattr(layer, "multiscale", False) else layer.data
+    inside = iter(window or [slice(None)] * look.grid.ndim)
+    keys: list[Any] = [frame if a == "t" else next(inside) if a in _SPACE else slice(None) for a in look.axes]
+    array = np.asarray(data[tuple(keys)])
+    kept = [a for a in look.axes if a != "t"]
+    if "s" in kept:
+        return np.moveaxis(array, kept.index("s"), 0)[:3]
+    return np.moveaxis(array, kept.index("c"), 0) if "c" in kept else array[None]
+
+
+def _matrix(layer: Any) -> Any:
+    """From an index of the data to the world, all transforms of the layer together; colours are no axis of it."""
+    from napari.utils.transforms import Affine
+
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    return np.array(layer.affine.affine_matrix @ own.affine_matrix, dtype=np.float64)
+
+
+def _unit(layer: Any, space: Sequence[int]) -> tuple[str, list[float]]:
+    """The unit of the space axes, and the factor into it per axis."""
+    names = [str(unit).lower() for unit in getattr(layer, "units", ())] or ["pixel"] * layer.ndim
+    found = [UNITS.get(names[i]) for i in space]
+    if any(one is None for one in found):
+        raise DataError(f"units {', '.join(names)}", file=layer.name, expected="lengths, or pixels",
+                        remedy="set the layer's units")
+    kinds = {one[0] for one in found if one is not None}
+    if len(kinds) > 1:
+        raise DataError(f"axes in {' and '.join(sorted(kinds))}", file=layer.name, expected="one unit for all",
+                        remedy="set the layer's units")
+    return kinds.pop(), [one[1] for one in found if one is not None]
+
+
+def _metadata(layer: Any) -> dict[str, Any]:
+    """What `biosegkit.viewing` left in a layer."""
+    kept = layer.metadata.get("biosegkit", {}) if isinstance(layer.metadata, dict) else {}
+    return dict(kept) if isinstance(kept, dict) else {}
+
+
+def _channel_names(layers: Sequence[Any], channels: int) -> tuple[str, ...]:
+    """Names of channels where layers give them."""
+    if len(layers) > 1:
+        return tuple(str(layer.name) for layer in layers) if channels == 1 else ()
+    return ("red", "green", "blue") if getattr(layers[0], "rgb", False) else ()

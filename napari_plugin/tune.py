@@ -1,0 +1,234 @@
+"""Tune a result: sliders of the method's thresholds decode it again, without the network and without waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
+
+from .shared import LayerBox, Result, hub_of, own, tipped
+from .work import Latest, Task, notify
+
+__all__ = ["Scale", "TuneWidget", "decoded"]
+
+#: Positions of a slider, and the width of a range beyond which it is logarithmic.
+_POSITIONS, _WIDE = 200, 1000.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Positions of a slider and values of a threshold; a wide range is logarithmic, so that its small values are near.
+
+    Examples
+    --------
+    >>> Scale(0.1, 0.9).value(100), Scale(0.1, 0.9).position(0.5)
+    (0.5, 100)
+    >>> wide = Scale(0, 1e6)
+    >>> wide.value(0), wide.value(200), wide.position(wide.value(73))
+    (0.0, 1000000.0, 73)
+    """
+
+    low: float
+    high: float
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is logarithmic."""
+        return self.high - self.low > _WIDE
+
+    def value(self, position: int) -> float:
+        """The threshold at a position of 0 to 200."""
+        share = position / _POSITIONS
+        if not self.wide:
+            return round(self.low + share * (self.high - self.low), 6)
+        return float(self.low + (1 + self.high - self.low) ** share - 1)
+
+    def position(self, value: float) -> int:
+        """The position nearest to a threshold."""
+        from math import log1p
+
+        span = self.high - self.low
+        share = log1p(value - self.low) / log1p(span) if self.wide else (value - self.low) / span
+        return round(min(1.0, max(0.0, share)) * _POSITIONS)
+
+
+def decoded(wish: tuple[Any, Result, dict[str, float]]) -> tuple[Any, Any, dict[str, Any], int]:
+    """Data and features of a layer at thresholds, in a thread; and how many objects there are."""
+    from biosegkit.viewing import label_layer
+
+    layer, result, thresholds = wish
+    found = result.live.decode(thresholds)
+    data, settings, _ = label_layer(found.labels, "", found.objects)
+    return layer, data, settings.get("features", {}), len(found.objects.get("id", ()))
+
+
+class _Row(QObject):
+    """A threshold: slider and number that follow each other."""
+
+    changed = Signal()
+
+    def __init__(self, name: str, tunable: Any, value: float) -> None:
+        super().__init__()
+        self.name = name
+        # no object is larger than a slider needs to reach: the number can be typed
+        self.scale = Scale(tunable.low, min(tunable.high, 1e6))
+        text = f"{tunable.meaning}, {tunable.low:g} to {tunable.high:g}"
+        self.slider, self.number = tipped(QSlider(Qt.Orientation.Horizontal), text), tipped(QDoubleSpinBox(), text)
+        self.slider.setRange(0, _POSITIONS)
+        self.number.setDecimals(0 if self.scale.wide else 3)
+        self.number.setRange(tunable.low, tunable.high)
+        self.number.setSingleStep(1.0 if self.scale.wide else (tunable.high - tunable.low) / 100)
+        self.widget = QWidget()
+        layout = QHBoxLayout(self.widget)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.slider, 1)
+        layout.addWidget(self.number)
+        self.set(value)
+        self.slider.valueChanged.connect(self._on_slider)
+        self.number.valueChanged.connect(self._on_number)
+
+    @property
+    def value(self) -> float:
+        """The threshold."""
+        return float(self.number.value())
+
+    def set(self, value: float) -> None:
+        """Move both without a signal."""
+        for widget, shown in ((self.slider, self.scale.position(value)), (self.number, value)):
+            widget.blockSignals(True)
+            widget.setValue(shown)
+            widget.blockSignals(False)
+
+    def _on_slider(self, position: int) -> None:
+        self.set(self.scale.value(position))
+        self.changed.emit()
+
+    def _on_number(self, value: float) -> None:
+        self.set(value)
+        self.changed.emit()
+
+
+class TuneWidget(QWidget):
+    """The dock widget ``Tune``."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
+        self._tuned: Any = None
+        self._task: Task | None = None
+        self.rows: list[_Row] = []
+        self.layer = LayerBox(self._viewer, self._can_be_tuned, "Labels that were made by Segment")
+        self.said = tipped(QLabel(), "What the thresholds give")
+        self.said.setWordWrap(True)
+        self.reset = tipped(QPushButton("Reset"), "Back to the thresholds that training found")
+        self.save = tipped(QPushButton("Save to model"), "Make these thresholds those of the model; what training "
+                           "found is kept beside them")
+        self._form = QFormLayout()
+        self._form.addRow("labels", self.layer)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.reset)
+        buttons.addWidget(self.save)
+        layout = QVBoxLayout(self)
+        layout.addLayout(self._form)
+        layout.addWidget(self.said)
+        layout.addLayout(buttons)
+        layout.addStretch()
+        self._decoding = Latest(decoded)
+        self._decoding.returned.connect(self._on_decoded)
+        self._decoding.failed.connect(notify)
+        self.reset.clicked.connect(self.back_to_trained)
+        self.save.clicked.connect(self.save_to_model)
+        self.layer.changed.connect(self._on_layer)
+        self.hub.result_added.connect(self._on_result)
+        self._on_layer()
+
+    @property
+    def result(self) -> Result | None:
+        """What the layer chosen came from."""
+        layer = self.layer.layer
+        return None if layer is None else self.hub.results.get(layer)
+
+    def values(self) -> dict[str, float]:
+        """The thresholds that are shown."""
+        return {row.name: row.value for row in self.rows}
+
+    def back_to_trained(self) -> None:
+        """Every slider to what training found."""
+        result = self.result
+        if result is not None:
+            for row in self.rows:
+                row.set(result.live.trained[row.name])
+            self._on_moved()
+
+    def save_to_model(self) -> None:
+        """Write the thresholds into the model's file."""
+        result = self.result
+        if result is None or self._task is not None:
+            return
+        self._task = Task(_saved, result, self.values())
+        self._task.returned.connect(self._on_saved)
+        self._task.failed.connect(notify)
+        self._task.ended.connect(self._on_save_ended)
+        self._task.start()
+
+    def _can_be_tuned(self, layer: Any) -> bool:
+        return layer in self.hub.results
+
+    def _on_result(self, layer: Any) -> None:
+        self.layer.refresh()
+        self.layer.layer = layer
+
+    def _on_layer(self) -> None:
+        """Rows for the thresholds of another result."""
+        layer, result = self.layer.layer, self.result
+        if layer is self._tuned and layer is not None:
+            return
+        self._tuned = layer
+        for row in self.rows:
+            self._form.removeRow(row.widget)
+        self.rows = []
+        for name, tunable in (result.live.tunables if result else {}).items():
+            row = _Row(name, tunable, result.live.start[name])
+            row.changed.connect(self._on_moved)
+            self._form.addRow(name, row.widget)
+            self.rows.append(row)
+        self.reset.setEnabled(bool(self.rows))
+        self.save.setEnabled(bool(self.rows) and hasattr(getattr(result, "model", None), "digest")
+                             and hasattr(getattr(result, "model", None), "segmenter"))
+        if result is None:
+            self.said.setText("Nothing to tune yet: run Segment first.")
+        elif not self.rows:
+            self.said.setText(f"{result.model_name} has no thresholds that can be moved.")
+        else:
+            self.said.setText("")
+
+    def _on_moved(self) -> None:
+        """Ask for labels at the newest thresholds."""
+        layer, result = self.layer.layer, self.result
+        if layer is not None and result is not None:
+            self._decoding.submit((layer, result, self.values()))
+
+    def _on_decoded(self, found: tuple[Any, Any, dict[str, Any], int]) -> None:
+        layer, data, features, count = found
+        if layer not in self._viewer.layers:  # it was deleted meanwhile
+            return
+        layer.data = data
+        layer.features = features
+        self.said.setText(f"{count} objects" if "index" in features else "")
+
+    def _on_saved(self, found: tuple[Result, Any]) -> None:
+        result, new = found
+        self.hub.replace_loaded(result.model_name, new)
+        self.said.setText(f"saved to {result.model_name}")
+
+    def _on_save_ended(self) -> None:
+        self._task = None
+
+
+def _saved(result: Result, thresholds: dict[str, float]) -> tuple[Result, Any]:
+    """In a thread: the model with its new thresholds."""
+    from biosegkit.retune import save_thresholds
+
+    return result, save_thresholds(result.model, thresholds)

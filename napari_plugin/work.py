@@ -1,0 +1,168 @@
+"""Long work beside the viewer: in a thread, with progress, cancelled within one tile, and never in the viewer's way.
+
+A `Task` runs one function of plain data: no layer and no widget is touched in its thread, so that a layer that is
+deleted meanwhile cannot hurt. What it returns is delivered in the thread of the viewer, unless it was cancelled.
+`Latest` keeps only the newest of several wishes, for sliders.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from qtpy.QtCore import QObject, Qt, Signal
+
+from biosegkit.errors import BiosegError, Cancelled
+from biosegkit.progress import watched
+
+__all__ = ["Latest", "Task", "notify"]
+
+#: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
+_RUNNING: set[Task] = set()
+#: Seconds between two reports of progress to the viewer.
+_REPORT = 0.05
+
+
+class Task(QObject):
+    """One function in a thread of its own.
+
+    Signals
+    -------
+    progressed : int, int, str
+        Done, total and stage, at most twenty times a second.
+    returned : object
+        The result, if it was not cancelled.
+    failed : object
+        The error, if it was not cancelled.
+    ended
+        After any of these, and after a cancel.
+    """
+
+    progressed = Signal(int, int, str)
+    returned = Signal(object)
+    failed = Signal(object)
+    ended = Signal()
+    _done = Signal(object)
+    _ticked = Signal(int, int, str)
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__()
+        self._function, self._arguments = function, arguments
+        self._cancel = threading.Event()
+        self._told = 0.0
+        # Queued, whichever thread they come from: nothing happens within start, and no progress comes after the end.
+        self._done.connect(self._on_done, Qt.ConnectionType.QueuedConnection)
+        self._ticked.connect(self._on_ticked, Qt.ConnectionType.QueuedConnection)
+
+    def start(self) -> Task:
+        """Begin; connect the signals before."""
+        _RUNNING.add(self)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="biosegkit")
+        executor.submit(self._work).add_done_callback(self._finish)
+        executor.shutdown(wait=False)
+        return self
+
+    def cancel(self) -> None:
+        """Stop at the next tile; whatever still comes is dropped."""
+        self._cancel.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancel.is_set()
+
+    def _work(self) -> Any:
+        """In a thread of its own."""
+        with watched(self._tick):
+            return self._function(*self._arguments)
+
+    def _finish(self, future: Future[Any]) -> None:
+        """Hand over to the thread of the viewer."""
+        self._done.emit(future)
+
+    def _tick(self, done: int, total: int, stage: str) -> None:
+        """Pass progress on, or stop; in the thread of the work."""
+        if self._cancel.is_set():
+            raise Cancelled("a click on Cancel")
+        now = time.monotonic()
+        if done in (0, total) or now - self._told >= _REPORT:
+            self._told = now
+            self._ticked.emit(done, total, stage)
+
+    def _on_ticked(self, done: int, total: int, stage: str) -> None:
+        """In the thread of the viewer."""
+        self.progressed.emit(done, total, stage)
+
+    def _on_done(self, future: Future[Any]) -> None:
+        """In the thread of the viewer again."""
+        _RUNNING.discard(self)
+        error = future.exception()
+        if not self.cancelled and error is None:
+            self.returned.emit(future.result())
+        elif not self.cancelled and not isinstance(error, Cancelled):
+            self.failed.emit(error)
+        self.ended.emit()
+
+
+class Latest(QObject):
+    """Run a function for the newest argument only: one at a time, and of those that came meanwhile only the last.
+
+    Signals
+    -------
+    returned, failed : object
+    """
+
+    returned = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._function = function
+        self._task: Task | None = None
+        self._waiting: list[Any] = []
+
+    def submit(self, argument: Any) -> None:
+        """Ask for a result; it comes as ``returned`` unless a newer wish overtakes it."""
+        if self._task is not None:
+            self._waiting = [argument]
+            return
+        self._task = Task(self._function, argument)
+        self._task.returned.connect(self._on_returned)
+        self._task.failed.connect(self._on_failed)
+        self._task.ended.connect(self._next)
+        self._task.start()
+
+    def cancel(self) -> None:
+        """Forget all wishes."""
+        self._waiting = []
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return self._task is not None
+
+    def _on_returned(self, value: Any) -> None:
+        self.returned.emit(value)
+
+    def _on_failed(self, error: Any) -> None:
+        self.failed.emit(error)
+
+    def _next(self) -> None:
+        self._task = None
+        if self._waiting:
+            self.submit(self._waiting.pop())
+
+
+def notify(error: BaseException) -> None:
+    """Show an error as a notification: ours with what to do, others with their traceback at hand."""
+    from napari.utils.notifications import notification_manager, show_error
+
+    if isinstance(error, BiosegError):
+        show_error(str(error))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)

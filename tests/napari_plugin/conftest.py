@@ -1,0 +1,94 @@
+"""A viewer for tests: no settings of the user are read or written, and nothing may be left when it is closed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import warnings
+
+import pytest
+
+os.environ["NAPARI_CONFIG"] = ""  # before napari is imported: nothing is read from or written to the home folder
+if not os.environ.get("DISPLAY"):
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+
+def pytest_collection_modifyitems(items):
+    """Warnings of napari and Qt are theirs; tests that look at pixels need a display."""
+    for item in items:
+        if "napari_plugin" not in str(item.fspath):
+            continue
+        item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",
+                                                   "ignore::PendingDeprecationWarning", "ignore::UserWarning:napari"))
+        shown = os.environ.get("DISPLAY") and os.environ.get("QT_QPA_PLATFORM", "xcb") == "xcb"
+        if item.get_closest_marker("gui") and not shown:
+            item.add_marker(pytest.mark.skip(reason="needs a display: xvfb-run and QT_QPA_PLATFORM=xcb"))
+
+
+@pytest.fixture(scope="session")
+def napari():
+    """The package, or a skip that says what is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("qtpy", reason="qtpy, of the napari extra, is not installed")
+        return pytest.importorskip("napari", reason="napari, of the napari extra, is not installed")
+
+
+@pytest.fixture(scope="session")
+def application(napari):
+    """Qt's application: without a display it draws nothing, which widgets do not mind."""
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() or QApplication([])
+
+
+@pytest.fixture
+def spin(application):
+    """Let the application's loop run until something is true, or a time is over."""
+    def wait(until, seconds=30.0):
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, "it did not happen in time"
+            application.processEvents()
+            time.sleep(0.002)
+
+    return wait
+
+
+def threads():
+    """Threads of the plugin that are at work."""
+    return [t for t in threading.enumerate() if t.name.startswith("biosegkit")]
+
+
+@pytest.fixture
+def model(napari, application, spin):
+    """A viewer without a window: layers, dims and camera."""
+    from napari.components import ViewerModel
+
+    yield ViewerModel()
+    spin(lambda: not threads())
+
+
+@pytest.fixture
+def make_viewer(napari, application, spin):
+    """A function that makes viewers with a window; afterwards they are closed and must leave nothing behind."""
+    from napari._qt.qt_viewer import QtViewer
+
+    viewers = []
+
+    def make(**settings):
+        viewers.append(napari.Viewer(**{"show": True, **settings}))
+        return viewers[-1]
+
+    yield make
+    while viewers:
+        viewers.pop().close()
+    for _ in range(3):
+        application.processEvents()
+        gc.collect()
+    spin(lambda: not threads())
+    left = len(QtViewer._instances)
+    QtViewer._instances.clear()
+    assert left == 0, f"{left} viewers were not freed"

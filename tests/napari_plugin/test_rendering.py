@@ -1,0 +1,107 @@
+"""What a person sees: pixels of a shown viewer, and a viewer that goes on answering while a model runs."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from stub_models import Discs, segmenter, stub_plan
+
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+
+pytestmark = pytest.mark.gui
+HERE = "biosegkit"
+
+
+def discs(shape=(200, 240)):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    value = np.maximum(0, 1 - np.hypot(y % 40 - 20, x % 40 - 20) / 15)
+    return Image(value[None].astype(np.float32), Grid.regular(shape, 0.5, "um"), source="discs")
+
+
+def beats(application, until, seconds=60.0):
+    """The longest time between two turns of the application's loop until something is true."""
+    from qtpy.QtCore import QTimer
+
+    at = [time.perf_counter()]
+    timer = QTimer()
+    timer.setInterval(2)
+    timer.timeout.connect(lambda: at.append(time.perf_counter()))
+    timer.start()
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not happen in time"
+        application.processEvents()
+        time.sleep(0.001)
+    timer.stop()
+    return float(np.diff([*at, time.perf_counter()]).max())
+
+
+def test_the_loop_in_a_window_from_image_to_tuned_labels(make_viewer, application, spin):
+    from biosegkit_napari.shared import Row, hub_of
+
+    from biosegkit.viewing import image_layers
+
+    viewer = make_viewer()
+    hub = hub_of(viewer)
+    hub.rows = [Row("stub")]
+    hub.replace_loaded("stub", segmenter(Discs(), stub_plan(2, instance=True, patch=(64, 64))))
+    segment = viewer.window.add_plugin_dock_widget(HERE, "Segment")[1]
+    tune = viewer.window.add_plugin_dock_widget(HERE, "Tune")[1]
+    assert segment.hub is tune.hub is hub
+    (data, settings, _), = image_layers(discs(), "discs")
+    viewer.add_labels(np.zeros((4, 4), np.uint8), visible=False)  # the first one costs napari itself half a second
+    viewer.add_image(data, **settings)
+    spin(segment.run.isEnabled)
+    viewer.reset_view()
+    before = viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    assert before[..., :3].std() > 5, "the canvas is not blank"
+    segment.start()
+    longest = beats(application, lambda: segment._task is None)
+    assert longest < 0.5
+    labels = viewer.layers[-1]
+    application.processEvents()
+    after = viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    changed = np.abs(after - before)[..., :3].max(-1) > 20
+    rows, columns = np.nonzero(changed)
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1  # objects reach over the whole image, evenly
+    assert height / width == pytest.approx(200 / 240, abs=0.05)
+    share = changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean()
+    objects = np.nonzero(labels.data)
+    box = labels.data[objects[0].min() : objects[0].max() + 1, objects[1].min() : objects[1].max() + 1]
+    assert share == pytest.approx((box > 0).mean(), abs=0.06)
+    for slider in tune.rows[0].slider, tune.rows[1].slider:
+        for position in range(40, 160, 8):
+            slider.setValue(position)
+            application.processEvents()
+    assert beats(application, lambda: not tune._decoding.busy) < 0.5
+    again = viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    assert (np.abs(again - after)[..., :3].max(-1) > 20).any(), "the tuned labels are shown"
+
+
+def test_a_volume_shows_image_and_labels_together(make_viewer, application):
+    from biosegkit_napari.segment import SegmentWidget
+
+    viewer = make_viewer()
+    inside = ndimage.distance_transform_edt(np.pad(np.ones((16, 22, 22)), 6)) > 4
+    viewer.add_image(ndimage.gaussian_filter(inside * 200.0, 2), name="volume")
+    labels = viewer.add_labels((inside & (np.arange(34)[None, None] > 17)).astype(np.uint8), name="labels")
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.toggle_volume()
+    assert viewer.dims.ndisplay == 3
+    application.processEvents()
+    both = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+    labels.visible = False
+    application.processEvents()
+    image_alone = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+    coloured = np.ptp(both, -1) > 30
+    assert image_alone.max() > 60, "the image is seen"
+    assert np.ptp(image_alone, -1).max() < 10, "and is grey"
+    assert coloured.mean() > 0.005, "the labels are seen in it"
+    assert (both[~coloured].max(-1) > 40).any(), "and the image beside them"
+    widget.toggle_volume()
+    assert viewer.dims.ndisplay == 2

@@ -1,0 +1,222 @@
+"""The widget Segment: what is checked before a run, what a run adds, and what a cancel leaves. Widgets offscreen."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from stub_models import Bands, image, segmenter, stub_plan
+
+from biosegkit.errors import OptionError
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+from biosegkit.viewing import image_layers
+
+
+class Waiting(Bands):
+    """A network that waits at its first tile until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        self.reached.set()
+        self.go.wait(30)
+        return super().forward(x)
+
+
+def shown(viewer, picture, name="a"):
+    from napari.layers import Layer
+
+    return [viewer.add_layer(Layer.create(*found)) for found in image_layers(picture, name)]
+
+
+@pytest.fixture
+def segment(model, spin):
+    """The widget with one model of our own, asked for by name."""
+    from biosegkit_napari.segment import SegmentWidget
+    from biosegkit_napari.shared import Row, hub_of
+
+    made = []
+
+    def make(predictor):
+        hub = hub_of(model)
+        hub.rows = [Row("runs/stub", "semantic")]
+        hub.replace_loaded("runs/stub", predictor)
+        made.append((SegmentWidget(model), hub))
+        return made[-1][0]
+
+    yield make
+    for widget, _ in made:
+        widget.deleteLater()
+
+
+def ready(widget):
+    return lambda: widget.run.isEnabled()
+
+
+def ended(widget):
+    return lambda: widget._task is None
+
+
+def test_a_run_adds_the_labels_of_the_model_on_the_image(model, segment, spin):
+    predictor, picture = segmenter(Bands(), stub_plan(3)), image((9, 12, 10), spacing=(2.0, 0.5, 0.5))
+    widget = segment(predictor)
+    assert not widget.run.isEnabled()
+    assert "Open an image" in widget.said.text()
+    layer, = shown(model, picture)
+    spin(ready(widget))
+    assert widget.said.text().startswith("9 × 12 × 10 voxels at 2 × 0.5 × 0.5 mm. 8 tiles, about")
+    widget.start()
+    assert not widget.run.isEnabled()
+    assert widget.cancel.isEnabled()
+    spin(ended(widget))
+    labels = model.layers[-1]
+    np.testing.assert_array_equal(labels.data, predictor.predict(picture).labels.restored())
+    np.testing.assert_array_equal(labels.scale, layer.scale)
+    assert [str(u) for u in labels.units] == [str(u) for u in layer.units]
+    assert labels.name == "a stub"
+    assert widget.said.text().startswith("2 classes in")
+
+
+def test_a_model_that_does_not_fit_says_why_and_cannot_be_run(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(3)))
+    shown(model, image((12, 10)), "plane")
+    spin(lambda: "use a 2D model" in widget.said.text())
+    assert not widget.run.isEnabled()
+    volume, = shown(model, image((8, 8, 8)), "volume")
+    spin(ready(widget))
+    assert widget.layer.layer is volume
+    widget.region.setCurrentText("plane")
+    assert not widget.run.isEnabled(), "until it was checked again"
+    spin(lambda: "choose the whole image" in widget.said.text())
+    assert not widget.run.isEnabled()
+    widget.region.setCurrentText("rectangle")
+    assert "draw one" in widget.said.text()
+
+
+def test_a_cancel_adds_nothing_and_the_widget_can_be_used_again(model, segment, spin):
+    network = Waiting()
+    widget = segment(segmenter(network, stub_plan(3)))
+    shown(model, image((20, 20, 20)))
+    spin(ready(widget))
+    widget.start()
+    spin(network.reached.is_set)
+    widget.stop()
+    network.go.set()
+    spin(ended(widget))
+    assert network.calls == 1
+    assert len(model.layers) == 1
+    assert widget.said.text() == "cancelled: nothing was added"
+    widget.region.setCurrentText("view")
+    widget.region.setCurrentText("whole")
+    spin(ready(widget))
+
+
+def test_a_layer_that_is_deleted_meanwhile_does_no_harm(model, segment, spin):
+    network, picture = Waiting(), image((8, 8, 8))
+    widget = segment(segmenter(network, stub_plan(3)))
+    shown(model, picture)
+    spin(ready(widget))
+    widget.start()
+    spin(network.reached.is_set)
+    model.layers.clear()
+    network.go.set()
+    spin(ended(widget))
+    assert [layer.name for layer in model.layers] == ["a stub"]
+
+
+def test_a_rectangle_is_segmented_where_it_was_drawn(model, segment, spin):
+    from napari.settings import get_settings
+
+    predictor, picture = segmenter(Bands(), stub_plan(2)), image((30, 40), spacing=0.5, unit="um")
+    widget = segment(predictor)
+    shown(model, picture)
+    get_settings().experimental.triangulation_backend = "pure_python"  # the other one compiles for half a minute
+    model.add_shapes([np.array([[5.0, 6.0], [5.0, 12.0], [9.0, 12.0], [9.0, 6.0]])], shape_type="rectangle")
+    widget.region.setCurrentText("rectangle")
+    spin(ready(widget))
+    assert widget.said.text().startswith("9 × 13 voxels")
+    widget.start()
+    spin(ended(widget))
+    labels = model.layers[-1]
+    window = (slice(10, 19), slice(12, 25))
+    grid = picture.grid.window((10, 12), (9, 13))
+    alone = predictor.predict(Image(picture.array[(slice(None), *window)], grid)).labels.restored()
+    np.testing.assert_array_equal(labels.data, alone)
+    np.testing.assert_allclose(labels.translate, (5.0, 6.0))
+
+
+def test_the_plane_of_a_volume_that_is_shown_is_given_to_a_model_of_planes(model, segment, spin):
+    predictor, picture = segmenter(Bands(), stub_plan(2)), image((5, 12, 10), spacing=(3.0, 1.0, 1.0))
+    widget = segment(predictor)
+    shown(model, picture)
+    widget.region.setCurrentText("plane")
+    model.dims.set_point(0, 6.0)
+    spin(ready(widget))
+    assert widget.said.text().startswith("1 × 12 × 10 voxels")
+    widget.start()
+    spin(ended(widget))
+    labels = model.layers[-1]
+    np.testing.assert_array_equal(labels.data[0], predictor.predict(picture).labels.restored()[2])
+    np.testing.assert_allclose(labels.translate, (6.0, 0, 0))
+
+
+def test_a_pyramid_is_looked_at_in_the_voxels_of_the_model(model, segment, spin):
+    fine = np.random.default_rng(0).random((64, 64), np.float32) * 3
+    coarse = fine.reshape(32, 2, 32, 2).mean((1, 3))
+    widget = segment(segmenter(Bands(), stub_plan(2, resample=True, unit="um", spacing=(1.0, 1.0))))
+    model.add_image([fine, coarse], multiscale=True, scale=(0.5, 0.5), units=("um", "um"), axis_labels=("y", "x"),
+                    name="slide")
+    spin(ready(widget))
+    assert widget.said.text().startswith("32 × 32 voxels at 1 × 1 um")
+    widget.start()
+    spin(ended(widget))
+    labels = model.layers[-1]
+    assert labels.data.shape == (32, 32)
+    np.testing.assert_allclose(labels.scale, (1.0, 1.0))
+    np.testing.assert_allclose(labels.translate, (0.25, 0.25), err_msg="the centre of its first pixel")
+
+
+def test_colours_and_time_points_reach_the_model(model, segment, spin):
+    plan = stub_plan(2, channels=3)
+    widget = segment(segmenter(Bands(), plan))
+    film = np.random.default_rng(0).integers(0, 4, (2, 12, 10, 3), dtype=np.uint8)
+    model.add_image(film, rgb=True, axis_labels=("t", "y", "x"), name="film")
+    model.dims.set_point(0, 1)
+    spin(ready(widget))
+    widget.start()
+    spin(ended(widget))
+    rgb = Image(np.moveaxis(film[1], -1, 0), Grid.regular((12, 10)), ("red", "green", "blue"))
+    np.testing.assert_array_equal(model.layers[-1].data, segmenter(Bands(), plan).predict(rgb).labels.restored())
+
+
+def test_a_view_is_what_the_canvas_shows_of_the_finest_level(model):
+    from biosegkit_napari.layers import look_at
+    from biosegkit_napari.region import region_of
+
+    fine = np.zeros((64, 48), np.uint8)
+    layer = model.add_image([fine, fine[::4, ::4]], multiscale=True, name="slide")
+    layer.data_level = 1
+    layer.corner_pixels = np.array([[4, 2], [7, 20]])
+    assert region_of("view", model, layer, look_at(layer)) == ((slice(16, 32), slice(8, 48)), None)
+    layer.corner_pixels = np.array([[90, 2], [99, 5]])
+    with pytest.raises(OptionError, match="nothing of slide"):
+        region_of("view", model, layer, look_at(layer))
+
+
+def test_what_cannot_be_held_is_refused_before_it_is_read(model, segment, spin):
+    import dask.array
+
+    widget = segment(segmenter(Bands(), stub_plan(3)))
+
+    def never(block):
+        raise AssertionError("it was read")
+
+    huge = dask.array.zeros((100_000, 20_000, 20_000), chunks=2000, dtype=np.float32)
+    huge = huge.map_blocks(never, dtype=np.float32)
+    model.add_image(huge, name="huge", contrast_limits=(0, 1), visible=False)
+    spin(lambda: "choose this view" in widget.said.text())
+    assert not widget.run.isEnabled()

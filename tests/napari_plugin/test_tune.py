@@ -1,0 +1,105 @@
+"""The widget Tune: sliders decode again without the network, newest first, and can be saved. Widgets offscreen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stub_models import Discs, fresh_weights, segmenter, stub_plan
+
+from biosegkit.bundle import load, write_bundle
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+from biosegkit.live import live
+from biosegkit.tiling import Forward
+
+
+def picture():
+    y, x = np.mgrid[:60, :60]
+    value = np.maximum(0, 1 - np.hypot((y % 20) - 10, (x % 20) - 10) / 9) * np.linspace(0.3, 1, 60)[:, None]
+    return Image(value[None].astype(np.float32), Grid.regular((60, 60)), source="discs")
+
+
+@pytest.fixture
+def tune(model):
+    """The widget, and a function that adds a result."""
+    from biosegkit_napari.segment import add_result, outcome_of
+    from biosegkit_napari.shared import Result, hub_of
+    from biosegkit_napari.tune import TuneWidget
+
+    hub = hub_of(model)
+    widget = TuneWidget(model)
+
+    def add(predictor, name="discs"):
+        return add_result(model, hub, outcome_of(Result(live(predictor, picture()), predictor, name), name, 0.0))
+
+    yield widget, add
+    widget.deleteLater()
+
+
+def test_sliders_decode_without_the_network(tune, spin, monkeypatch):
+    widget, add = tune
+    predictor = segmenter(Discs(), stub_plan(2, instance=True))
+    assert "run Segment first" in widget.said.text()
+    layer = add(predictor)
+    assert [row.name for row in widget.rows] == list(predictor.method.tunables)
+    assert widget.layer.layer is layer
+    wanted = predictor.predict(picture(), thresholds={"seed": 0.7})
+    before = len(predictor.predict(picture()).objects["id"])
+    monkeypatch.setattr(Forward, "__call__", lambda *_: pytest.fail("the network was run"))
+    row = next(row for row in widget.rows if row.name == "seed")
+    row.number.setValue(0.7)
+    spin(lambda: not widget._decoding.busy)
+    np.testing.assert_array_equal(layer.data, wanted.labels.restored())
+    np.testing.assert_array_equal(layer.features["index"], wanted.objects["id"])
+    assert widget.said.text() == f"{len(wanted.objects['id'])} objects"
+    assert len(wanted.objects["id"]) < before
+    widget.back_to_trained()
+    spin(lambda: not widget._decoding.busy)
+    assert len(layer.features) == before
+
+
+def test_a_storm_of_moves_ends_at_the_last(tune, spin):
+    widget, add = tune
+    predictor = segmenter(Discs(), stub_plan(2, instance=True))
+    layer = add(predictor)
+    row = widget.rows[0]
+    for position in range(20, 180, 3):
+        row.slider.setValue(position)
+    spin(lambda: not widget._decoding.busy)
+    np.testing.assert_array_equal(
+        layer.data, predictor.predict(picture(), thresholds={row.name: row.value}).labels.restored())
+
+
+def test_a_layer_deleted_while_it_is_decoded_is_left_alone(tune, model, spin):
+    widget, add = tune
+    layer = add(segmenter(Discs(), stub_plan(2, instance=True)))
+    widget.rows[0].slider.setValue(10)
+    model.layers.remove(layer)
+    spin(lambda: not widget._decoding.busy)
+    assert not widget.rows
+    assert not widget.save.isEnabled()
+
+
+def test_thresholds_are_saved_to_the_model(tune, spin, tmp_path):
+    widget, add = tune
+    plan = stub_plan(2, instance=True, scheme="zscore")
+    write_bundle(tmp_path / "m", plan, {"0": fresh_weights(plan)}, thresholds={"foreground": 0.6})
+    add(load(tmp_path / "m", "cpu"), str(tmp_path / "m"))
+    row = next(row for row in widget.rows if row.name == "foreground")
+    assert row.value == 0.6
+    row.number.setValue(0.25)
+    widget.save_to_model()
+    spin(lambda: widget._task is None)
+    assert load(tmp_path / "m", "cpu").thresholds["foreground"] == 0.25
+    assert widget.hub.loaded(str(tmp_path / "m")).thresholds["foreground"] == 0.25
+    widget.back_to_trained()
+    assert row.value == 0.6
+
+
+def test_a_model_without_thresholds_says_so(tune):
+    from biosegkit.engines import load_model
+
+    widget, add = tune
+    add(load_model("otsu"), "otsu")
+    assert "no thresholds" in widget.said.text()
+    assert not widget.reset.isEnabled()

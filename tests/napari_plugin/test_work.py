@@ -1,0 +1,110 @@
+"""Work beside the viewer: results in its thread, cancel within a tile, only the newest wish, errors that help."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from biosegkit.errors import DataError
+from biosegkit.progress import tick
+
+pytestmark = pytest.mark.usefixtures("application")
+
+
+def started(task):
+    said = {"returned": [], "failed": [], "progressed": [], "ended": []}
+    task.returned.connect(lambda value: said["returned"].append((value, threading.current_thread())))
+    task.failed.connect(lambda error: said["failed"].append(error))
+    task.progressed.connect(lambda *p: said["progressed"].append(p))
+    task.ended.connect(lambda: said["ended"].append(1))
+    task.start()
+    return said
+
+
+def test_a_result_comes_back_to_the_viewers_thread(spin):
+    from biosegkit_napari.work import Task
+
+    def work(n):
+        for k in range(n + 1):
+            tick(k, n, "tiles")
+        return threading.current_thread()
+
+    said = started(Task(work, 4))
+    spin(lambda: said["ended"])
+    (where, delivered), = said["returned"]
+    assert where is not threading.main_thread()
+    assert delivered is threading.main_thread()
+    assert said["progressed"][0] == (0, 4, "tiles")
+    assert said["progressed"][-1] == (4, 4, "tiles")
+
+
+def test_a_cancel_acts_at_the_next_tile_and_nothing_is_delivered(spin):
+    from biosegkit_napari.work import Task
+
+    reached, go = [], threading.Event()
+
+    def work():
+        for k in range(1000):
+            tick(k, 1000, "tiles")
+            reached.append(k)
+            go.wait(30)
+        return "a result"
+
+    task = Task(work)
+    said = started(task)
+    spin(lambda: reached)
+    task.cancel()
+    go.set()
+    spin(lambda: said["ended"])
+    assert reached == [0]
+    assert not said["returned"] + said["failed"]
+
+
+def test_work_that_does_not_tick_is_dropped_when_it_is_cancelled(spin):
+    from biosegkit_napari.work import Task
+
+    go = threading.Event()
+    task = Task(go.wait, 30)
+    said = started(task)
+    task.cancel()
+    go.set()
+    spin(lambda: said["ended"])
+    assert not said["returned"]
+
+
+def test_only_the_newest_of_many_wishes_is_worked_on(spin):
+    from biosegkit_napari.work import Latest
+
+    go, worked, found = threading.Event(), [], []
+
+    def work(wish):
+        worked.append(wish)
+        go.wait(30)
+        return wish
+
+    latest = Latest(work)
+    latest.returned.connect(found.append)
+    for wish in range(20):
+        latest.submit(wish)
+    go.set()
+    spin(lambda: not latest.busy)
+    assert worked == found == [0, 19]
+
+
+def test_errors_are_notifications_with_their_remedy(spin):
+    from biosegkit_napari.work import Task, notify
+    from napari.utils.notifications import notification_manager
+
+    def work():
+        raise DataError("3 channels", file="a.tif", expected="1", remedy="choose a channel")
+
+    said = started(Task(work))
+    spin(lambda: said["ended"])
+    shown = []
+    notification_manager.notification_ready.connect(shown.append)
+    try:
+        notify(said["failed"][0])
+    finally:
+        notification_manager.notification_ready.disconnect(shown.append)
+    assert [n.message for n in shown] == ["a.tif: found 3 channels; expected 1. choose a channel"]
