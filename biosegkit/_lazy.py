@@ -14,6 +14,7 @@ EXTRAS = {
     "h5py": "stardist",
     "huggingface_hub": "nets",
     "openslide": "slides",
+    "pydicom": "slides",
     "segmentation_models_pytorch": "nets",
     "timm": "nets",
     "wsidicom": "slides",

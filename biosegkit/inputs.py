@@ -11,7 +11,7 @@ from typing import Any
 
 from .cases import Dataset, scan
 from .errors import DataError, FileError, OptionError
-from .io.sniff import ENDINGS, ending
+from .io.sniff import ENDINGS, ending, sniff
 from .layouts import stem, walk
 
 __all__ = ["Input", "Job", "find_jobs", "output_ending"]
@@ -59,8 +59,9 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1) -> 
     Parameters
     ----------
     inputs : path, Dataset, or sequence of these
-        Files, folders (searched through; of a data set only its images), globs, CSV tables with a column ``image``,
-        or the cases of :func:`biosegkit.scan`. Cases are named and read as their table and ``dataset.json`` say.
+        Files, folders (searched through; of a data set only its images; one of DICOM files is a slide), globs, CSV
+        tables with a column ``image``, or the cases of :func:`biosegkit.scan`. Cases are named and read as their table
+        and ``dataset.json`` say.
     out : Path
         Folder of the outputs.
     channels : int
@@ -119,10 +120,11 @@ def _of_path(path: Path, channels: int) -> list[_Found]:
         raise FileError("nothing there", file=path, expected="an image, a folder or a table", remedy="check the path")
     if path.suffix.lower() == ".csv":
         return _of_dataset(scan(path))
-    if not path.is_dir() or ENDINGS.get(ending(path)) == "zarr":
+    if not path.is_dir() or ENDINGS.get(ending(path)) == "zarr" or sniff(path) == "dicom":
         return [_Found(stem(path), (path,), None if channels > 1 else {})]  # a file named by the user keeps its name
     root = next((path / name for name in ("images", "imagesTr") if (path / name).is_dir()), path)
-    return [_Found(_relative(file, root), (file,)) for file in walk(root) if not _is_mask(file)]
+    slides = (p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".") and sniff(p) == "dicom")
+    return [_Found(_relative(file, root), (file,)) for file in (*walk(root), *slides) if not _is_mask(file)]
 
 
 def _is_mask(file: Path) -> bool:

@@ -91,3 +91,13 @@ def test_nothing_to_predict_is_refused(tmp_path):
         find_jobs(tmp_path, OUT)
     with pytest.raises(FileError, match="nothing there"):
         find_jobs(tmp_path / "x.tif", OUT)
+
+
+def test_a_folder_of_dicom_files_is_one_slide(tmp_path):
+    touched(tmp_path, "a.tif", ".hidden/x.dcm", "empty/notes.txt")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for level in range(2):
+            (tmp_path / name / f"{level}.dcm").write_bytes(bytes(128) + b"DICM")
+    assert found(tmp_path) == {"a": ["a.tif"], "one": ["one"], "two": ["two"]}
+    assert [(job.name, job.output) for job in find_jobs(tmp_path / "two", OUT)] == [("two", OUT / "two.tif")]

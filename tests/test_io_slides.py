@@ -114,6 +114,32 @@ def test_real_slides_at_another_size_are_averages(name):
     assert np.abs(whole.mean((1, 2)) - finest.mean((1, 2))).max() < 0.5
 
 
+MADE = {"svs": svs, "ndpi": ndpi, "scn": lambda path, levels: scn(path, [levels]),
+        "zlib": partial(subifds, photometric="rgb"), "jpeg": partial(subifds, photometric="rgb", compression="jpeg")}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_F2_F5_damage_is_refused_or_harmless(tmp_path, kind):
+    """Bytes changed anywhere: an image of some kind, or an error that names the file; nothing else, nothing endless."""
+    made = MADE[kind](tmp_path / f"a.{kind if kind in ('svs', 'ndpi', 'scn') else 'ome.tif'}",
+                      halves(tissue((128, 256)), 1))
+    data, rng, refused = made.read_bytes(), np.random.default_rng(3), []
+    for turn in range(60):
+        found = bytearray(data)
+        low, high = [(0, len(data)), (0, 2000), (len(data) - 2000, len(data))][turn % 3]
+        for place in rng.integers(low, high, turn % 6):  # now and then none
+            found[place] = rng.integers(0, 256)
+        made.write_bytes(found)
+        try:
+            pyramid = open_pyramid(made)
+            for array, grid in zip(pyramid.arrays, pyramid.grids, strict=True):
+                assert array[:, :50].shape[1:] == (min(50, grid.shape[0]), *grid.shape[1:])
+        except (FileError, DataError) as error:
+            refused.append((turn, str(error)))
+    assert len(refused) > 5
+    assert all(turn % 6 and str(made) in said for turn, said in refused)  # and never without damage
+
+
 # OpenSlide ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make", [plain_pyramid, svs])
@@ -306,3 +332,22 @@ def test_positions_of_stores(tmp_path):
             assert [int(read(place, o).array.max()) for o in found.values()] == values
     with pytest.raises(DataError, match="number 3"):
         open_pyramid(tmp_path / "many.zarr" / "0", ReadOptions(series=3))
+
+
+def test_one_file_per_channel_with_the_levels_they_share(tmp_path):
+    levels = halves(tissue((701, 900))[..., 0], 2)
+    paths = [subifds(tmp_path / f"{i}.ome.tif", [np.roll(a, i) for a in levels[: 3 - i]]) for i in range(2)]
+    tifffile.imwrite(tmp_path / "2.ome.tif", levels[0].astype(np.uint16) * 9, ome=True, metadata={
+        "axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
+    two, three = open_pyramid(paths), open_pyramid([*paths, tmp_path / "2.ome.tif"], ReadOptions(channel_names="abc"))
+    assert ([g.shape for g in two.grids], [g.shape for g in three.grids]) == ([(701, 900), (350, 450)], [(701, 900)])
+    assert (three.channels, three.dtype) == (("a", "b", "c"), np.uint16)
+    np.testing.assert_array_equal(two.level(1).array[:, 9:99], np.stack([levels[1], np.roll(levels[1], 1)])[:, 9:99])
+    whole = read([*paths, tmp_path / "2.ome.tif"]).array
+    for c in (slice(0, 3), slice(1, 2), slice(1, 3), slice(2, 3)):
+        np.testing.assert_array_equal(three.level(0).array[c, 5:70, 8:99], whole[c, 5:70, 8:99])
+    other = subifds(tmp_path / "b.ome.tif", levels[:1], size=0.5)
+    with pytest.raises(DataError, match="register"):
+        open_pyramid([paths[0], other])
+    with pytest.raises(OptionError):
+        open_pyramid([])

@@ -15,6 +15,7 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, Task
 
 from . import arrange
+from .channels import SAME_GRID, joined
 from .formats import MODULES, module, opened
 from .lazy import LazyArray, Pyramid, at_spacing, open_pyramid, positions
 from .options import ReadOptions
@@ -25,7 +26,6 @@ __all__ = ["Header", "LazyArray", "Pyramid", "ReadOptions", "at_spacing", "forma
            "positions", "read", "read_labels", "write"]
 
 _WRITABLE = (".nii", ".nii.gz", ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".png", ".zarr", ".ome.zarr")
-_SAME_GRID = 1e-3  # voxels at a corner (fault G2)
 
 Source = str | Path | Sequence[str | Path]
 
@@ -80,28 +80,7 @@ def read(source: Source, options: ReadOptions | None = None) -> Image:
     if not source:
         raise OptionError("no file", expected="one file, or one per channel")
     single = replace(options, channel_names=())
-    return _joined([arrange.to_image(opened(p, single), single) for p in source], options)
-
-
-def _joined(images: Sequence[Image], options: ReadOptions) -> Image:
-    """Files that are channels of one image; their grids must agree (G1, G2)."""
-    first = images[0]
-    for other in images[1:]:
-        apart = first.grid.mismatch(other.grid)
-        if not apart <= _SAME_GRID or other.grid.unit != first.grid.unit:
-            raise DataError(
-                f"shape {other.grid.shape}, spacing {arrange.sizes_text(other.grid)}", file=other.source,
-                expected=f"shape {first.grid.shape}, spacing {arrange.sizes_text(first.grid)} and the position of "
-                f"{first.source}", remedy="register and resample the channels to one grid first",
-            )
-    array: Array = np.concatenate([i.array for i in images])
-    names = options.channel_names
-    if names and len(names) != array.shape[0]:
-        raise DataError(f"{array.shape[0]} channels", file=first.source, expected=f"{len(names)}: {list(names)}")
-    if not names and all(i.array.shape[0] == 1 and i.channels != ("channel 0",) for i in images):
-        names = tuple(i.channels[0] for i in images)
-    notes = tuple(dict.fromkeys(n for i in images for n in i.notes))
-    return Image(array, first.grid, names, first.source, notes)
+    return joined([arrange.to_image(opened(p, single), single) for p in source], options)
 
 
 def read_labels(
@@ -155,7 +134,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
     overlap = 0
     for number, file in enumerate(files, 1):
         mask, here, notes = arrange.to_plane(opened(file, options, labels=True), options)
-        if not grid.mismatch(here) <= _SAME_GRID:
+        if not grid.mismatch(here) <= SAME_GRID:
             raise DataError(f"a mask of shape {here.shape}", file=file, expected=f"{grid.shape}, as the others")
         inside = mask != 0
         overlap += int(np.count_nonzero(inside & (out > 0)))

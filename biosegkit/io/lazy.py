@@ -18,6 +18,7 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image
 
 from . import arrange
+from .channels import joined, side_by_side
 from .formats import images, opened
 from .options import ReadOptions
 from .raw import Array
@@ -70,13 +71,13 @@ class Pyramid:
         return Image(cast("Array", self.arrays[k]), self.grids[k], self.channels, self.source, self.notes)
 
 
-def open_pyramid(path: str | Path, options: ReadOptions | None = None) -> Pyramid:
+def open_pyramid(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Pyramid:
     """Open an image of any size: a slide, a pyramidal or plain TIFF, an OME-Zarr, a NIfTI.
 
     Parameters
     ----------
-    path : path
-        Of an OME-Zarr also a URL that fsspec knows, such as ``https://…`` or ``s3://…``.
+    path : path or sequence of paths
+        One file, or one per channel. Of an OME-Zarr also a URL that fsspec knows, such as ``https://…`` or ``s3://…``.
     options : ReadOptions, optional
         What the file does not say, or says wrong; among it the pixel size, the time point and the image of several.
 
@@ -103,6 +104,8 @@ def open_pyramid(path: str | Path, options: ReadOptions | None = None) -> Pyrami
     [[4, 5], [8, 9]]
     """
     options = options or ReadOptions()
+    if not isinstance(path, str | Path):
+        return _side_by_side(path, options)
     raw = opened(path, options)
     if raw.window is None:
         image = arrange.to_image(raw, options)
@@ -114,6 +117,21 @@ def open_pyramid(path: str | Path, options: ReadOptions | None = None) -> Pyrami
         arrays, names = tuple(Regions((1, *a.shape[1:]), a.dtype, a.read) for a in arrays), ()
         notes += ("RGB with three equal channels read as one channel",)
     return Pyramid(raw.file, arrays, grids, names, notes)
+
+
+def _side_by_side(paths: Sequence[str | Path], options: ReadOptions) -> Pyramid:
+    """Files that are channels of one image, with the resolutions that all of them have."""
+    if not paths:
+        raise OptionError("no file", expected="one file, or one per channel")
+    found = [open_pyramid(path, replace(options, channel_names=())) for path in paths]
+    image = joined([one.level(0) for one in found], options)
+    arrays, grids = [cast("LazyArray", image.array)], [image.grid]
+    for k, grid in enumerate(found[0].grids[1:], 1):
+        alike = [[n for n, g in enumerate(one.grids) if g.shape == grid.shape] for one in found]
+        if all(alike):
+            arrays.append(side_by_side([one.arrays[n[0]] for one, n in zip(found, alike, strict=True)]))
+            grids.append(found[0].grids[k])
+    return Pyramid(image.source, tuple(arrays), tuple(grids), image.channels, image.notes)
 
 
 def positions(path: str | Path, options: ReadOptions | None = None) -> dict[str, ReadOptions]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
@@ -59,7 +60,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
             yield tiff
     except (FileError, DataError):
         raise
-    except (tifffile.TiffFileError, struct.error, *DECODING) as error:
+    except (tifffile.TiffFileError, struct.error, ParseError, *DECODING) as error:
         raise _damaged(path, str(error)) from error
     finally:
         logger.removeHandler(errors)

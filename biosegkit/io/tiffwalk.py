@@ -45,6 +45,9 @@ def check_pages(path: Path) -> int:
             seen.add(at)
             handle.seek(at)
             tags = _unpack(count_format, handle.read(count_bytes), path, at)
+            if at + count_bytes + tags * step > size:
+                raise FileError(f"{tags} entries on page {len(seen) - 1} at offset {at} of {size}", file=path,
+                                expected="every page inside the file", remedy="the file is cut; copy it again")
             handle.seek(at + count_bytes + tags * step)
             at = _unpack(next_format, handle.read(next_bytes), path, at)
     if not seen:

@@ -27,6 +27,7 @@ DECODING = (ValueError, RuntimeError, OSError, IndexError, KeyError, TypeError, 
 
 _JPEG = {6, 7, 34892, 33007}
 _YCBCR_JPEG2000 = 33003  # Aperio: luminance and colour differences, of which the stream itself says nothing
+_LARGEST = 1 << 30  # bytes of a strip or tile of an image that is smaller than that
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -60,6 +61,7 @@ def segments(path: Path, series: Any, fill: int | None = None) -> Window | None:
         return None
     options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if int(page.compression) in _JPEG else {}
     places = [(np.array(p.dataoffsets, np.int64), np.array(p.databytecounts, np.int64)) for p in series.pages]
+    _check_places(path, page, places)
     source = _Page(path, tuple(int(s) for s in page.shaped), _chunk(page), page.decode, options, int(page.compression),
                    np.dtype(series.dtype).newbyteorder("="), fill)
 
@@ -78,6 +80,20 @@ def segments(path: Path, series: Any, fill: int | None = None) -> Window | None:
     return window
 
 
+def _check_places(path: Path, page: Any, places: Sequence[tuple[Array, Array]]) -> None:
+    """As many strips or tiles as the shape needs, none of an impossible size (F5)."""
+    shape, chunk = [int(s) for s in page.shaped], _chunk(page)
+    itemsize = max(int(page.bitspersample) // 8, 1)
+    if min(*shape, *chunk) < 1 or math.prod(chunk) * itemsize > max(_LARGEST, 2 * math.prod(shape) * itemsize):
+        raise FileError(f"strips or tiles of {' × '.join(map(str, chunk[1:4]))} for {' × '.join(map(str, shape[1:4]))}",
+                        file=path, expected="sizes that can be", remedy="the file is damaged; copy or export it again")
+    count = math.prod(math.ceil(n / c) for n, c in zip(shape, chunk, strict=True))
+    for offsets, lengths in places:
+        if len(offsets) != count or len(lengths) != count or min(offsets.min(), lengths.min()) < 0:
+            raise FileError(f"{len(offsets)} strips or tiles", file=path, expected=f"{count}, each with place and size",
+                            remedy="the file is damaged; copy or export it again")
+
+
 def _squeezed(shape: Sequence[int]) -> list[int]:
     return [int(s) for s in shape if s > 1]
 
@@ -87,7 +103,7 @@ def _chunk(page: Any) -> tuple[int, ...]:
     samples = int(page.shaped[4])
     if page.is_tiled:
         return (1, int(page.tiledepth), int(page.tilelength), int(page.tilewidth), samples)
-    return (1, 1, int(page.rowsperstrip), int(page.imagewidth), samples)
+    return (1, 1, min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth), samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +155,7 @@ class _Page:
             raise self._damaged(offset, number, "no end of its JPEG image")
         try:
             values: Array = self.decode(data, number, **self.options)[0]
-        except DECODING as error:
+        except (*DECODING, MemoryError) as error:
             raise self._damaged(offset, number, str(error)[:150]) from error
         return _red_green_blue(values) if self.compression == _YCBCR_JPEG2000 and _left_as_stored(data) else values
 

@@ -20,7 +20,7 @@ __all__ = ["raw"]
 
 _ERRORS = ("WsiDicomError", "WsiDicomFileError", "WsiDicomMatchError", "WsiDicomNotFoundError",
            "WsiDicomNotSupportedError", "WsiDicomOutOfBoundsError", "WsiDicomStrictRequirementError",
-           "WsiDicomUidDuplicateError")
+           "WsiDicomUidDuplicateError", "WsiDicomNoResolutionError", "InvalidDicomError", "BytesLengthException")
 
 
 def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
@@ -35,6 +35,13 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
     OptionError
         If wsidicom is not installed.
     """
+    try:
+        return _described(path)
+    except _errors() as error:
+        raise _unreadable(path, error) from error
+
+
+def _described(path: Path) -> Raw:
     levels = list(_handle(path).levels)
     finest = levels[0]
     if len(finest.optical_paths) > 1 or len(finest.focal_planes) > 1:
@@ -68,9 +75,9 @@ def _opened(path: str, process: int, changed: int) -> Any:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What reading raises; the errors of wsidicom have no class in common."""
-    module = optional("wsidicom.errors")
-    return (*DECODING, *(getattr(module, name) for name in _ERRORS if hasattr(module, name)))
+    """What reading raises; the errors of wsidicom and pydicom have no class in common."""
+    modules = [optional("wsidicom.errors"), optional("pydicom.errors")]
+    return (*DECODING, *(getattr(module, name) for module in modules for name in _ERRORS if hasattr(module, name)))
 
 
 def _unreadable(path: str | Path, error: Exception) -> FileError:
