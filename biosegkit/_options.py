@@ -241,6 +241,9 @@ class Predicting:
     threshold: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Replace a threshold of the model (repeatable).")] = None
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the network's maps too.")] = False
+    also: Annotated[str | None, typer.Option(
+        metavar="KIND,...", help="Write each image's result in further formats: csv, parquet, geojson (QuPath), rois "
+        "(Fiji), coco, dicom, thumbnail (docs/outputs.md).")] = None
     states: Annotated[Path | None, typer.Option(
         metavar="FOLDER", help="Keep there what thresholds and post-processing act on; a later prediction that names "
         "the folder does not run the network again.")] = None
@@ -249,6 +252,10 @@ class Predicting:
     option: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Post-processing, e.g. fill_holes=yes (docs/methods.md), or another option of an "
         "engine, e.g. channel=1 (docs/engines.md); repeatable.")] = None
+
+    def kinds(self) -> tuple[str, ...]:
+        """Further formats by name."""
+        return tuple(kind.strip() for kind in (self.also or "").split(",") if kind.strip())
 
     def options(self) -> dict[str, str]:
         """Options of post-processing or of an engine by name."""

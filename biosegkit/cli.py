@@ -186,7 +186,7 @@ def predict(model: Model,
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
     loaded = load_model(model, computing.device, predicting.options(), depth=predicting.depth)
-    outcomes = predict_files(loaded, wanted, output, tta=predicting.tta,
+    outcomes = predict_files(loaded, wanted, output, tta=predicting.tta, also=predicting.kinds(),
                              thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
                              resume=predicting.resume, overwrite=writing.overwrite, states=predicting.states,
                              options=geometry.description().read_options(), progress=FileProgress())

@@ -237,10 +237,12 @@ def _paired(source: Path, dataset: Dataset) -> tuple[dict[str, Path], list[str]]
 
 
 def _maps_of(files: Sequence[Path]) -> set[Path]:
-    """Files that are no predictions but maps written with one: its record says that maps were saved."""
+    """Files that are no predictions but maps or pictures written with one, as its record says."""
     found: set[Path] = set()
     for file in files:
         record = file.with_name(file.name + ".json")
+        also = _entry(record, "also") if record.is_file() else None
+        found.update(file.parent / name for name in (also if isinstance(also, dict) else ()))
         if record.is_file() and _entry(record, "options", "save_maps"):
             found.update(p for p in files if p.parent == file.parent and p.name.startswith(f"{stem(file)}_")
                          and not p.with_name(p.name + ".json").exists())

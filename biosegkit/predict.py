@@ -22,11 +22,13 @@ from ._atomic import read_json, sha256, write_bytes, write_json
 from .bundle import Bundle
 from .device import describe
 from .errors import BiosegError, FileError, OptionError
+from .exports import are_whole, export, export_paths
 from .image import Image
 from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
 from .kept_states import KeptStates
 from .methods.protocol import checked_thresholds
+from .outputs import checked_outputs
 from .predictor import MapPredictor, Prediction, Predictor
 from .run_folder import locked
 from .segmenter import Segmenter, method_of
@@ -128,6 +130,7 @@ def predict_files(
     tta: bool = False,
     thresholds: Mapping[str, float] | None = None,
     save_maps: bool = False,
+    also: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     options: ReadOptions | None = None,
@@ -148,6 +151,9 @@ def predict_files(
         As for :func:`predict`.
     save_maps : bool
         Also write ``<stem>_<map>.<ext>`` per map.
+    also : sequence of str
+        Further files of each image, with measurements: ``csv``, ``parquet``, ``geojson``, ``rois``, ``coco``,
+        ``dicom``, ``thumbnail``; see :data:`biosegkit.outputs.OUTPUTS`.
     resume : bool
         Keep outputs made from the same input, model and options; make the others.
     overwrite : bool
@@ -179,7 +185,7 @@ def predict_files(
     _refuse_impossible(model, tta, thresholds, save_maps)
     kept = None if states is None else _states_folder(model, Path(states), out, save_maps)
     jobs = find_jobs(inputs, out, channels)
-    wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions())
+    wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
     outcomes: list[Outcome] = []
     with locked(out), nullcontext() if kept is None else locked(kept):
         for job in jobs:
@@ -200,6 +206,7 @@ class _Wish:
     thresholds: Mapping[str, float]
     save_maps: bool
     reading: ReadOptions
+    also: tuple[str, ...] = ()
 
     def for_case(self, said: Mapping[str, Any]) -> _Wish:
         """With what a data set says about reading a case, where the caller says nothing."""
@@ -210,7 +217,8 @@ class _Wish:
     def data(self) -> dict[str, Any]:
         """As plain data (memory limits change no result)."""
         reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget"}
-        return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading}
+        return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading,
+                **({"also": list(self.also)} if self.also else {})}
 
 
 def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -> Path:
@@ -232,7 +240,7 @@ def _one(model: Predictor, job: Job, wish: _Wish, states: Path | None, *, resume
     shown = str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
     try:
         made_from = _made_from(model, job, wish)
-        if resume and _is_made_from(job.output, made_from):
+        if resume and _is_made_from(job, made_from, wish.also):
             return Outcome(shown, str(job.output), "kept", objects=_count(job.output))
         _remove(job)
         image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
@@ -286,14 +294,15 @@ def _table(output: Path, name: str) -> Path:
     return output.with_name(Path(name).name + ".csv")
 
 
-def _is_made_from(output: Path, made_from: Mapping[str, Any]) -> bool:
+def _is_made_from(job: Job, made_from: Mapping[str, Any], also: Sequence[str]) -> bool:
     """Whether an output is there, whole, and made from the same; a model without a digest cannot tell."""
+    output = job.output
     if made_from["model"] is None or not output.exists() or not _sidecar(output).exists():
         return False
     try:
         record = read_json(_sidecar(output))
         return bool(isinstance(record, dict) and record.get("made_from") == dict(made_from)
-                    and record.get("output") == _file_hash(output))
+                    and record.get("output") == _file_hash(output) and are_whole(job, also, record))
     except (FileError, OSError):
         return False
 
@@ -306,7 +315,7 @@ def _count(output: Path) -> int | None:
 
 def _remove(job: Job) -> None:
     """Nothing from an earlier run may be taken for the new result (fault F10)."""
-    for path in (_sidecar(job.output), _table(job.output, job.name), job.output):
+    for path in (_sidecar(job.output), _table(job.output, job.name), *export_paths(job), job.output):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -323,14 +332,15 @@ class _Origin:
 
 
 def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
-    """Labels, table and maps, and last the record that makes them valid (fault X7)."""
+    """Labels, table, maps and further files, and last the record that makes them valid (fault X7)."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write(found.labels, job.output)
-    if "id" in found.objects:
+    if "id" in found.objects and "csv" not in origin.wish.also:
         write_bytes(_table(job.output, job.name), _csv_table(found.objects))
     tail = job.output.name[len(Path(job.name).name) :]
     for name, values in (found.maps or {}).items():
         write(Image(values, image.grid), job.output.with_name(f"{Path(job.name).name}_{name}{tail}"))
+    also = export(origin.model, found, image, job, origin.wish.also)
     record: dict[str, Any] = {
         "file": job.output.name,
         "task": found.labels.task,
@@ -341,6 +351,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
         "objects": len(found.objects["id"]) if "id" in found.objects else None,
         "grid": found.labels.grid.to_dict(),
         "notes": list(_notes(image, found)),
+        **({"also": also} if also else {}),
     }
     model = origin.model
     if isinstance(model, Bundle):

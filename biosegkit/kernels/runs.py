@@ -16,7 +16,7 @@ import numpy.typing as npt
 from biosegkit.kernels.components import find, union
 from biosegkit.kernels.pieces import planes
 
-__all__ = ["Runs", "enclosed_by", "fill_runs", "runs_of"]
+__all__ = ["Runs", "cut", "enclosed_by", "fill_runs", "runs_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -78,7 +78,7 @@ def runs_of(labels: npt.NDArray[Any], *, background: bool = False, stacked: bool
     2
     """
     array = planes(labels)
-    offset, start, stop, value = _cut(array, background)
+    offset, start, stop, value = cut(array, background)
     parent = np.arange(len(start), dtype=np.int64)
     _join((offset, start, stop, value), parent, array.shape[1], not background, stacked)
     return Runs(offset, start, stop, value, _pieces(parent))
@@ -131,8 +131,8 @@ def fill_runs(labels: npt.NDArray[Any], runs: Runs, values: npt.NDArray[Any], on
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(array, background):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Count the runs of every row, then note them."""
+def cut(array, background):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Offset per row, start, stop and value of the runs of (z, y, x): counted first, then noted."""
     nz, ny, nx = array.shape
     offset = np.zeros(nz * ny + 1, np.int64)
     for z in range(nz):

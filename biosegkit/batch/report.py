@@ -1,0 +1,97 @@
+"""The page of a batch: one HTML file that says what failed and why, then shows what was found in every image."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from biosegkit._atomic import write_bytes
+from biosegkit.layouts import stem
+from biosegkit.outputs import output_path
+from biosegkit.pages import render
+from biosegkit.plan.units import duration_text
+from biosegkit.predict import Outcome
+
+__all__ = ["write_batch_report"]
+
+#: Pictures of a page, and pixels of their longer side: a page of this many can still be mailed.
+MOST_PICTURES = 200
+_SIDE = 640
+
+
+def write_batch_report(out: str | Path, outcomes: Sequence[Outcome], *, about: Mapping[str, Any] | None = None,
+                       name: str = "report.html") -> Path:
+    """Write the page of a batch into its folder and return its path.
+
+    Failures come first, then images with notes, then the others, each in the order they were given. An image has a
+    picture if its thumbnail stands beside its output, as :func:`biosegkit.outputs.write_all` leaves it.
+
+    Parameters
+    ----------
+    out : path
+        Folder of the outputs.
+    outcomes : sequence of Outcome
+        Of every image.
+    about : dict, optional
+        What the batch was made with: model, options, versions; shown at the end.
+    name : str
+        Of the file.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    folder = Path(out)
+    failed = [o for o in outcomes if o.error]
+    done = sorted((o for o in outcomes if not o.error), key=lambda o: not o.notes)
+    shown = done[:MOST_PICTURES]
+    page = render(
+        "batch.html", title=folder.resolve().name, subtitle=f"{len(outcomes)} images", tiles=_tiles(outcomes),
+        failures=[{"input": o.input, "error": o.error} for o in failed],
+        pictures=[_picture(o, folder) for o in shown],
+        hidden=len(done) - len(shown),
+        head=("image", "objects", "seconds", "state"),
+        rows=[(o.input, "–" if o.objects is None else f"{o.objects}", f"{o.seconds:.1f}", o.state)
+              for o in (*failed, *done)],
+        about=[(str(k), str(v)) for k, v in (about or {}).items()])
+    write_bytes(folder / name, page.encode())
+    return folder / name
+
+
+def _tiles(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """The few figures a reader looks for first."""
+    failed = sum(o.error is not None for o in outcomes)
+    kept = sum(o.state == "kept" for o in outcomes)
+    objects = [o.objects for o in outcomes if o.objects is not None]
+    tiles = [(f"{len(outcomes) - failed}", "images done"), (f"{failed}", "failed")]
+    if kept:
+        tiles.append((f"{kept}", "of them kept from before"))
+    if objects:
+        tiles.append((f"{sum(objects):,}".replace(",", " "), "objects"))
+    tiles.append((duration_text(sum(o.seconds for o in outcomes)), "in all images together"))
+    return tiles
+
+
+def _picture(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """What one image looks like, and what is to be said of it."""
+    output = Path(outcome.output)
+    file = output_path(output.with_name(stem(output)), "thumbnail")
+    count = "" if outcome.objects is None else f"{outcome.objects} object{'' if outcome.objects == 1 else 's'}"
+    return {"title": outcome.input, "count": count, "notes": list(outcome.notes),
+            "data": _encoded(file) if file.is_file() else ""}
+
+
+def _encoded(file: Path) -> str:
+    """A picture as JPEG, no larger than needed, for a page that holds it."""
+    from PIL import Image as Pillow
+
+    with Pillow.open(file) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((_SIDE, _SIDE))
+        buffer = io.BytesIO()
+        small.save(buffer, "jpeg", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,167 @@
+"""What comes out beside labels: tables with measurements, polygons, regions of interest, masks and pictures.
+
+All of it is streamed: of labels and image one tile is held at a time, whatever their size. The formats that need whole
+objects share one reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from biosegkit._lazy import optional
+from biosegkit.errors import OptionError
+from biosegkit.image import Image
+from biosegkit.predictor import Prediction
+
+from .coco import coco, write_coco
+from .dicom import write_dicom
+from .geojson import geojson, write_geojson
+from .measure import measured
+from .objects import Found, ObjectRuns, boxed, object_runs
+from .rois import rois, write_rois
+from .tables import write_csv, write_parquet
+from .thumbnail import thumbnail, write_thumbnail
+
+__all__ = ["OUTPUTS", "Found", "boxed", "checked_outputs", "found_in", "measured", "output_path", "thumbnail",
+           "write_all", "write_coco", "write_csv", "write_dicom", "write_geojson", "write_parquet", "write_rois",
+           "write_thumbnail"]
+
+#: What can be written beside labels, and how its name ends.
+OUTPUTS = {"csv": ".csv", "parquet": ".parquet", "geojson": ".geojson", "rois": "_rois.zip",
+           "coco": ".coco.json", "dicom": ".dcm", "thumbnail": "_thumbnail.png"}
+
+#: These have the measurements in them.
+_WITH_MEASUREMENTS = ("csv", "parquet", "geojson")
+#: These need a package that not everybody has.
+_PACKAGES = {"parquet": "pyarrow.parquet", "dicom": "highdicom.seg"}
+
+_Sink = AbstractContextManager[Callable[[ObjectRuns], None]]
+
+
+def checked_outputs(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of outputs, each once, in the order of :data:`OUTPUTS`; what they need is there.
+
+    Raises
+    ------
+    OptionError
+        For a kind there is none of, or whose package is not installed.
+
+    Examples
+    --------
+    >>> checked_outputs(["geojson", "csv", "csv"])
+    ('csv', 'geojson')
+    """
+    unknown = [kind for kind in kinds if kind not in OUTPUTS]
+    if unknown:
+        raise OptionError(f"the output {unknown[0]!r}", expected=", ".join(OUTPUTS), remedy="name one of these")
+    for kind in kinds:
+        if kind in _PACKAGES:
+            optional(_PACKAGES[kind])
+    return tuple(kind for kind in OUTPUTS if kind in kinds)
+
+
+def output_path(start: Path, kind: str) -> Path:
+    """Where an output of the image ``start`` (its labels' path without ending) goes.
+
+    Examples
+    --------
+    >>> output_path(Path("out/slide.1"), "geojson").name
+    'slide.1.geojson'
+    """
+    return start.with_name(start.name + OUTPUTS[kind])
+
+
+def found_in(prediction: Prediction, classes: Mapping[int, str] | None = None, source: str = "") -> Found:
+    """What a prediction found, to be written: its objects, or each of its classes as one.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    classes : dict of int to str, optional
+        Names by the user's value: of the objects' classes, or of the classes themselves.
+    source : str
+        Name of the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from biosegkit.grid import Grid
+    >>> from biosegkit.image import Labels
+    >>> labels = Labels.from_values(np.array([[0, 7, 7]]), Grid.regular((1, 3)), "semantic")
+    >>> found_in(Prediction(labels), {7: "tumour"}).table["class"].tolist()
+    [7]
+    """
+    labels, names = prediction.labels, dict(classes or {})
+    if labels.task == "instance":
+        return Found.of(labels.array, labels.grid, prediction.objects or None, classes=names, source=source)
+    found = Found.of(labels.array, labels.grid, classes=names, source=source, task="semantic")
+    return replace(found, table={**found.table, "class": labels.values[found.table["id"]]})
+
+
+def write_all(found: Found, image: Image | None, folder: str | Path, name: str, kinds: Sequence[str]) -> list[Path]:
+    """Write outputs of one image side by side, each whole or not at all.
+
+    Parameters
+    ----------
+    found : Found
+        Labels, table, grid and names of classes; see :func:`found_in`.
+    image : Image, optional
+        On the grid of the labels; without it there are no intensities, and no thumbnail can be made.
+    folder : path
+    name : str
+        What the names of the files begin with; each kind adds its ending, see :data:`OUTPUTS`.
+    kinds : sequence of str
+        Keys of :data:`OUTPUTS`.
+
+    Returns
+    -------
+    list of Path
+        The files, in the order of :data:`OUTPUTS`.
+
+    Raises
+    ------
+    OptionError
+        For an unknown kind, one whose package is not installed, or a thumbnail without image.
+    DataError
+        If labels and table, or labels and image, do not belong together, or a format cannot hold what was found.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from biosegkit.grid import Grid
+    >>> found = Found.of(np.array([[0, 1], [0, 1]]), Grid.regular((2, 2), 0.5, "um"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in write_all(found, None, folder, "a", ["csv", "geojson"])]
+    ['a.csv', 'a.geojson']
+    """
+    paths = {kind: output_path(Path(folder) / name, kind) for kind in checked_outputs(kinds)}
+    if "thumbnail" in paths and image is None:
+        raise OptionError("a thumbnail without an image", remedy="give the image that was segmented")
+    if set(paths) & set(_WITH_MEASUREMENTS):
+        found = replace(found, table=measured(found, image))
+    if "csv" in paths:
+        write_csv(found.table, paths["csv"])
+    if "parquet" in paths:
+        write_parquet(found.table, paths["parquet"])
+    sinks = _sinks(found, paths)
+    if sinks:
+        with ExitStack() as stack:
+            adding = [stack.enter_context(sink) for sink in sinks]
+            for part in object_runs(found):
+                for add in adding:
+                    add(part)
+    if "dicom" in paths:
+        write_dicom(found, paths["dicom"])
+    if "thumbnail" in paths and image is not None:
+        write_thumbnail(image, found, paths["thumbnail"])
+    return list(paths.values())
+
+
+def _sinks(found: Found, paths: Mapping[str, Path]) -> list[_Sink]:
+    """The files that take objects as they come."""
+    makers = {"geojson": geojson, "rois": rois, "coco": coco}
+    return [make(found, paths[kind]) for kind, make in makers.items() if kind in paths]
