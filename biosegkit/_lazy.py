@@ -16,7 +16,7 @@ EXTRAS = {
     "huggingface_hub": "nets",
     "openslide": "slides",
     "pyarrow": "batch",
-    "pydicom": "slides",
+    "pydicom": "dicom",
     "segmentation_models_pytorch": "nets",
     "timm": "nets",
     "wsidicom": "slides",
