@@ -128,6 +128,7 @@ class TrainingProgress:
         if "step" not in row:
             if self._live:
                 self._live.update("")
+            self._known = {"loss": float("nan")}  # of the fold before
             self._console.print(escape(str(row.get("stage") or row.get("message") or "")), style="dim")
             return
         step, total = int(row["step"]), int(row.get("total") or 0)

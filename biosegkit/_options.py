@@ -214,7 +214,8 @@ class Training:
     steps: Annotated[int | None, typer.Option(
         min=1, help="Train so many steps, whatever the clock says.", rich_help_panel=_TRAIN)] = None
     origin: Annotated[Path | None, typer.Option(
-        "--from", metavar="MODEL", help="Start from the weights of a model.", rich_help_panel=_TRAIN)] = None
+        "--from", metavar="MODEL", help="Start from the weights of a model: network, spacing and method are its own.",
+        rich_help_panel=_TRAIN)] = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.",
                                          rich_help_panel=_TRAIN)] = False
 

@@ -1,7 +1,7 @@
 """Training augmentation: random numbers are drawn once, then applied to image and labels alike.
 
 Probabilities, rotation and scaling are fields of the plan (:class:`biosegkit.plan.schema.Augmentation`); the ranges of
-the other transforms stand below. All follow nnU-Net's (Isensee et al. 2021; rule 1.12). Images are interpolated
+the other transforms stand below. All follow nnU-Net's (Isensee et al. 2021). Images are interpolated
 linearly, labels by nearest neighbour; targets are encoded afterwards. Rotations are rotations of the world: anisotropic
 voxels are taken into account.
 """

@@ -36,7 +36,7 @@ from .reduced import Reduced
 from .segmenter import Segmenter, method_of
 from .tidy import Tidy, tidied_digest, tidy_of
 
-__all__ = ["SCHEMA", "Bundle", "load", "network_of", "write_bundle", "zip_bundle"]
+__all__ = ["SCHEMA", "Bundle", "load", "network_of", "plan_of", "write_bundle", "zip_bundle"]
 
 #: Version of the bundle's layout; a reader for every older one is kept.
 SCHEMA = 1
@@ -245,6 +245,19 @@ def load(path: str | Path, device: str | torch.device = "auto", *, folds: Sequen
     if len(chosen) == len(names):
         _self_test(segmenter, members, info)
     return Bundle(segmenter, info, Path(path), digest, weights_digest=digest)
+
+
+def plan_of(path: str | Path) -> Plan:
+    """The plan of a model, which is verified; its weights are not read.
+
+    Raises
+    ------
+    FileError, PlanError
+        As :func:`load`.
+    """
+    members = Members(_bundle_folder(Path(path)))
+    info, _ = _manifest(members)
+    return Plan.from_data(read_json_member(members, "plan.json", info), f"{path}: plan.json")
 
 
 def _tidy(plan: Plan, info: Mapping[str, Any], path: str | Path) -> Tidy:

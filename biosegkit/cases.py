@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
 from .description import Description
 from .errors import DataError, FileError, Problem
 from .image import Image, Labels, Task
@@ -79,13 +77,13 @@ class Dataset(Sequence[Case]):
         A table's columns ``spacing`` (``z;y;x``), ``pixel_size`` and ``unit`` speak for their row.
         """
         options = ReadOptions(**self.reading(case))
-        image = read(case.images[0] if len(case.images) == 1 else list(case.images), options)
-        return _named(image, self.about.channel_names)
+        return read(case.images[0] if len(case.images) == 1 else list(case.images), options)
 
     def reading(self, case: Case) -> dict[str, Any]:
         """What the description and the case's row say about reading its image: fields of ``ReadOptions``."""
-        said = {name: getattr(self.about, name) for name in ("axes", "spacing", "unit", "pixel_size")}
-        return {name: value for name, value in {**said, **_row_geometry(case)}.items() if value is not None}
+        names = ("axes", "spacing", "unit", "pixel_size", "channel_names")
+        said = {name: getattr(self.about, name) for name in names} | _row_geometry(case)
+        return {name: value for name, value in said.items() if value not in (None, ())}
 
     def load_labels(self, case: Case, task: Task) -> Labels:
         """The labels of a case, values renamed and ignored voxels marked as described.
@@ -307,17 +305,6 @@ def _row_geometry(case: Case) -> dict[str, Any]:
     if text["unit"]:
         values["unit"] = text["unit"]
     return values
-
-
-def _named(image: Image, names: tuple[str, ...]) -> Image:
-    """The image with the described channel names; grey stored as RGB is three channels where three are named."""
-    if len(names) == 3 and image.array.shape[0] == 1 and any(n.startswith("RGB with three") for n in image.notes):
-        image = replace(image, array=np.repeat(np.asarray(image.array), 3, axis=0), channels=names)
-    if names and len(names) != image.array.shape[0]:
-        raise DataError(f"{image.array.shape[0]} channels", file=image.source or None,
-                        expected=f"{len(names)}, as channel_names says: {', '.join(names)}",
-                        remedy="correct --channels, or channel_names in dataset.json, or convert the image")
-    return replace(image, channels=names) if names else image
 
 
 def _short(values: Sequence[str], limit: int = 20) -> str:

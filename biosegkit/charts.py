@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -228,5 +229,8 @@ def _figure(height: float, ratios: tuple[int, ...], columns: int = 1) -> tuple[A
 def _png(figure: Any) -> bytes:
     """PNG without a date, so that equal charts are equal bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # Names in scripts that the font does not have are boxes in a picture; the page beside it has them as text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

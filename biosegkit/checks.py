@@ -12,9 +12,10 @@ import numpy as np
 
 from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
-from .image import Image, Labels, Task
+from .image import COLOURS, Image, Labels, Task
 from .io.sniff import ending
 from .object_classes import class_problems, vote_problems
+from .pictures import is_labels, neighbour_correlations, noise_problems
 from .splits import group_problems
 from .task_choice import IdCounts, choose_task, count_ids
 
@@ -23,11 +24,11 @@ __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "tas
 #: Words in a reader's error or note → row of the fault list; the first that occurs decides.
 _CODES = (
     ("fractional", "L3"), ("negative label", "L4"), ("label values", "L5"), ("coloured labels", "V9"),
-    ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"), ("time point", "V10"),
-    ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial axes", "V10"), ("right angles", "G4"),
-    ("the affine is used", "G3"), ("qform", "G3"), ("sform", "G3"), ("pixdim", "G6"), ("pixel size", "G6"),
-    ("spacing", "G6"), ("unit", "G6"), ("metres", "G6"), ("affine", "G6"), ("alpha", "V9"), ("RGB", "V9"),
-    ("palette", "V9"), ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"),
+    ("in JPEG, which", "L11"), ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"),
+    ("time point", "V10"), ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial axes", "V10"),
+    ("right angles", "G4"), ("the affine is used", "G3"), ("qform", "G3"), ("sform", "G3"), ("pixdim", "G6"),
+    ("pixel size", "G6"), ("spacing", "G6"), ("unit", "G6"), ("metres", "G6"), ("affine", "G6"), ("alpha", "V9"),
+    ("RGB", "V9"), ("palette", "V9"), ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"),
     ("empty file", "F4"), ("content", "F4"), ("GiB", "F5"), ("claims", "F5"), ("pages", "V10"), ("images", "V10"),
 )
 
@@ -39,7 +40,8 @@ CLASSES = 4096
 class Facts:
     """What is kept of a case that was read: enough to compare cases, whatever their size.
 
-    ``classes`` has the class of every object that has one.
+    ``classes`` has the class of every object that has one, ``neighbours`` the correlation of neighbouring voxels of
+    every channel.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Facts:
     ids: IdCounts
     values: tuple[int, ...]
     classes: tuple[int, ...] = ()
+    neighbours: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +177,14 @@ def visit(dataset: Dataset, case: Case) -> Visit:
         return Visit((*problems, _from_error(case, str(case.classes), error, code)))
     ids, voxels = count_ids(labels)
     values = tuple(int(v) for v, n in zip(labels.values, voxels, strict=True) if n and v)
+    if is_labels(image, labels):
+        problems.append(Problem("D1", "warning", case.id, file, "the numbers of its own labels", "a picture",
+                                "a label file may stand where the image should: put the image there"))
     problems += _label_problems(dataset, case, ids, values) + vote_problems(case.id, str(case.classes), votes)
     facts = Facts(case.id, case.group, case.split, file, image.grid.shape, image.channels, image.grid.spacing,
                   image.grid.unit, str(image.array.dtype), _digest(image),
                   tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values,
-                  () if votes is None else tuple(int(v) for v in votes.values if v))
+                  () if votes is None else tuple(int(v) for v in votes.values if v), neighbour_correlations(image))
     if any(p.severity == "error" for p in problems):
         return Visit(tuple(problems), facts)
     return Visit(tuple(problems), facts, image, labels, tuple(int(n) for n in voxels))
@@ -236,14 +242,14 @@ def _digest(image: Image) -> str:
 
 
 def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
-    """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, and the readers' notes."""
+    """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, V13, and the readers' notes."""
     found = [*dataset.problems, *(Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
                                   for note in dataset.notes)]
     if not facts:
         return found
     task = task or task_of(dataset, facts)[0]
     found += _kind_problems(dataset, facts) + _twin_problems(facts) + _spacing_problems(facts)
-    found += _name_problems(facts) + _note_problems(facts)
+    found += _name_problems(facts) + noise_problems(facts) + _note_problems(facts)
     if not any(f.ids.present for f in facts):
         found.append(Problem("L7", "error", "", dataset.source, "no foreground in any case", "labelled voxels",
                              "check the labels, --map and the ignore value"))
@@ -264,7 +270,7 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
     """D2: channel counts, channel names, dimensions; G6: units that do not compare."""
     kinds: dict[str, list[str]] = {}
     for f in facts:
-        colours = ", colours" * (f.channels == ("red", "green", "blue"))
+        colours = ", colours" * (f.channels == COLOURS)
         kinds.setdefault(f"{len(f.shape)}D, {len(f.channels)} channel(s){colours}", []).append(f.id)
     found: list[Problem] = []
     if len(kinds) > 1:

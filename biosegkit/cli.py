@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -34,13 +34,8 @@ from ._options import (
     Writing,
     flattened,
 )
-from .errors import BiosegError, FileError, OptionError, PlanError
-
-if TYPE_CHECKING:
-    from .cases import Dataset
-    from .errors import Problem
-    from .fingerprint import Fingerprint
-    from .plan.schema import Plan
+from ._planned import cases_of, folds_of, in_time, origin_of, planned, stored_plan, surveyed
+from .errors import BiosegError, FileError, OptionError
 
 __all__ = ["app", "main"]
 
@@ -104,7 +99,7 @@ def doctor(dataset: Source, data: Describing, common: Common) -> None:
     from .fingerprint import survey
     from .summaries import data_rows, data_tables
 
-    found = _scan(dataset, data, partial=True)
+    found = cases_of(dataset, data, partial=True)
     problems, measured = survey(found)
     if measured:
         score_table("", ("", ""), data_rows(measured), numbers_from=9)
@@ -126,9 +121,9 @@ def plan(dataset: Source, data: Describing, planning: Planning, computing: Compu
     from ._console import describe_plan, out
 
     _refuse_existing(output, writing.overwrite)
-    found = _scan(dataset, data)
-    _, measured = _surveyed(found)
-    made = _make_plan(found, measured, planning, computing, Training(), time.monotonic())
+    found = cases_of(dataset, data)
+    _, measured = surveyed(found)
+    made = planned(found, measured, planning, computing, Training(), time.monotonic())
     describe_plan(made)
     if output:
         made.write(output)
@@ -150,16 +145,18 @@ def train(context: typer.Context, dataset: Source,
         refuse_no_run(output)
     else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
-    found = _scan(dataset, data)
-    stored = _stored_plan(output, planning, training)
-    problems, measured = _surveyed(found, None if stored or training.steps else _in_time(planning, started))
-    made = stored or _make_plan(found, measured, planning, computing, training, started)
+    like = origin_of(training)
+    found = cases_of(dataset, data)
+    folds = folds_of(found, training)
+    stored = stored_plan(output, planning, training)
+    problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
+    made = stored or planned(found, measured, planning, computing, training, started, like)
     if common.verbose:
         describe_plan(made)
     from .train import fit
 
     with TrainingProgress() as progress:
-        fit(made, found, output, folds=training.fold_list(), steps=training.steps, init=training.origin,
+        fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
             resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
             progress=progress, fingerprint=measured, problems=problems)
     show_scores(output / "scores.json")
@@ -299,71 +296,6 @@ def demo(computing: Computing, writing: Writing, common: Common,
     for part in parts:
         out().print(f"[bold]{part.title}[/]  {part.score}\n  report   {part.report}\n  labels   {part.labels}\n"
                     f"  picture  {part.picture}")
-
-
-def _scan(source: str, data: Describing, *, partial: bool = False) -> Dataset:
-    """The cases of a data set, with what was noticed on the way."""
-    from ._console import out
-    from .cases import scan
-
-    found = scan(source, where=data.conditions(), describe=data.description(), partial=partial)
-    for note in found.notes:
-        out(stderr=True).print(note, style="yellow", markup=False)
-    return found
-
-
-def _in_time(planning: Planning, started: float) -> Callable[[int, int], None]:
-    """What stops a survey that leaves no time to train."""
-    from .configure import DEFAULT_BUDGET, reading_within
-
-    return reading_within(planning.budget or (DEFAULT_BUDGET if planning.preset == "default" else None), started)
-
-
-def _surveyed(found: Dataset, progress: Callable[[int, int], None] | None = None) -> tuple[
-        Sequence[Problem], Fingerprint]:
-    """Check and measure; a data set with errors is refused with all of them in a table."""
-    from ._console import out, problem_table
-    from .fingerprint import survey
-
-    problems, measured = survey(found, progress=progress)
-    if problems:
-        problem_table(problems)
-    if measured is None:
-        out(stderr=True).print("[bold red]refused[/]: correct the errors above, or leave these cases out with --where")
-        raise typer.Exit(1)
-    return problems, measured
-
-
-def _make_plan(found: Dataset, measured: Fingerprint, planning: Planning, computing: Computing, training: Training,
-               started: float) -> Plan:
-    """Decide."""
-    from .configure import make_plan
-
-    folds = training.fold_list()
-    count = None if folds is None else 5 if folds == "all" else len(folds)
-    try:
-        return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps,
-                         device=computing.device, elapsed=time.monotonic() - started)
-    except PlanError as error:  # of the options: usage
-        raise OptionError(error.found, file=error.file, expected=error.expected, remedy=error.remedy) from error
-
-
-def _stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:
-    """The plan to train if there is one already: the run's own when it is resumed, or the file given."""
-    from .plan.schema import Plan
-
-    stored = output / "plan.json"
-    resumed = training.resume and stored.is_file()
-    path = stored if resumed else training.plan
-    if path is None:
-        return None
-    if planning.changed():
-        options = ", ".join(f"--{name}" for name in planning.changed())
-        raise OptionError(f"{options} together with {'--resume' if resumed else '--plan'}",
-                          expected="a plan, or options to make one",
-                          remedy="leave the options out: a run is continued with its own plan" if resumed
-                          else f"edit {path}, or leave the options out")
-    return Plan.read(path)
 
 
 def _refuse_existing(path: Path | None, overwrite: bool, otherwise: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,28 +32,28 @@ from .plan.budget import (
     with_workers,
 )
 from .plan.draft import Wishes, draft, with_width
+from .plan.fine_tuning import draft_like
 from .plan.networks import ATTENTION_SHOWN, NETWORKS
 from .plan.objective import ClassWeights
 from .plan.race import TRAINING as RACE_TRAINING
 from .plan.race import race_of
 from .plan.scale import method_lengths
 from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
-from .plan.units import duration_text, memory_text, parse_duration, parse_memory
+from .plan.units import duration_text, memory_text, parse_memory
 from .pretrained import begin, digest_of
 from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
 from .segmenter import method_of
 from .splits import shares
+from .time_needed import LEAST_STEPS, seconds_of, too_small
 from .tune import tuning_cases
 
-__all__ = ["DEFAULT_BUDGET", "label_table", "make_plan", "reading_within"]
+__all__ = ["DEFAULT_BUDGET", "label_table", "make_plan"]
 
 DEFAULT_BUDGET = "15m"
 #: Share of a budget that validation may take; where all held-back cases need more, some of them are scored.
 VALIDATING = 0.2
-#: Share of a budget in which the program has to have started.
-TO_START = 0.5
-#: Fewer steps than these make no model: the budget is refused.
-LEAST_STEPS = 20
+#: Seconds for beginning the validation of a fold: the last state is written, the network built and used a first time.
+BEGINNING = 2.0
 
 
 def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float | None = None,
@@ -61,7 +61,7 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
               network: str | None = None, method: str | None = None, loss: str | None = None, seed: int = 0,
               folds: int | None = None, steps: int | None = None, device: str = "auto", elapsed: float = 0.0,
               class_weights: ClassWeights = None, encoder: str | None = None,
-              encoder_weights: str | None = None, race: bool = False) -> Plan:
+              encoder_weights: str | None = None, race: bool = False, like: Plan | None = None) -> Plan:
     """Decide everything that training and prediction need, each decision with its reason.
 
     Parameters
@@ -98,6 +98,8 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
         download (``imagenet``), which is made now.
     race : bool
         Let :func:`biosegkit.fit` train the two best methods briefly and keep the better one, if the budget has enough.
+    like : Plan, optional
+        Of the model whose weights training begins with: network, patch, spacing, normalisation, method are its own.
 
     Returns
     -------
@@ -110,38 +112,41 @@ def make_plan(fingerprint: Fingerprint, dataset: Dataset, *, budget: str | float
     """
     here = pick(device)
     assumed = DEFAULT_BUDGET if steps is None and preset == "default" else None
-    seconds = _seconds(assumed if budget is None else budget)
+    seconds = seconds_of(assumed if budget is None else budget)
     asked = parse_memory(memory) if memory is not None else None
     limit = default_memory(here) if asked is None else asked
     wishes = Wishes(preset, config, network, method, loss, seed, folds or 1, asked, here.type == "cuda",
                     class_weights, encoder, encoder_weights, seconds=seconds)
     started = time.monotonic()
     labels = label_table(fingerprint, dataset)
-    plan = draft(fingerprint, labels, _name(dataset), wishes)
-    if encoder_weights:  # after the draft, which refuses what has no encoder before anything is fetched
+    kind = (fingerprint, labels, _name(dataset))
+    plan = draft(*kind, wishes) if like is None else draft_like(*kind, wishes, like)
+    if encoder_weights and like is None:  # after the draft, which refuses what has no encoder before it is fetched
         wishes = replace(wishes, encoder_digest=digest_of(plan.configuration.architecture.encoder, encoder_weights))
-        plan = draft(fingerprint, labels, _name(dataset), wishes)
+        plan = draft(*kind, wishes)
         begin(plan)
-    if labels.task == "instance" and preset == "default":
+    if labels.task == "instance" and preset == "default" and like is None:
         evidence = _evidence(plan, dataset, fingerprint, method, None if steps is not None else seconds)
-        plan = draft(fingerprint, labels, _name(dataset), replace(wishes, evidence=evidence))
+        plan = draft(*kind, replace(wishes, evidence=evidence))
     if race:
-        plan = _entered(plan, fingerprint, method, seconds, steps)
+        plan = _entered(plan, fingerprint, "--from" if like else "--method" if method else None, seconds, steps)
     rest = None if seconds is None else seconds - _racing(plan)
     if folds is None and rest is not None and steps is None:
         plan = _with_members(plan, fingerprint, dataset, rest)
-    return _measured(plan, dataset, fingerprint, here, _Asked(seconds, rest, limit, steps, started - elapsed))
+    kept = _Asked(seconds, rest, limit, steps, started - elapsed, like is not None)
+    return _measured(plan, dataset, fingerprint, here, kept)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Seconds of the budget, and without a race; bytes; steps; and when the budget began."""
+    """Seconds of the budget, and without a race; bytes; steps; when the budget began; whether the width is given."""
 
     seconds: float | None
     rest: float | None
     memory: int
     steps: int | None
     began: float
+    fixed: bool = False
 
 
 def _measured(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, device: torch.device, asked: _Asked) -> Plan:
@@ -153,26 +158,26 @@ def _measured(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, device: to
         closing, preparing = rehearse(plan), preparing_seconds(plan, dataset, fingerprint)
         known = time.monotonic() - asked.began + preparing + closing
         if known > 0.9 * seconds:  # measuring the network would be in vain
-            raise _too_small(seconds, 2 * known, f"start, reading and report take {duration_text(known)} by themselves")
-    plan, probes = probed_widths(plan, device, per_fold, asked.memory)
+            raise too_small(seconds, 2 * known, f"start, reading and report take {duration_text(known)} by themselves")
+    plan, probes = probed_widths(plan, device, None if asked.fixed else per_fold, asked.memory)
     spent = (time.monotonic() - asked.began + preparing) / count
-    limits = _Limits(seconds, per_fold, asked.memory, asked.steps, spent, closing)
+    limits = _Limits(seconds, per_fold, asked.memory, asked.steps, spent, closing / count, asked.fixed)
     return _settled(plan, probes, device, limits, fingerprint)
 
 
-def _entered(plan: Plan, fingerprint: Fingerprint, method: str | None, seconds: float | None,
+def _entered(plan: Plan, fingerprint: Fingerprint, decided: str | None, seconds: float | None,
              steps: int | None) -> Plan:
-    """The plan with a race, or with the reason why there is none.
+    """The plan with a race, or with the reason why there is none; ``decided`` is the option that names the method.
 
     Raises
     ------
     OptionError
         If there is no choice of a method that a race could make.
     """
-    if plan.labels.task != "instance" or plan.preset != "default" or method is not None:
-        why = "--method" if method is not None else f"--preset {plan.preset}" if plan.preset != "default" else "classes"
-        raise OptionError(f"--race with {why}", expected="objects, the default preset and no --method: a race chooses "
-                          "the method", remedy="leave --race out, or the other option")
+    if plan.labels.task != "instance" or plan.preset != "default" or decided:
+        why = decided or (f"--preset {plan.preset}" if plan.preset != "default" else "classes")
+        raise OptionError(f"--race with {why}", expected="objects, the default preset, no --method and no --from: a "
+                          "race chooses the method", remedy="leave --race out, or the other option")
     c = plan.configuration
     options = {row.method: {"batch_dice": c.batch_dice, **method_lengths(row.method, fingerprint.objects, c.spacing)}
                for row in plan.method_evidence}
@@ -183,56 +188,6 @@ def _entered(plan: Plan, fingerprint: Fingerprint, method: str | None, seconds: 
 def _racing(plan: Plan) -> float:
     """Seconds of the race, all contenders together."""
     return 0.0 if plan.race is None else len(plan.race.contenders) * (plan.race.seconds or 0.0)
-
-
-def reading_within(budget: str | float | None, started: float) -> Callable[[int, int], None]:
-    """A ``progress`` for :func:`biosegkit.fingerprint.survey` that gives up where reading alone takes the budget.
-
-    Parameters
-    ----------
-    budget : str or float, optional
-        As for :func:`make_plan`; None: there is no limit.
-    started : float
-        ``time.monotonic()`` from which the budget counts.
-
-    Returns
-    -------
-    callable
-        Raises OptionError, with a budget that would do, once a fifth of the budget has gone into reading and the rest
-        of the cases, read now and once more for training, would take more than there is.
-
-    Raises
-    ------
-    OptionError
-        At once, if half of the budget has gone into starting the program.
-    """
-    seconds, begun = _seconds(budget), time.monotonic()
-    if seconds is not None and begun - started > TO_START * seconds:
-        late = begun - started
-        raise _too_small(seconds, 10 * late, f"starting the program took {duration_text(late)}")
-
-    def check(done: int, cases: int) -> None:
-        now = time.monotonic()
-        if seconds is None or done < 3 or now - begun < 0.2 * seconds:
-            return
-        per_case = (now - begun) / done
-        whole = now - started + per_case * (2 * cases - done)
-        if whole > seconds:
-            raise _too_small(seconds, 1.5 * whole, f"reading {cases} cases for the check and for training takes "
-                             f"{duration_text(whole)} (fewer: --where)")
-
-    return check
-
-
-def _too_small(seconds: float, least: float, why: str) -> OptionError:
-    """The error that says which budget would do."""
-    enough = duration_text(10 * math.ceil(least / 10))
-    return OptionError(f"--budget {duration_text(seconds)}", expected=f"at least {enough} here: {why}",
-                       remedy=f"give --budget {enough} or more")
-
-
-def _seconds(budget: str | float | None) -> float | None:
-    return None if budget is None else parse_duration(budget)
 
 
 def _evidence(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, method: str | None,
@@ -284,6 +239,7 @@ class _Limits:
     steps: int | None
     spent: float
     closing: float
+    fixed: bool = False
 
 
 def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: _Limits,
@@ -291,7 +247,8 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     """Width and steps from the probes."""
     best, decisions = probes[-1], list(plan.decisions)
     configuration, training = plan.configuration, plan.training
-    if limits.per_fold is not None and len(probes) > 0 and plan.preset == "default" and device.type != "cuda":
+    searched = plan.preset == "default" and device.type != "cuda" and not limits.fixed
+    if limits.per_fold is not None and searched:
         best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim)
         configuration = with_width(configuration, best.width)
         fixed = not widths_of(configuration.architecture.name)
@@ -320,7 +277,8 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     if race is not None and race.seconds is not None:
         race = race.model_copy(update={"steps": steps_for(RACE_TRAINING * race.seconds, best.step_seconds)})
     measured = Budget(seconds=limits.seconds, memory=limits.memory, step_seconds=best.step_seconds,
-                      validation_seconds=validation, closing_seconds=limits.closing, device=device.type)
+                      validation_seconds=validation, closing_seconds=limits.closing * plan.training.folds,
+                      device=device.type)
     return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,
                                    "race": race, "decisions": tuple(decisions)})
 
@@ -340,7 +298,7 @@ def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float
     allowance = Allowance(limits.per_fold, limits.spent, validation, limits.closing)
     if allowance.left < LEAST_STEPS * step_seconds:
         around = limits.spent + validation + limits.closing
-        raise _too_small(limits.seconds, budget_for(allowance, step_seconds) * limits.seconds / limits.per_fold,
+        raise too_small(limits.seconds, budget_for(allowance, step_seconds) * limits.seconds / limits.per_fold,
                          f"start, reading, measuring, validation and report take {duration_text(around)}, and a step "
                          f"of training {duration_text(step_seconds)} on {where}")
     steps = steps_for(allowance.training, step_seconds)
@@ -368,7 +326,7 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
         count += training.tune_cases
     if NETWORKS[c.architecture.name].attention:
         count += min(count, ATTENTION_SHOWN)
-    return count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)
+    return BEGINNING + count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)
 
 
 def label_table(fingerprint: Fingerprint, dataset: Dataset) -> LabelTable:

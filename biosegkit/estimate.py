@@ -88,6 +88,7 @@ def estimate(model: Predictor, image: Image) -> Estimate:
 def _of_plan(segmenter: Segmenter, image: Image) -> Estimate:
     """Tiles of the lattice; sums, maps of a block with their states, labels, and the resampled image."""
     plan = segmenter.plan
+    image = image.in_channels(len(plan.preprocessing.channels))
     refuse_unfit(image, plan)
     grid = image.grid.turned(turn_of(image.grid, plan))
     shape = working_shape(grid, plan)

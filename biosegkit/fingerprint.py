@@ -23,7 +23,7 @@ from .fingerprint_schema import (
     ObjectStatistics,
     Spread,
 )
-from .image import Image, Labels, Task
+from .image import COLOURS, Image, Labels, Task
 from .object_shapes import ObjectSample, anisotropy_of, box_of, joined, sample_objects, spread_of
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread",
@@ -185,7 +185,7 @@ def _concluded(dataset: Dataset, tally: _Tally, facts: Sequence[Facts], task: tu
     left = len(dataset) - len(tally.records)
     notes += [f"{left} cases outside train and val are not measured"] * bool(left)
     return Fingerprint(
-        source=dataset.source, seed=seed, unit=facts[0].unit, is_rgb=names == ("red", "green", "blue"),
+        source=dataset.source, seed=seed, unit=facts[0].unit, is_rgb=names == COLOURS,
         task=task[0], task_reason=task[1], cases=tuple(sorted(tally.records, key=lambda r: r.id)),
         channels=_channels(tally, names), classes=_classes(dataset, tally, task[0]), objects=objects,
         relative_size=float(np.median([r.relative_size for r in tally.records])),

@@ -12,10 +12,15 @@ import numpy.typing as npt
 from .errors import DataError
 from .grid import Grid, Turn
 
-__all__ = ["Image", "Labels", "Task", "smallest_unsigned"]
+__all__ = ["COLOURS", "GREY", "Image", "Labels", "Task", "equal_channels", "smallest_unsigned"]
 
 Task = Literal["semantic", "instance"]
 Array = npt.NDArray[Any]
+
+#: Channels of an image in colours.
+COLOURS = ("red", "green", "blue")
+#: Said of grey that was stored as colours.
+GREY = "RGB with three equal channels read as one channel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,40 @@ class Image:
     def noted(self, *notes: str) -> Image:
         """The same image with more notes."""
         return replace(self, notes=(*self.notes, *notes))
+
+    def in_channels(self, count: int) -> Image:
+        """Grey stored as three equal channels in the number of channels that is wanted; any other image as it is.
+
+        Three equal channels are made one, and one that was made of three is three again; a note says so.
+
+        Examples
+        --------
+        >>> stored = Image(np.full((3, 4, 5), 7), Grid.regular((4, 5)), COLOURS)
+        >>> grey = stored.in_channels(1)
+        >>> grey.channels, grey.notes
+        (('channel 0',), ('RGB with three equal channels read as one channel',))
+        >>> grey.in_channels(3).channels, grey.in_channels(2) is grey
+        (('red', 'green', 'blue'), True)
+        """
+        change = self.array.shape[0], count
+        if change == (3, 1) and equal_channels(self.array):
+            return replace(self, array=self.array[:1], channels=()).noted(GREY)
+        if change == (1, 3) and GREY in self.notes:
+            three = np.repeat(np.asarray(self.array), 3, axis=0)
+            return replace(self, array=three, channels=COLOURS).noted("taken as three equal channels again")
+        return self
+
+
+def equal_channels(array: Array) -> bool:
+    """Whether all channels of (C, space) are equal; looked at plane by plane, as far as they are.
+
+    Examples
+    --------
+    >>> equal_channels(np.ones((3, 4, 5))), equal_channels(np.arange(6).reshape(3, 2))
+    (True, False)
+    """
+    planes = (np.asarray(array[:, k]) for k in range(array.shape[1]))
+    return all(bool((plane == plane[:1]).all()) for plane in planes)
 
 
 @dataclass(frozen=True, eq=False)

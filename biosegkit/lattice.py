@@ -33,7 +33,7 @@ def tile_starts(size: int, patch: int, step: int) -> tuple[int, ...]:
 def gaussian(patch: int) -> npt.NDArray[np.float64]:
     """Blending window of one axis: a Gaussian with a standard deviation of an eighth of the patch.
 
-    Source: nnU-Net's importance map (autoconfig rule 1.14).
+    Source: nnU-Net's importance map (Isensee et al. 2021).
 
     Examples
     --------

@@ -274,7 +274,8 @@ def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
     share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
     if share < 0.5:
         raise DataError(f"weights of another network ({share:.0%} fit)", expected="a model with the same topology",
-                        remedy="train with the plan.json of that model (--plan), or without --from")
+                        remedy="leave --plan out, so that the network is that model's (Python: make_plan with like), "
+                        "or train without --from")
     network.load_state_dict(fitting, strict=False)
     return tuple(k for k in own if k not in fitting)
 
@@ -358,7 +359,7 @@ class _Log:
         return step % max(1, min(10, total // 20)) == 0 or step == total
 
     def step(self, state: _State, loss: Tensor, terms: Mapping[str, Tensor], rate: float, clock: Clock) -> None:
-        left = (state.pace.total - state.step) * clock.step_seconds
+        left = (state.pace.total - state.step) * clock.step_seconds if clock.seconds else None  # not known yet
         self._write({"step": state.step, "total": state.pace.total, "loss": float(loss.detach()), "lr": rate,
                      "seconds": clock.step_seconds, "left": left, "skipped": state.skipped,
                      "terms": {k: float(v.detach()) for k, v in terms.items()}})

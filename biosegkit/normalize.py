@@ -108,7 +108,7 @@ def statistics(
 
     Notes
     -----
-    Rule 1.2 of nnU-Net. Values that are not finite are left out; a constant channel becomes zeros.
+    As in nnU-Net (Isensee et al. 2021). Values that are not finite are left out; a constant channel becomes zeros.
 
     Examples
     --------

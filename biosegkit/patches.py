@@ -75,7 +75,7 @@ class Batch:
 
 
 def foreground_voxels(labels: Array, task: str, seed: int, limit: int = 10_000) -> dict[int, Array]:
-    """Positions to centre patches on: up to ``limit`` seeded voxels per class (rule 1.11 of nnU-Net).
+    """Positions to centre patches on: up to ``limit`` seeded voxels per class (as nnU-Net does).
 
     For objects every object is equally likely, whatever its size.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def prepare(image: Image, plan: Plan) -> Prepared:
     DataError
         If channels, axes or unit do not fit the plan.
     """
-    image = _in_colours(image, plan)
+    image = image.in_channels(len(plan.preprocessing.channels))
     refuse_unfit(image, plan)
     turn = turn_of(image.grid, plan)
     array, grid = turn.apply(image.array), image.grid.turned(turn)
@@ -154,7 +154,7 @@ def prepare(image: Image, plan: Plan) -> Prepared:
 
 def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | None, grid: Grid,
                shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The normalised image on the network's grid (rules 1.2 and 1.4: normalise first, then resample)."""
+    """The normalised image on the network's grid (as in nnU-Net: normalise first, then resample)."""
     working = tuple(s * n / m for s, n, m in zip(grid.spacing, grid.shape, shape, strict=True))
     return resample_image(apply(np.asarray(array), measured, mask), grid.spacing, working, shape)
 
@@ -170,16 +170,6 @@ def _check_memory(image: Image, shape: tuple[int, ...], plan: Plan) -> None:
                         file=image.source or None, expected=f"at most {0.8 * available / 2**30:.3g} GB",
                         remedy=f"check the spacing: {image.grid.spacing} {image.grid.unit} here, "
                         f"{plan.configuration.spacing} {unit} in the model (--spacing, --unit); or cut the image")
-
-
-def _in_colours(image: Image, plan: Plan) -> Image:
-    """Grey that was stored as three equal colours is three channels again for a model of three channels."""
-    if len(plan.preprocessing.channels) != 3 or image.array.shape[0] != 1:
-        return image
-    if not any(note.startswith("RGB with three") for note in image.notes):
-        return image
-    names = tuple(c.name for c in plan.preprocessing.channels)
-    return replace(image, array=np.repeat(np.asarray(image.array), 3, axis=0), channels=names)
 
 
 def refuse_unfit(image: Image, plan: Plan) -> None:
@@ -227,21 +217,22 @@ def _nonzero_window(array: Any) -> tuple[slice, ...]:
 def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
     """Warn where an image cannot be in the training set's unit (fault V11).
 
-    ``low`` to ``high`` is the range of the foreground, outside which most voxels of an ordinary image may lie. So the
-    sign is that hardly any voxel is inside, or, where the scheme takes values as they are, that the image's whole
-    contrast is a fiftieth of it (0 to 1 for HU); a scheme that scales each image by itself makes up for that.
+    Only where the scheme takes values as they are: one that scales each image by its own values makes up for any unit,
+    and such intensities (MRI, fluorescence) often have none. ``low`` to ``high`` is the range of the foreground,
+    outside which most voxels of an ordinary image may lie. So the sign is that hardly any voxel is inside, or that the
+    image's whole contrast is a fiftieth of it (0 to 1 for HU).
     """
     notes = []
     strides = _sparse(array.shape[1:])
     for index, channel in enumerate(channels):
-        if not channel.high > channel.low:
+        if channel.scheme not in _AS_STORED or not channel.high > channel.low:
             continue
         values = np.asarray(array[(index, *strides)]).reshape(-1)
         values = values[values != 0] if (values != 0).any() else values
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         inside = float(((values >= channel.low) & (values <= channel.high)).mean()) if values.size else 1.0
         low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
-        flat = channel.scheme in _AS_STORED and 0 < high - low < 0.02 * (channel.high - channel.low)
+        flat = 0 < high - low < 0.02 * (channel.high - channel.low)
         if inside < 0.01 or flat:
             notes.append(f"{channel.name}: values {low:g} to {high:g}, but {channel.low:g} to {channel.high:g} "
                          "in the objects of the training set; is the image in another unit?")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._atomic import read_json
 from .errors import DataError, FileError, OptionError, ResumeError
 from .image import Task
 from .plan.schema import Plan
@@ -91,10 +90,11 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     """Plan and fit, or continue; a run that is finished is only checked."""
     from .cases import scan
     from .checks import refuse
-    from .configure import make_plan, reading_within
+    from .configure import make_plan
     from .fingerprint import survey
-    from .run_folder import open_run, refuse_no_run, refuse_run
+    from .run_folder import is_finished, open_run, refuse_no_run, refuse_run
     from .tidy import tidy_of
+    from .time_needed import reading_within
     from .train import fit
 
     out = todo.folder
@@ -105,7 +105,7 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
     dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
     tell({"stage": f"{todo.name}: {len(dataset)} cases"})
     stored = _stored_plan(todo, out) if how["resume"] else None
-    if stored and read_json(out / "run.json").get("finished"):
+    if stored and is_finished(out):
         open_run(out, stored, dataset, resume=True, overwrite=False)
         tell({"stage": f"{out} is finished"})
         return stored

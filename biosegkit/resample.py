@@ -54,7 +54,7 @@ def resample_image(
 
     Notes
     -----
-    Rule 1.4 of nnU-Net. Splines: Unser, IEEE Signal Processing Magazine 1999.
+    As in nnU-Net. Splines: Unser, IEEE Signal Processing Magazine 1999.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def resample_labels(
 
     Notes
     -----
-    Rule 1.4 of nnU-Net, which lets such junctions become background.
+    As in nnU-Net, which lets such junctions become background.
 
     Examples
     --------

@@ -22,7 +22,7 @@ from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
 from .plan.schema import Plan
 
-__all__ = ["locked", "open_run", "refuse_no_run", "refuse_run", "update_run"]
+__all__ = ["is_finished", "locked", "open_run", "refuse_no_run", "refuse_run", "update_run"]
 
 _LIBRARIES = ("biosegkit", "torch", "numpy", "numba", "scipy")
 
@@ -90,6 +90,12 @@ def refuse_no_run(out: Path) -> None:
     if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
         raise ResumeError("no run to continue", file=out, expected="a run that was begun in this folder",
                           remedy="check the name, or leave --resume out to begin one")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a run is whole: trained, scored, bundled and reported."""
+    whole = all((out / name).is_file() for name in ("run.json", "bundle/bundle.json", "report.html"))
+    return whole and "finished" in read_json(out / "run.json")
 
 
 def _same_start(out: Path, model: str | None) -> None:

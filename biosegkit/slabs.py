@@ -17,7 +17,7 @@ __all__ = ["blocks", "paste", "regrid"]
 
 def regrid(slabs: Iterable[Slab], source: Sequence[int], target: Sequence[int],
            spacings: tuple[Sequence[float], Sequence[float]], planes: int = 8) -> Iterator[Slab]:
-    """Maps on another grid over the same field of view, ``planes`` at a time (rule 1.4: linear, borders aligned).
+    """Maps on another grid over the same field of view, ``planes`` at a time (as nnU-Net: linear, borders aligned).
 
     Parameters
     ----------

@@ -11,7 +11,8 @@ import numpy as np
 from .errors import OptionError, Problem
 from .layouts import Case, common_start
 
-__all__ = ["group_problems", "holdout", "shares", "split_folds", "split_notes", "suggested_groups", "trainable"]
+__all__ = ["chosen_folds", "group_problems", "holdout", "shares", "split_folds", "split_notes", "suggested_groups",
+           "trainable"]
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -107,6 +108,28 @@ def shares(cases: Sequence[Case], count: int, fraction: float) -> list[Fold]:
     if count == 1:
         return [holdout(cases, fraction)]
     return split_folds(cases, max(count, round(1 / fraction)))[:count]
+
+
+def chosen_folds(cases: Sequence[Case], folds: Sequence[int] | str) -> dict[int, Fold]:
+    """The folds of a five-fold cross-validation by number: those named, or ``"all"``.
+
+    Raises
+    ------
+    OptionError
+        For a number there is no fold of.
+
+    Examples
+    --------
+    >>> rows = [Case(f"{k}", f"{k}", ()) for k in range(5)]
+    >>> chosen_folds(rows, [3])
+    {3: (('0', '1', '3', '4'), ('2',))}
+    """
+    every = split_folds(cases, 5)
+    wanted = range(len(every)) if folds == "all" else [int(f) for f in folds]
+    if not wanted or max(wanted) >= len(every) or min(wanted) < 0:
+        raise OptionError(f"folds {list(wanted)}", expected=f"numbers from 0 to {len(every) - 1}",
+                          remedy="correct --folds")
+    return {f: every[f] for f in wanted}
 
 
 def split_notes(cases: Sequence[Case], folds: int) -> list[str]:

@@ -21,7 +21,7 @@ from ._atomic import read_json
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .device import describe, pick
-from .errors import DataError, OptionError, Problem, ResumeError
+from .errors import DataError, Problem, ResumeError
 from .fingerprint import Fingerprint
 from .loop import Progress, Stopped, adopt, make_network, train
 from .methods.protocol import Method
@@ -31,9 +31,10 @@ from .preprocess import load_or_make
 from .pretrained import begin
 from .racing import RaceTrack, as_decided, run_race
 from .report import write_report
-from .run_folder import locked, open_run, update_run
+from .run_folder import is_finished, locked, open_run, update_run
 from .segmenter import method_of
-from .splits import shares, split_folds, split_notes
+from .splits import chosen_folds, shares, split_notes
+from .time_needed import refuse_late
 from .validate import validate
 
 __all__ = ["fit"]
@@ -53,6 +54,7 @@ class _Job:
     device: torch.device
     progress: Progress | None
     stop: Callable[[], bool]
+    began: float
 
 
 def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] | str | None = None,
@@ -114,12 +116,15 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
                  facts={"device": describe(here), "from": None if origin is None else origin.digest,
                         "notes": split_notes(list(dataset), 5 if folds is not None else 2),
                         "folds": {k: {"train": len(t), "validation": len(v)} for k, (t, v) in chosen.items()}})
+        if resume and plan.race is None and is_finished(out):  # scoring again would have what its budget has left
+            _say(progress, f"{out} is finished: nothing to continue")
+            return load(out, here)
         if fingerprint is not None:
             fingerprint.write(out / "fingerprint.json")
         spent = float(read_json(out / "run.json").get("spent", 0.0))
         plan = run_race(plan, RaceTrack(dataset, out, next(iter(chosen.values())), here, progress, stop))
-        job = _Job(plan, method_of(plan), dataset, out, here, progress, stop)
-        end = None if plan.budget.seconds is None else started - spent + 0.99 * plan.budget.seconds
+        job = _Job(plan, method_of(plan), dataset, out, here, progress, stop, started - spent)
+        end = None if plan.budget.seconds is None else job.began + 0.99 * plan.budget.seconds
         weights = {}
         for done, (fold, (train_ids, held_ids)) in enumerate(chosen.items()):
             deadline = _deadline(plan, end, len(chosen) - done)
@@ -133,12 +138,7 @@ def _folds(plan: Plan, dataset: Dataset, folds: Sequence[int] | str | None) -> d
     if folds is None:
         found = shares(list(dataset), plan.training.folds, plan.training.validation_fraction)
         return {str(k): fold for k, fold in enumerate(found)}
-    every = split_folds(dataset, 5)
-    wanted = range(len(every)) if folds == "all" else [int(f) for f in folds]
-    if not wanted or max(wanted) >= len(every) or min(wanted) < 0:
-        raise OptionError(f"folds {list(wanted)}", expected=f"numbers from 0 to {len(every) - 1}",
-                          remedy="correct --folds")
-    return {str(f): every[f] for f in wanted}
+    return {str(number): fold for number, fold in chosen_folds(dataset, folds).items()}
 
 
 def _deadline(plan: Plan, end: float | None, left: int) -> float | None:
@@ -157,7 +157,7 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     finished = folder / "weights.safetensors"
     if finished.exists():
         return checkpoint.load_tensors(finished)
-    _say(job, f"fold {fold}: preprocessing")
+    _say(job.progress, f"fold {fold}: preprocessing")
     store = job.out / "store"
     samples, held = (load_or_make(job.dataset, list(job.dataset.select(part)), job.plan, store) for part in ids)
     saved = any((folder / "checkpoints").glob("*.json"))
@@ -169,7 +169,11 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     if start is None and not saved:
         start = begin(job.plan)
     _check_stop(job)
-    _say(job, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, {describe(job.device)}")
+    if not saved and not any(job.out.glob("fold-*/weights.safetensors")):
+        refuse_late(job.plan, job.began, deadline)
+    goes_on = ", from the state that was saved last" if saved else ""
+    _say(job.progress, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, "
+         f"{describe(job.device)}{goes_on}")
     # Every fold begins with other weights and draws other patches: alike networks would gain less from their average.
     plan = job.plan.model_copy(update={"seed": job.plan.seed + (int(fold) if fold.isdigit() else 0)})
     weights = train(plan, job.method, samples, held, folder, device=job.device, deadline=deadline,
@@ -201,7 +205,7 @@ def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapp
     """Tune and score on the held-back cases, as many as there is time for, then bundle and report."""
     def between(text: str) -> None:
         _check_stop(job)
-        _say(job, text)
+        _say(job.progress, text)
 
     folds = {name: (weights[name], held[name]) for name in held}
     found = validate(job.plan, job.dataset, job.out, folds, job.device, between, _warnings(job, held, started),
@@ -210,7 +214,7 @@ def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapp
                  postprocessing=found.postprocessing)
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     write_report(job.out, overlays=found.overlays)
-    _say(job, "done")
+    _say(job.progress, "done")
     return load(job.out, job.device)
 
 
@@ -236,9 +240,9 @@ def _check_stop(job: _Job) -> None:
         raise Stopped("stopped between two cases", file=job.out, remedy="continue with --resume")
 
 
-def _say(job: _Job, stage: str) -> None:
-    if job.progress:
-        job.progress({"stage": stage})
+def _say(progress: Progress | None, stage: str) -> None:
+    if progress:
+        progress({"stage": stage})
 
 
 @contextmanager

@@ -179,12 +179,13 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
         seen["scan"] = (source, options)
         return original(source, where=None)
 
-    from biosegkit import cases, configure, train
+    from biosegkit import bundle, cases, configure, train
 
     original = cases.scan
     monkeypatch.setattr(cases, "scan", scan)
     monkeypatch.setattr(configure, "make_plan", lambda *a, **k: seen.update(plan=k) or Plan())
     monkeypatch.setattr(train, "fit", lambda *a, **k: seen.update(fit=k, out=a[2]))
+    monkeypatch.setattr(bundle, "plan_of", lambda path: f"plan of {path}")
     result = call("train", PHANTOM, "-o", tmp_path / "run", "--where", "split=train", "--where", "split=val", "--map",
                   "255=1", "--spacing", "2,1,1", "--unit", "mm", "--task", "semantic", "--group", "p(.)", "--budget",
                   "5m", "--memory", "2GB", "--network", "n", "--method", "m", "--loss", "l", "--config", "2d",
@@ -202,11 +203,21 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     plan = {k: v for k, v in seen["plan"].items() if k != "elapsed"}
     assert plan == {"budget": "5m", "memory": "2GB", "network": "n", "method": "m", "loss": "l", "preset": "default",
                     "class_weights": "1,2", "encoder": "e", "encoder_weights": "w", "config": "2d",
-                    "seed": 7, "race": True, "folds": 2, "steps": 9, "device": "cpu"}
+                    "seed": 7, "race": True, "folds": 2, "steps": 9, "device": "cpu", "like": "plan of old"}
     assert (seen["fit"]["folds"], seen["fit"]["steps"], str(seen["fit"]["init"])) == ([0, 1], 9, "old")
     assert seen["fit"]["overwrite"] is True
     assert seen["fit"]["resume"] is False
     assert seen["out"] == tmp_path / "run"
+
+
+@pytest.mark.parametrize(("words", "told"), [(("--folds", "7"), "numbers from 0 to 1"), (("--folds", "x"), "all, or"),
+                                            (("--from", "nowhere"), "a RUN, a bundle")])
+def test_folds_and_models_that_are_not_there_are_refused_before_the_data_are_read(monkeypatch, tmp_path, words, told):
+    monkeypatch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: pytest.fail("the data were read"))
+    monkeypatch.chdir(tmp_path)
+    result = call("train", PHANTOM, "-o", "run", *words)
+    assert result.exit_code == (1 if words[0] == "--from" else 2)
+    assert told in plain(result.output)
 
 
 def test_plan_options_beside_a_plan_are_refused(tmp_path):
@@ -276,6 +287,17 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     assert [line[:10] for line in lines[1:]] == ["step 10/40", "step 30/40", "step 40/40", "step 40/40"]
     assert "loss 0.500  Dice 0.800  1m5s left" in lines[1]
     assert "Dice" not in lines[-1]
+
+
+def test_progress_of_a_fold_does_not_show_the_time_left_of_the_one_before(capsys, monkeypatch):
+    monkeypatch.setattr("biosegkit._console.LINE_SECONDS", -1.0)
+    with TrainingProgress() as progress:
+        progress({"step": 40, "total": 40, "loss": 0.5, "left": 3.0, "skipped": 2})
+        progress({"stage": "fold 1: training"})
+        progress({"step": 1, "total": 40, "loss": 0.7, "left": None, "skipped": 0})
+    first, _, last = plain(capsys.readouterr().err).splitlines()
+    assert first.endswith("3.0s left  2 steps skipped")
+    assert last.endswith("loss 0.700")
 
 
 def test_models_lists_runs_bundles_and_recipes(tmp_path, monkeypatch):

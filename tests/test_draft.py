@@ -23,6 +23,7 @@ from biosegkit.fingerprint_schema import (
 )
 from biosegkit.loop import make_network
 from biosegkit.plan.draft import Wishes, cpu_patch, draft, with_width
+from biosegkit.plan.fine_tuning import draft_like
 from biosegkit.plan.schema import LabelTable, Plan
 from biosegkit.segmenter import method_of
 
@@ -292,3 +293,55 @@ def test_label_tables_keep_the_users_values():
     found = fingerprint((16, 16), classes=3)
     labels = label_table(found, dataset(labels={"background": 0, "k1": 1, "k2": 2}))
     assert (labels.names, labels.values) == (("background", "k1", "k2"), (0, 1, 2))
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def like(found, model, **wishes):
+    return draft_like(found, table(found), "new", Wishes(**wishes), model)
+
+
+def test_a_plan_like_a_model_has_its_network_and_the_new_labels():
+    """Other sizes, spacings and number of classes would ask for another network."""
+    model = plan_of(fingerprint((40, 56, 40), cases=30))
+    found = fingerprint((90, 40, 60), (2.0, 1.0, 1.0), classes=4)
+    assert plan_of(found).configuration != model.configuration
+    plan = like(found, model)
+    assert (plan.configuration, plan.preprocessing, plan.method) == (model.configuration, model.preprocessing,
+                                                                     model.method)
+    assert (plan.labels, plan.method_options["n_classes"]) == (table(found), 4)
+    names = [d.name for d in plan.decisions]
+    assert "begins with" in names
+    assert not {"patch", "batch", "network", "configuration", "stages"} & set(names)
+    again = like(found, model, network=model.configuration.architecture.name, method="semantic", seed=3)
+    assert (again.configuration, again.seed) == (model.configuration, 3)
+
+
+def test_planes_of_a_stack_can_begin_with_a_model_of_planes():
+    model = plan_of(fingerprint((256, 256), unit="mm", task="instance"), method="distance")
+    plan = like(fingerprint((10, 256, 256), (5.0, 1.0, 1.0), task="instance"), model)
+    assert plan.configuration == model.configuration
+    assert len(plan.training.margin) == plan.configuration.ndim == 2
+
+
+def test_a_model_that_knows_no_physical_size_is_a_beginning_for_voxels_of_any_unit():
+    model = plan_of(fingerprint((512, 512), unit="px", task="instance", size=150.0), method="distance")
+    assert model.preprocessing.stored_spacing == (1.0, 1.0)
+    plan = like(fingerprint((256, 256), (0.5, 0.5), unit="um", task="instance"), model)
+    assert plan.preprocessing == model.preprocessing
+
+
+@pytest.mark.parametrize(("found", "wishes", "told"), [
+    (fingerprint((64, 64)), {}, "2D images of 1 channel"),
+    (fingerprint((40, 56, 40), channels=("T1", "T2")), {}, r"2 channel\(s\)"),
+    (fingerprint((40, 56, 40), task="instance"), {}, "with instance labels.*--task semantic"),
+    (fingerprint((40, 56, 40), unit="px"), {}, "voxels in px"),
+    (fingerprint((40, 56, 40)), {"network": "unetplusplus"}, "--network unetplusplus"),
+    (fingerprint((40, 56, 40)), {"config": "2d"}, "--config 2d"),
+    (fingerprint((40, 56, 40)), {"encoder": "resnet34"}, "--encoder resnet34"),
+])
+def test_a_model_of_another_kind_is_refused(found, wishes, told):
+    model = plan_of(fingerprint((40, 56, 40), cases=30))
+    with pytest.raises(OptionError, match=told):
+        like(found, model, **wishes)

@@ -101,7 +101,7 @@ def test_parameters_of_a_u_net_plus_plus_of_every_depth(case, depth):
 
 @pytest.mark.parametrize(("ndim", "patch", "classes"), [(3, (32, 48, 32), 3), (2, (64, 96), 2), (3, (8, 64, 64), 2)])
 def test_the_residual_encoder_has_the_outputs_that_its_memory_estimate_counts(ndim, patch, classes):
-    """Rule 1.7: stem f0·v0; 2·f·v per block and f·v more where it projects; (1 + 1)·f·v per decoder stage; classes·v0.
+    """Stem f0·v0; 2·f·v per block and f·v more where it projects; (1 + 1)·f·v per decoder stage; classes·v0.
 
     Counted on the real network, by hooks on its convolutions; the pooled skip is projected whenever features change,
     but not where they stay (320 → 320 with a stride), which the rule counts and the network does not compute.
@@ -128,7 +128,7 @@ def test_the_residual_encoder_has_the_outputs_that_its_memory_estimate_counts(nd
 @pytest.mark.parametrize(("preset", "patch", "batch"), [
     ("resenc_m", (128, 128, 128), 2), ("resenc_l", (160, 192, 160), 3), ("resenc_l", (192, 192, 192), 2)])
 def test_the_published_patches_fill_the_published_memory_references(preset, patch, batch):
-    """Rules 1.6 and 1.15: a patch whose estimate stays below the reference, and batch = 2 · reference / estimate."""
+    """nnU-Net's rules: a patch whose estimate stays below the reference, and batch = 2 · reference / estimate."""
     net = topology((1.0, 1.0, 1.0), patch)
     estimate = residual_elements(patch, net.strides, feature_counts(len(net.strides), 3), 4)
     reference = {"resenc_m": 680e6, "resenc_l": 2.1e9}[preset]

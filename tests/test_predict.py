@@ -5,13 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from stub_models import Discs, fresh_weights, image, segmenter, stub_plan
+from PIL import Image as Pillow
+from stub_models import Bands, Discs, fresh_weights, image, segmenter, stub_plan
 
 from biosegkit.bundle import load, write_bundle
-from biosegkit.errors import FileError, OptionError
+from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
-from biosegkit.io import read_labels, write
+from biosegkit.io import ReadOptions, read, read_labels, write
 from biosegkit.predict import predict, predict_files
 from biosegkit.predictor import Predictor
 
@@ -115,3 +116,30 @@ def test_X7_the_record_beside_an_output_says_what_made_it(folder):
     assert len(record["made_from"]["input"]["a.tif"]) == 64
     assert len(record["made_from"]["model"]) == len(record["output"]) == 64
     assert str(folder) not in json.dumps(record)
+
+
+def test_grey_stored_as_colours_fits_models_of_one_channel_and_of_three(tmp_path):
+    """Read from a file or made of an array, by the command or in Python: the labels are the same."""
+    grey = np.random.default_rng(0).integers(0, 3, (12, 12), dtype=np.uint8)
+    colours = np.repeat(grey[None], 3, 0)
+    Pillow.fromarray(colours.transpose(1, 2, 0)).save(tmp_path / "colours.png")
+    Pillow.fromarray(grey).save(tmp_path / "grey.png")
+    one, three = segmenter(Bands(), stub_plan(2)), segmenter(Bands(), stub_plan(2, channels=3))
+    grid = Grid.regular((12, 12))
+    truth = predict(one, Image(grey[None], grid)).labels.restored()
+    for model, name in ((one, "one"), (three, "three")):
+        outcome, = predict_files(model, tmp_path / "colours.png", tmp_path / name)
+        assert "RGB with three equal channels read as one channel" in outcome.notes
+        assert ("taken as three equal channels again" in outcome.notes) is (model is three)
+        assert (read_labels(tmp_path / name / "colours.tif", "semantic").restored() == truth).all()
+        for given in (read(tmp_path / "colours.png"), Image(colours, grid),
+                      read(tmp_path / "colours.png", ReadOptions(channel_names=("r", "g", "b")))):
+            assert (predict(model, given).labels.restored() == truth).all()
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(1, 3), (2, 1), (3, 1)])
+def test_other_numbers_of_channels_are_refused(channels, wanted):
+    """Grey is no colour, and colours that differ are not grey."""
+    array = np.arange(channels * 144.0).reshape(channels, 12, 12)
+    with pytest.raises(DataError, match=f"{channels} channels"):
+        predict(segmenter(Bands(), stub_plan(2, channels=wanted)), Image(array, Grid.regular((12, 12))))

@@ -9,12 +9,14 @@ import torch
 from small_sets import changed, tiny_plan, write_instances, write_volumes
 
 from biosegkit import configure, probing
-from biosegkit.configure import make_plan, reading_within
+from biosegkit.configure import make_plan
 from biosegkit.errors import OptionError
 from biosegkit.fingerprint import measure
 from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations
+from biosegkit.plan.schema import Budget
 from biosegkit.plan.units import duration_text, parse_duration
 from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse
+from biosegkit.time_needed import reading_within, refuse_late
 from biosegkit.train import fit
 
 CPU = torch.device("cpu")
@@ -176,3 +178,31 @@ def test_a_gpu_gets_its_batches_from_threads_and_a_cpu_makes_them_itself(dataset
     settled = configure._settled(plan, [Probe(8, 0.1, 0.01, 0)], torch.device("cuda"), limits, fingerprint)
     assert settled.training.workers == workers
     assert [d.value for d in settled.decisions if d.name == "workers"] == [str(workers)]
+
+
+def test_a_machine_that_became_too_slow_is_given_up_before_the_first_step(dataset, tmp_path):
+    """45 of 60 s have passed, 7 are kept for the end: 7.4 s are left for twenty steps of 0.5 s."""
+    plan = tiny_plan()
+    late = plan.model_copy(update={"budget": Budget(seconds=60.0, step_seconds=0.5, validation_seconds=2.0)})
+    with pytest.raises(OptionError, match=r"45s have passed before the first step") as error:
+        fit(late, dataset, tmp_path / "run", device="cpu", started=time.monotonic() - 45)
+    assert "--overwrite" in error.value.remedy
+    assert budget_of(error) > 45 + 2 + 5 + 100 * 0.5
+    assert not list((tmp_path / "run").glob("fold-*/weights.safetensors"))
+    refuse_late(late, time.monotonic() - 40, time.monotonic() + 12)
+    refuse_late(plan, time.monotonic() - 40, None)
+
+
+def test_the_end_of_a_command_is_paid_once_and_not_by_every_fold(tmp_path, monkeypatch):
+    """Two folds of 50 s each, 10 s for report and bundle: 5 s of each fold, and 2 s to begin its validation."""
+    dataset = write_volumes(tmp_path / "data", cases=4)
+    monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 0.1, 1e-6, 1)]))
+    monkeypatch.setattr(configure, "rehearse", lambda plan: 10.0)
+    monkeypatch.setattr(configure, "preparing_seconds", lambda *_: 0.0)
+    began = time.monotonic()
+    plan = make_plan(measure(dataset), dataset, budget="100s", folds=2, device="cpu")
+    spent = time.monotonic() - began
+    assert plan.budget.closing_seconds == pytest.approx(10.0)
+    assert plan.budget.validation_seconds == pytest.approx(2.0, abs=0.5)
+    least, most = ((49.5 - 5 - v - s / 2) / 0.105 for v, s in ((2.5, spent), (2.0, 0.0)))
+    assert least - 1 <= plan.training.steps <= most

@@ -82,6 +82,12 @@ def test_a_race_without_a_choice_to_make_is_refused(tmp_path, wish, task):
         make_plan(measure(dataset, task=task), dataset, steps=1, device="cpu", race=True, **wish)
 
 
+def test_a_model_to_begin_with_leaves_no_choice_to_a_race(tmp_path):
+    dataset = write_instances(tmp_path / "data", cases=2)
+    with pytest.raises(OptionError, match="--race with --from"):
+        make_plan(measure(dataset, task="instance"), dataset, steps=1, device="cpu", race=True, like=tiny_plan())
+
+
 def test_a_recipe_names_a_race():
     assert Recipe.from_data({"name": "a", "plan": {"race": True}}).plan.race
     assert not Recipe.from_data({"name": "a"}).plan.race

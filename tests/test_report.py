@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from biosegkit._atomic import write_json
 from biosegkit.cases import scan
-from biosegkit.charts import loss_chart, read_metrics, smoothed, validation_chart
+from biosegkit.charts import bar_chart, loss_chart, read_metrics, smoothed, validation_chart
 from biosegkit.errors import FileError, Problem
 from biosegkit.evaluate import evaluate
 from biosegkit.fingerprint import measure
@@ -243,3 +243,7 @@ def test_post_processing_is_shown_with_its_reason(tmp_path):
     write_report(tmp_path)
     words = Page(tmp_path / "report.html").words
     assert "Dice of 4 held-back cases rose. option score without score with done largest=heart 0.800 0.850 yes" in words
+
+
+def test_names_in_scripts_that_a_font_lacks_are_no_reason_for_a_warning():
+    assert bar_chart(["日本 語", "läsion"], [0.5, 0.7], "dice").startswith(b"\x89PNG")

@@ -249,3 +249,20 @@ def test_too_few_cases_have_no_column_of_intervals_and_say_why(task):
     assert remarks(made)[-1] == "no interval of a difference and no p: 4 cases, fewer than 5"
     enough = record(0.9, 0.8, 0.7, 0.6, 0.5)
     assert compare(enough, enough)["notes"] == []
+
+
+@pytest.mark.parametrize("make", [semantic_cases, instance_cases])
+def test_cases_in_another_order_have_the_same_intervals(make):
+    task = "semantic" if make is semantic_cases else "instance"
+    cases, other = make(3), make(4)
+    groups = {name: f"g{int(name[1:]) % 5}" for name in cases}
+
+    def records(turn):
+        return [summarise({k: found[k] for k in turn(list(cases))}, task, groups=given)
+                for found in (cases, other) for given in (None, groups)]
+
+    straight, turned = records(list), records(lambda names: names[::-1])
+    assert straight[0]["intervals"]["headline"]
+    assert [r["case"] for r in turned[0]["cases"]] == list(cases)[::-1]
+    assert [r["intervals"] for r in straight] == [r["intervals"] for r in turned]
+    assert compare(straight[0], straight[2])["scores"] == compare(turned[0], turned[2])["scores"]

@@ -1,14 +1,17 @@
 """fit: the files of a run, a model that loads and predicts, folds, fine-tuning, and a rate that is annealed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from small_sets import changed, tiny_plan, write_instances, write_volumes
 
-from biosegkit.bundle import load
+from biosegkit.bundle import load, plan_of
+from biosegkit.configure import make_plan
 from biosegkit.errors import DataError, FileError, OptionError, ResumeError
+from biosegkit.fingerprint import measure
 from biosegkit.loop import adopt, forward_loss, make_network
 from biosegkit.patches import Batch
 from biosegkit.plan.schema import Plan
@@ -249,3 +252,39 @@ def test_time_beyond_the_budget_is_told(instances, tmp_path):
     hurried = plan.model_copy(update={"budget": plan.budget.model_copy(update={"seconds": 0.01})})
     fit(hurried, dataset, tmp_path / "run", device="cpu")
     assert "beyond the budget" in " ".join(json.loads((tmp_path / "run/scores.json").read_text())["notes"])
+
+
+def test_a_finished_run_is_left_as_it_is(instances):
+    """Scored once more it could only be with the time its budget has left."""
+    run, dataset, _, _, plan = instances
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    said = []
+    model = fit(plan, dataset, run, resume=True, device="cpu", progress=said.append)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert said == [{"stage": f"{run} is finished: nothing to continue"}]
+    assert model.digest == load(run, "cpu").digest
+
+
+def test_a_run_that_was_stopped_before_its_report_is_not_finished(instances, tmp_path):
+    run, dataset, _, _, plan = instances
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "report.html").unlink()
+    fit(plan, dataset, copy, resume=True, device="cpu")
+    assert (copy / "report.html").exists()
+
+
+def test_the_time_left_is_not_said_before_it_is_known(volumes):
+    first, second, *_ = [r for r in rows(volumes[0]) if "loss" in r]
+    assert (first["step"], first["left"]) == (1, None)
+    assert second["left"] > 0
+
+
+def test_a_plan_like_that_of_a_model_begins_with_all_its_weights(instances, tmp_path):
+    run, dataset, _, _, _ = instances
+    old = plan_of(run)
+    plan = make_plan(measure(dataset, task="instance"), dataset, steps=1, device="cpu", like=old)
+    assert (plan.configuration, plan.method, plan.preprocessing) == (old.configuration, old.method, old.preprocessing)
+    network = make_network(plan, method_of(plan), torch.device("cpu"))
+    assert adopt(network, load(run, "cpu").segmenter.networks[0].state_dict()) == ()
+    fit(plan, dataset, tmp_path / "run", init=run, device="cpu")
+    assert load(tmp_path / "run", "cpu").plan.configuration == old.configuration

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
-from biosegkit.image import Image
+from biosegkit.image import COLOURS, Image, equal_channels
 
 from .options import ReadOptions
 from .raw import Array, Header, Raw, Window, check_budget, native
 from .regions import Regions
 
-__all__ = ["axes_of", "sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
+__all__ = ["axes_of", "channel_names", "sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,15 @@ def to_header(raw: Raw, options: ReadOptions) -> Header:
 
 
 def to_image(raw: Raw, options: ReadOptions) -> Image:
-    """The image with its voxels, native dtype; equal colour channels are made one unless three are named."""
+    """The image with its voxels, native dtype; equal colours are made one channel unless three are named."""
     layout = _layout(raw, options)
     array = _loaded(raw, layout, options)
-    notes, names = layout.notes, raw.channels
+    stored = COLOURS if layout.colour else raw.channels
+    image = Image(array, layout.grid, stored if len(stored) == array.shape[0] else (), raw.file, layout.notes)
     if layout.colour:
-        names = ("red", "green", "blue")
-        if _equal_channels(array) and len(options.channel_names) != 3:  # names of three ask for three
-            array, names = array[:1], ()
-            notes += ("RGB with three equal channels read as one channel",)
-    names = _names(options.channel_names or names, array.shape[0], raw.file, bool(options.channel_names))
-    return Image(np.ascontiguousarray(array), layout.grid, names, raw.file, notes)
+        image = image.in_channels(len(options.channel_names) or 1)
+    names = channel_names(options, image.channels, image.array.shape[0], raw.file)
+    return replace(image, array=np.ascontiguousarray(image.array), channels=names)
 
 
 def to_regions(raw: Raw, options: ReadOptions) -> tuple[list[tuple[Regions, Grid]], tuple[str, ...], tuple[str, ...]]:
@@ -97,9 +95,8 @@ def to_regions(raw: Raw, options: ReadOptions) -> tuple[list[tuple[Regions, Grid
         for i, a in enumerate(layout.grid.axes):
             move[i, i], move[i, -1] = level.steps.get(a, 1.0), level.shifts.get(a, 0.0)
         found.append((array, Grid(array.shape[1:], layout.grid.affine @ move, layout.grid.unit)))
-    names = ("red", "green", "blue") if layout.colour else raw.channels
-    given = options.channel_names
-    return found, _names(given or names, layout.channels, raw.file, bool(given)), layout.notes
+    names = COLOURS if layout.colour else raw.channels
+    return found, channel_names(options, names, layout.channels, raw.file), layout.notes
 
 
 def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:
@@ -112,7 +109,7 @@ def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ..
     """
     layout = _layout(raw, options)
     array = _loaded(raw, layout, options)
-    if layout.colour and _equal_channels(array):
+    if layout.colour and equal_channels(array):
         return array[0], layout.grid, (*layout.notes, "RGB labels with three equal channels read as one")
     if array.shape[0] != 1:
         what = "coloured labels" if layout.colour else f"{array.shape[0]} channels of labels"
@@ -129,15 +126,21 @@ def _loaded(raw: Raw, layout: _Layout, options: ReadOptions) -> Array:
     return array.astype(dtype, copy=False)
 
 
-def _equal_channels(array: Array) -> bool:
-    return array.shape[0] == 3 and np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2])
+def channel_names(options: ReadOptions, names: tuple[str, ...], count: int, file: str) -> tuple[str, ...]:
+    """Names of ``count`` channels: the user's, which must fit, else those of the file, if they do.
 
-
-def _names(names: tuple[str, ...], count: int, file: str, strict: bool) -> tuple[str, ...]:
-    """Channel names where there is one per channel; the user's must fit, those of the file may be ignored."""
-    if strict and len(names) != count:
-        raise DataError(f"{count} channels", file=file, expected=f"{len(names)}, the channel names {list(names)}")
-    return names if len(names) == count else ()
+    Raises
+    ------
+    DataError
+        If the user names another number.
+    """
+    if not options.channel_names:
+        return names if len(names) == count else ()
+    if len(options.channel_names) != count:
+        raise DataError(f"{count} channels", file=file,
+                        expected=f"{len(options.channel_names)}, as named: {', '.join(options.channel_names)}",
+                        remedy="correct --channels, or channel_names in dataset.json, or convert the image")
+    return options.channel_names
 
 
 def _layout(raw: Raw, options: ReadOptions) -> _Layout:

@@ -39,11 +39,9 @@ def joined(images: Sequence[Image], options: ReadOptions) -> Image:
                 f"{first.source}", remedy="register and resample the channels to one grid first",
             )
     array = cast("Array", side_by_side([i.array for i in images]))
-    names = options.channel_names
-    if names and len(names) != array.shape[0]:
-        raise DataError(f"{array.shape[0]} channels", file=first.source, expected=f"{len(names)}: {list(names)}")
-    if not names and all(i.array.shape[0] == 1 and i.channels != ("channel 0",) for i in images):
-        names = tuple(i.channels[0] for i in images)
+    alone = all(i.array.shape[0] == 1 and i.channels != ("channel 0",) for i in images)
+    stored = tuple(i.channels[0] for i in images) if alone else ()
+    names = arrange.channel_names(options, stored, array.shape[0], first.source)
     notes = tuple(dict.fromkeys(n for i in images for n in i.notes))
     return Image(array, first.grid, names, first.source, notes)
 

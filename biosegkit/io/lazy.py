@@ -15,7 +15,7 @@ import numpy as np
 
 from biosegkit.errors import OptionError
 from biosegkit.grid import Grid
-from biosegkit.image import Image
+from biosegkit.image import COLOURS, GREY, Image, equal_channels
 
 from . import arrange
 from .channels import joined, side_by_side
@@ -26,7 +26,6 @@ from .regions import LazyArray, Regions
 
 __all__ = ["LazyArray", "Pyramid", "at_spacing", "open_pyramid", "positions"]
 
-_COLOURS = ("red", "green", "blue")
 _LOOK = 1 << 22  # pixels of a level that may be read on opening
 _TO_UM = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
 
@@ -113,9 +112,9 @@ def open_pyramid(path: str | Path | Sequence[str | Path], options: ReadOptions |
     levels, names, notes = arrange.to_regions(raw, options)
     levels.sort(key=lambda level: -level[1].voxels)
     arrays, grids = tuple(array for array, _ in levels), tuple(grid for _, grid in levels)
-    if names == _COLOURS and len(options.channel_names) != 3 and _is_grey(arrays[-1]):
+    if names == COLOURS and len(options.channel_names) != 3 and _is_grey(arrays[-1]):
         arrays, names = tuple(Regions((1, *a.shape[1:]), a.dtype, a.read) for a in arrays), ()
-        notes += ("RGB with three equal channels read as one channel",)
+        notes += (GREY,)
     return Pyramid(raw.file, arrays, grids, names, notes)
 
 
@@ -179,8 +178,7 @@ def _is_grey(array: LazyArray) -> bool:
     """Whether the three colours are equal everywhere; a level too large to look at is not asked."""
     if np.prod(array.shape[1:], dtype=np.int64) > _LOOK:
         return False
-    red, green, blue = array[...]
-    return bool(np.array_equal(red, green) and np.array_equal(red, blue))
+    return equal_channels(array[...])
 
 
 def at_spacing(pyramid: Pyramid, spacing: Sequence[float], unit: str, tolerance: float = 0.05) -> Image:

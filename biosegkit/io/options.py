@@ -41,7 +41,7 @@ class ReadOptions:
     pixel_size : float, optional
         In-plane size of a pixel, in ``unit`` (micrometres if none is given).
     channel_names : tuple of str
-        One per channel.
+        One per channel; with three, grey that is stored as RGB stays in three channels.
     memory_budget : int, optional
         Bytes one array may take; by default 80 % of the memory now available.
     frame : int, optional

@@ -35,7 +35,7 @@ def normalisation(channels: Sequence[str], relative_size: float = 1.0) -> tuple[
 
     Notes
     -----
-    Rule 1.2 of nnU-Net: below 0.75 the zeros are padding rather than signal, and z-score leaves them out.
+    As in nnU-Net: below 0.75 the zeros are padding rather than signal, and z-score leaves them out.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def _of_channel(name: str, relative_size: float) -> Normalisation:
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """Sampling and optimisation constants of nnU-Net (rules 1.11 and 1.13).
+    """Sampling and optimisation constants of nnU-Net (Isensee et al. 2021).
 
     Augmentation's probabilities are the defaults of :class:`biosegkit.plan.schema.Augmentation`, its ranges stand in
     :mod:`biosegkit.augment`.
@@ -87,7 +87,7 @@ def deep_supervision_weights(n_outputs: int) -> tuple[float, ...]:
 
     Notes
     -----
-    Rule 1.10 of nnU-Net. A single output keeps weight 1.
+    As in nnU-Net. A single output keeps weight 1.
 
     Examples
     --------

@@ -42,11 +42,11 @@ class Term:
 
 TERMS: Mapping[str, Term] = {
     "ce": Term("cross-entropy (binary on sigmoid heads)", "a calibrated start; rare classes need another term",
-               "rule 1.10 of nnU-Net"),
+               "nnU-Net (Isensee et al. 2021)"),
     "bce": Term("binary cross-entropy of each class against the rest", "regions, and classes told apart one by one",
-                "rule 1.10 of nnU-Net"),
+                "nnU-Net (Isensee et al. 2021)"),
     "dice": Term("1 - soft Dice, mean over the foreground classes", "objects much smaller than the background",
-                 "Milletari et al. 2016; rule 1.10 of nnU-Net", {"smooth": 1e-5}),
+                 "Milletari et al. 2016; nnU-Net (Isensee et al. 2021)", {"smooth": 1e-5}),
     "tversky": Term("1 - Tversky index: Dice with its own prices of false positives (alpha) and false negatives (beta)",
                     "small lesions that are missed", "Salehi et al. 2017", {"alpha": 0.3, "beta": 0.7, "smooth": 1e-5}),
     "focal_tversky": Term("(1 - Tversky index) to the power 1/gamma", "small lesions, hard classes first",

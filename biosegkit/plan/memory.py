@@ -23,7 +23,7 @@ def feature_counts(n_stages: int, ndim: int, base: int = BASE_FEATURES) -> tuple
 
     Notes
     -----
-    Rule 1.8 of nnU-Net.
+    As in nnU-Net (Isensee et al. 2021).
 
     Examples
     --------
@@ -70,7 +70,7 @@ def plain_elements(
 
     Notes
     -----
-    Rule 1.7 of nnU-Net: a transposed convolution per decoder stage, one segmentation head at full resolution.
+    nnU-Net's estimate: a transposed convolution per decoder stage, one segmentation head at full resolution.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def residual_elements(
 
     Notes
     -----
-    Rule 1.7 of nnU-Net: a stem, two convolutions per block, one more where the shortcut changes channels or
+    nnU-Net's estimate: a stem, two convolutions per block, one more where the shortcut changes channels or
     resolution; one convolution and one transposed convolution per decoder stage.
 
     Examples

@@ -124,7 +124,7 @@ def configure(spec: NnunetSpec) -> dict[str, Configuration]:
 
     Notes
     -----
-    Rules 1.3 to 1.9 of nnU-Net (Isensee et al., Nature Methods 2021; 2404.09556 for the residual presets).
+    The rules of nnU-Net (Isensee et al., Nature Methods 2021; 2404.09556 for the residual presets).
 
     Examples
     --------
@@ -151,7 +151,7 @@ def configure(spec: NnunetSpec) -> dict[str, Configuration]:
 def _plan(
     spec: NnunetSpec, spacing: tuple[float, ...], shape: tuple[float, ...], dataset_voxels: float
 ) -> Configuration:
-    """Patch, batch and network for one grid (rules 1.5 to 1.8)."""
+    """Patch, batch and network for one grid."""
     ndim, preset = len(spacing), PRESETS[spec.preset]
     asked = preset.reference_gb if spec.memory_gb is None else spec.memory_gb
     reference = (preset.reference_3d if ndim == 3 else preset.reference_2d) * asked / preset.reference_gb
@@ -215,7 +215,7 @@ def _elements(spec: NnunetSpec, net: Topology) -> int:
 
 
 def _lowres(spec: NnunetSpec, full: Configuration) -> Configuration | None:
-    """The low-resolution configuration, or None if the patch sees enough (rule 1.9)."""
+    """The low-resolution configuration, or None if the patch sees enough."""
     image = math.prod(full.median_shape)
     voxels, spacing = image, list(full.spacing)
     low: Configuration | None = None

@@ -59,9 +59,9 @@ def target_grid(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[i
 
     Notes
     -----
-    Rule 1.3 of nnU-Net: the median per axis; the worst axis of a dataset that is anisotropic in spacing and in
-    voxels takes the 10th percentile instead, so that most cases need not be blurred along it, but never becomes
-    finer than the other axes. In 3D the axis with the largest spacing goes first.
+    As in nnU-Net (Isensee et al. 2021): the median per axis; the worst axis of a dataset that is anisotropic in
+    spacing and in voxels takes the 10th percentile instead, so that most cases need not be blurred along it, but never
+    becomes finer than the other axes. In 3D the axis with the largest spacing goes first.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def new_shape(shape: Sequence[float], spacing: Sequence[float], new_spacing: Seq
 
     Notes
     -----
-    Rule 1.3 of nnU-Net; halves round to even as in numpy.
+    As in nnU-Net; halves round to even as in numpy.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def separate_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int
 
     Notes
     -----
-    Rule 1.4 of nnU-Net.
+    As in nnU-Net (Isensee et al. 2021).
 
     Examples
     --------

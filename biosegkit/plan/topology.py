@@ -64,7 +64,7 @@ def topology(spacing: Sequence[float], patch: Sequence[float]) -> Topology:
 
     Notes
     -----
-    Rule 1.5 of nnU-Net (Isensee et al., Nature Methods 2021).
+    nnU-Net's rule (Isensee et al., Nature Methods 2021).
 
     Examples
     --------

@@ -59,7 +59,7 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
     _same_kind(first, second)
     options = options or Bootstrap()
     one, two = ({row["case"]: row for row in record["cases"]} for record in (first, second))
-    shared = [name for name in one if name in two]
+    shared = sorted(one.keys() & two.keys())  # in one order, so that intervals are the same
     if not shared:
         raise DataError("no case in both", expected="scores of two models on the same truths",
                         remedy="check that the predictions compared belong to the same data")

@@ -78,12 +78,14 @@ def summarise(cases: Mapping[str, Mapping[str, Any]], task: Task, *, unit: str =
     names = _headline(scores, task, options)
     known = {name: (groups or {}).get(name, name) for name in cases}
     grouped = any(name != group for name, group in known.items())
+    ordered = sorted(cases)  # so that the same cases listed otherwise have the same intervals
     rows = [{"case": name, **({"group": known[name]} if grouped else {}),
              **{k: v for k, v in found.items() if k != "detections"}} for name, found in cases.items()]
     return {"schema": SCHEMA, "kind": "scores", "task": task, "unit": unit,
             "definitions": _definitions(options, task, body),
             "headline": {name: scores[name] for name in names}, "shown": options.shown(task), **body,
-            "intervals": _intervals(cases, task, body, names, options, list(known.values()) if grouped else None),
+            "intervals": _intervals({k: cases[k] for k in ordered}, task, body, names, options,
+                                    [known[k] for k in ordered] if grouped else None),
             "cases": rows, "notes": list(notes)}
 
 

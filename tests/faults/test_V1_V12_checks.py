@@ -1,4 +1,4 @@
-"""Faults V1, V4, V8, V9, V10, V12 as the doctor sees them."""
+"""Faults V1, V4, V8, V9, V10, V12, V13 as the doctor sees them, and labels in place of an image (D1, L11)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -13,6 +14,9 @@ from biosegkit.cases import scan
 from biosegkit.checks import diagnose
 from biosegkit.errors import DataError
 from biosegkit.fingerprint import measure
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+from biosegkit.pictures import neighbour_correlations
 
 
 def write(root: Path, image: np.ndarray, labels: np.ndarray, name: str = "a", **options) -> Path:
@@ -89,3 +93,58 @@ def test_notes_of_readers_become_one_warning_per_kind(tmp_path):
     problem, = found(tmp_path, "V9")
     assert problem.severity == "warning"
     assert problem.found == "RGB with three equal channels read as one channel (and 2 more cases)"
+
+
+def smooth(seed: int) -> np.ndarray:
+    """Two waves: neighbours are alike."""
+    y, x = np.indices((24, 26))
+    return (100 + 50 * np.sin(y / 4 + seed) + 40 * np.cos(x / 5)).astype(np.uint8)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (24, 26)).astype(np.uint8)
+
+
+def test_V13_an_image_of_noise_among_pictures_is_told(tmp_path):
+    for name, image in {"a": smooth(0), "b": smooth(1), "c": noise(5)}.items():
+        write(tmp_path, image, mask((24, 26)), name)
+    problem, = found(tmp_path, "V13")
+    assert (problem.severity, problem.case) == ("warning", "c")
+    flat = noise(5).astype(float)
+    known = max(np.corrcoef(flat[1:].ravel(), flat[:-1].ravel())[0, 1],
+                np.corrcoef(flat[:, 1:].ravel(), flat[:, :-1].ravel())[0, 1])
+    assert f"correlate by {known:.3f}" in problem.found
+
+
+@pytest.mark.parametrize("images", [[noise(0), noise(1), noise(2)], [smooth(0), smooth(1), smooth(2) // 60],
+                                    [noise(0)]], ids=["all noise", "pictures", "one case"])
+def test_V13_noise_everywhere_or_nowhere_is_not_told(tmp_path, images):
+    for name, image in zip("abc", images, strict=False):
+        write(tmp_path, image, mask((24, 26)), name)
+    assert found(tmp_path, "V13") == []
+
+
+def test_V13_channels_are_looked_at_one_by_one_and_along_their_best_axis(tmp_path):
+    """Planes of a stack may have nothing in common; a channel of noise is found beside a good one."""
+    planes = np.stack([np.random.default_rng(7).permutation(smooth(0)) for _ in range(3)])
+    image = Image(np.stack([planes, noise(2)[None].repeat(3, 0)]), Grid.regular((3, 24, 26)))
+    good, bad = neighbour_correlations(image)
+    assert good > 0.9
+    assert neighbour_correlations(Image(noise(3)[None], Grid.regular((24, 26))))[0] < 0.1 < bad  # copies of one plane
+    assert np.isnan(neighbour_correlations(Image(np.ones((1, 5, 5)), Grid.regular((5, 5))))[0])
+    assert np.isnan(neighbour_correlations(Image(np.array([[[1.0, np.inf], [2, 3]]]), Grid.regular((2, 2))))[0])
+
+
+def test_D1_labels_in_the_place_of_an_image_are_told(tmp_path):
+    write(tmp_path, smooth(0), mask((24, 26)), "a")
+    write(tmp_path, mask((24, 26)), mask((24, 26)), "b")
+    problem, = found(tmp_path, "D1")
+    assert (problem.severity, problem.case, problem.found) == ("warning", "b", "the numbers of its own labels")
+
+
+def test_L11_labels_in_jpeg_are_refused(tmp_path):
+    write(tmp_path, smooth(0), mask((24, 26)))
+    (tmp_path / "labels/a.tif").unlink()
+    PIL.Image.fromarray(mask((24, 26)) * 255).save(tmp_path / "labels/a.jpg")
+    problem, = [p for p in diagnose(scan(tmp_path)) if p.severity == "error"]
+    assert (problem.code, problem.found) == ("L11", "labels in JPEG, which changes values")

@@ -95,6 +95,10 @@ def test_V11_intensities_in_another_unit_get_a_note():
     # an image that is scaled by its own values may well have a small contrast
     scaled = segmenter(Bands(), stub_plan(2, low=-100.0, high=250.0, scheme="zscore")).predict(picture(top=1.0))
     assert scaled.notes == ()
+    # and its intensities may have no unit at all
+    for scheme in ("zscore", "percentile", "rescale_to_0_1"):
+        far = segmenter(Bands(), stub_plan(2, low=38.0, high=853.0, scheme=scheme)).predict(picture(top=400_000.0))
+        assert far.notes == ()
 
 
 def test_V11_a_dark_background_is_no_reason_for_a_note():

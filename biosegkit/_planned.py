@@ -1,0 +1,105 @@
+"""From options to checked cases and a plan: what several verbs of the command line begin with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ._options import Computing, Describing, Planning, Training
+from .errors import OptionError, PlanError
+
+if TYPE_CHECKING:
+    from .cases import Dataset
+    from .errors import Problem
+    from .fingerprint import Fingerprint
+    from .plan.schema import Plan
+
+__all__ = ["cases_of", "folds_of", "in_time", "origin_of", "planned", "stored_plan", "surveyed"]
+
+
+def cases_of(source: str, data: Describing, *, partial: bool = False) -> Dataset:
+    """The cases of a data set, with what was noticed on the way."""
+    from ._console import out
+    from .cases import scan
+
+    found = scan(source, where=data.conditions(), describe=data.description(), partial=partial)
+    for note in found.notes:
+        out(stderr=True).print(note, style="yellow", markup=False)
+    return found
+
+
+def in_time(planning: Planning, started: float) -> Callable[[int, int], None]:
+    """What stops a survey that leaves no time to train."""
+    from .configure import DEFAULT_BUDGET
+    from .time_needed import reading_within
+
+    return reading_within(planning.budget or (DEFAULT_BUDGET if planning.preset == "default" else None), started)
+
+
+def surveyed(found: Dataset, progress: Callable[[int, int], None] | None = None) -> tuple[
+        Sequence[Problem], Fingerprint]:
+    """Check and measure; a data set with errors is refused with all of them in a table."""
+    from ._console import out, problem_table
+    from .fingerprint import survey
+
+    problems, measured = survey(found, progress=progress)
+    if problems:
+        problem_table(problems)
+    if measured is None:
+        out(stderr=True).print("[bold red]refused[/]: correct the errors above, or leave these cases out with --where")
+        raise typer.Exit(1)
+    return problems, measured
+
+
+def folds_of(found: Dataset, training: Training) -> list[int] | str | None:
+    """The folds asked for; a number there is none of is refused before the data are read."""
+    from .splits import chosen_folds
+
+    folds = training.fold_list()
+    if folds is not None:
+        chosen_folds(found, folds)
+    return folds
+
+
+def origin_of(training: Training) -> Plan | None:
+    """The plan of the model to begin with, so that one that is not there is refused before the data are read."""
+    from .bundle import plan_of
+
+    return None if training.origin is None else plan_of(training.origin)
+
+
+def planned(found: Dataset, measured: Fingerprint, planning: Planning, computing: Computing, training: Training,
+            started: float, like: Plan | None = None) -> Plan:
+    """Decide; ``like`` is the plan of a model to begin with."""
+    from .configure import make_plan
+    from .splits import chosen_folds
+
+    folds = training.fold_list()
+    count = None if folds is None else len(chosen_folds(found, folds))
+    try:
+        return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
+                         device=computing.device, elapsed=time.monotonic() - started)
+    except PlanError as error:  # of the options: usage
+        raise OptionError(error.found, file=error.file, expected=error.expected, remedy=error.remedy) from error
+
+
+def stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:
+    """The plan to train if there is one already: the run's own when it is resumed, or the file given."""
+    from .plan.schema import Plan
+
+    stored = output / "plan.json"
+    resumed = training.resume and stored.is_file()
+    path = stored if resumed else training.plan
+    if path is None:
+        return None
+    if planning.changed():
+        options = ", ".join(f"--{name}" for name in planning.changed())
+        raise OptionError(f"{options} together with {'--resume' if resumed else '--plan'}",
+                          expected="a plan, or options to make one",
+                          remedy="leave the options out: a run is continued with its own plan" if resumed
+                          else f"edit {path}, or leave the options out")
+    return Plan.read(path)
