@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from .image import Labels
 from .kernels.overlap import overlap_counts
-from .metrics import match_instances
+from .metrics import match_instances, split_merge_pairs
 from .overlay import BOTH, PREDICTED, RGB, TRUTH, to_rgb
 
-__all__ = ["AGREED", "COLOURS", "INVENTED", "MISSED", "WRONG", "error_codes", "error_picture"]
+__all__ = ["AGREED", "COLOURS", "INVENTED", "MISSED", "WRONG", "error_codes", "error_objects", "error_picture"]
 
 #: Codes of voxels; 0 is background in both, or ignored.
 AGREED, INVENTED, MISSED, WRONG = 1, 2, 3, 4
@@ -58,6 +58,57 @@ def error_codes(prediction: Labels, truth: Labels) -> npt.NDArray[np.uint8]:
     if truth.ignore is not None:
         codes[truth.ignore] = 0
     return codes
+
+
+def error_objects(prediction: Labels, truth: Labels) -> dict[str, npt.NDArray[Any]]:
+    """Label images of what is wrong, each with the ids of the labels it is taken from.
+
+    Objects: ``false positives`` (predicted) and ``misses`` (true) without a match at IoU 0.5 or more that are no part
+    of a split or a merge; ``splits``, the predicted pieces of split true objects; ``merges``, the true objects that one
+    prediction holds (:mod:`biosegkit.metrics.splits_merges`). Classes: ``false positives`` (predicted where there is
+    none), ``misses`` (true where none is predicted) and ``wrong class`` (the predicted one).
+
+    Parameters
+    ----------
+    prediction, truth : Labels
+        Of equal shape. Voxels ignored in the truth are 0.
+
+    Examples
+    --------
+    >>> from biosegkit.grid import Grid
+    >>> pair = ([4, 4, 5, 5, 0, 7, 7, 7, 7], [1, 1, 1, 1, 2, 3, 3, 6, 6])
+    >>> found, true = (Labels.from_values(np.array([v]), Grid.regular((1, 9)), "instance") for v in pair)
+    >>> [array[0].tolist() for array in error_objects(found, true).values()]  # doctest: +NORMALIZE_WHITESPACE
+    [[0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 2, 0, 0, 0, 0],
+     [4, 4, 5, 5, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 3, 3, 6, 6]]
+    """
+    valid = None if truth.ignore is None else np.logical_not(truth.ignore)
+    if truth.task == "semantic":
+        found, true = prediction.values[prediction.array], truth.values[truth.array]
+        where = {"false positives": (found, true == 0), "misses": (true, found == 0),
+                 "wrong class": (found, (found != true) & (found != 0) & (true != 0))}
+        shown = {name: np.where(place, values, 0) for name, (values, place) in where.items()}
+    else:
+        overlaps = overlap_counts(truth.array, prediction.array, valid)
+        pairs = match_instances(overlaps)[0]
+        split, merged = split_merge_pairs(overlaps)
+        shown = {
+            "false positives": _without(prediction, [pairs[:, 1], split[:, 1], merged[:, 1]]),
+            "misses": _without(truth, [pairs[:, 0], split[:, 0], merged[:, 0]]),
+            "splits": _only(prediction, split[:, 1]), "merges": _only(truth, merged[:, 0])}
+    return shown if valid is None else {name: np.where(valid, values, 0) for name, values in shown.items()}
+
+
+def _only(labels: Labels, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """These objects with the user's ids."""
+    kept = np.zeros_like(labels.values)
+    kept[ids] = labels.values[ids]
+    return np.asarray(kept[labels.array])
+
+
+def _without(labels: Labels, ids: list[npt.NDArray[np.int64]]) -> npt.NDArray[Any]:
+    """All other objects with the user's ids."""
+    return _only(labels, np.setdiff1d(np.arange(1, len(labels.values)), np.concatenate(ids)))
 
 
 def error_picture(image: npt.NDArray[Any], codes: npt.NDArray[np.uint8]) -> RGB:

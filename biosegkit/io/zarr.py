@@ -19,7 +19,7 @@ from biosegkit.image import Image, Labels, smallest_unsigned
 from . import arrange, ngff
 from .options import ReadOptions
 from .raw import Array, Coarser, Position, Raw, Window, native
-from .zarrguard import OWN, Place, array_metadata, attributes, manifest, verify
+from .zarrguard import EDITING, OWN, Place, array_metadata, attributes, manifest, verify
 
 __all__ = ["images", "raw", "write"]
 
@@ -60,6 +60,8 @@ def raw(path: Place, options: ReadOptions, *, labels: bool = False) -> Raw:
     own = found.get(OWN)
     if isinstance(own, dict) and meta is not None and isinstance(group, Path):
         verify(group, own)
+        if own.get("manifest") == EDITING:
+            notes.append("labels that were edited and not saved: the smaller resolutions are older")
     folder = group if meta is None else _inside(group, meta.path)
     header = array_metadata(folder)
     if header is None:

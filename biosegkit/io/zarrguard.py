@@ -15,13 +15,15 @@ from biosegkit.errors import FileError
 if TYPE_CHECKING:
     from .remote import Remote
 
-__all__ = ["OWN", "Place", "array_metadata", "attributes", "manifest", "verify"]
+__all__ = ["EDITING", "OWN", "Place", "array_metadata", "attributes", "manifest", "verify"]
 
 #: Where a store is: a folder, or one behind a URL.
 Place: TypeAlias = "Path | Remote"
 
 #: The attribute that marks a store of ours.
 OWN = "biosegkit"
+#: What stands for the manifest while labels are edited on disk (:mod:`biosegkit.io.edited`).
+EDITING = {"editing": True}
 
 _CODECS = {"blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "crc32", "crc32c", "adler32", "fletcher32", "shuffle",
            "delta", "fixedscaleoffset", "packbits", "bitround", "quantize", "astype", "bytes", "transpose", "endian",
@@ -84,7 +86,7 @@ def manifest(group: Path, levels: list[str], own: Mapping[str, Any]) -> dict[str
 
 
 def verify(group: Path, own: Mapping[str, Any]) -> None:
-    """Compare a store of ours with its manifest; foreign stores have none.
+    """Compare a store of ours with its manifest; foreign stores have none, and one that is being edited has none yet.
 
     Raises
     ------
@@ -92,6 +94,8 @@ def verify(group: Path, own: Mapping[str, Any]) -> None:
         If a chunk is lost or cut, or the metadata have changed (F2, F3).
     """
     expected = own.get("manifest")
+    if expected == EDITING:
+        return
     if not isinstance(expected, Mapping) or not isinstance(expected.get("arrays"), Mapping):
         raise FileError("no manifest of its chunks", file=group, expected="a whole store of biosegkit",
                         remedy="copy or write it again")

@@ -27,7 +27,7 @@ from biosegkit.metrics.overlap import (
 )
 from biosegkit.metrics.panoptic import PanopticClass, PanopticCounts, panoptic_counts
 from biosegkit.metrics.partition import PartitionSums, partition_sums
-from biosegkit.metrics.splits_merges import SplitMergeCounts, split_merge_counts
+from biosegkit.metrics.splits_merges import SplitMergeCounts, split_merge_counts, split_merge_pairs
 from biosegkit.metrics.surface import (
     DEFINITIONS,
     SurfaceDefinition,
@@ -71,6 +71,7 @@ __all__ = [
     "partition_sums",
     "region_counts",
     "split_merge_counts",
+    "split_merge_pairs",
     "surface_distances",
     "surface_scores",
     "surface_voxels",

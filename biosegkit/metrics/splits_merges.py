@@ -17,7 +17,7 @@ import numpy.typing as npt
 from biosegkit.errors import OptionError
 from biosegkit.kernels.overlap import Overlaps
 
-__all__ = ["SplitMergeCounts", "split_merge_counts"]
+__all__ = ["SplitMergeCounts", "split_merge_counts", "split_merge_pairs"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -101,17 +101,49 @@ def split_merge_counts(overlaps: Overlaps, least: float = 0.1) -> SplitMergeCoun
     >>> split_merge_counts(overlap_counts(truth, found))
     SplitMergeCounts(n_true=3, n_pred=3, split=1, splits=1, merged=1, merges=1)
     """
+    pieces, parts = split_merge_pairs(overlaps, least)
+    split, merged = np.unique(pieces[:, 0]).size, np.unique(parts[:, 1]).size
+    return SplitMergeCounts(overlaps.ids_a.size, overlaps.ids_b.size, split, len(pieces) - split, merged,
+                            len(parts) - merged)
+
+
+def split_merge_pairs(overlaps: Overlaps, least: float = 0.1) -> tuple[Ints, Ints]:
+    """Which objects are split into which, and which are merged in which; see the module for the rule.
+
+    Parameters
+    ----------
+    overlaps : Overlaps
+        Of truth and prediction, in this order.
+    least : float
+        As for :func:`split_merge_counts`.
+
+    Returns
+    -------
+    split, merged : ndarray of int64, (N, 2) and (M, 2)
+        Ids (true, predicted): a split object and one of its pieces; one of several objects in a prediction, and that.
+
+    Raises
+    ------
+    OptionError
+        If ``least`` is outside 0 ... 0.5.
+
+    Examples
+    --------
+    >>> from biosegkit.kernels.overlap import overlap_counts
+    >>> truth, found = np.array([1, 1, 1, 0, 2, 2, 3, 3]), np.array([4, 4, 5, 0, 6, 6, 6, 6])
+    >>> [pairs.tolist() for pairs in split_merge_pairs(overlap_counts(truth, found))]
+    [[[1, 4], [1, 5]], [[2, 6], [3, 6]]]
+    """
     if not 0 <= least <= 0.5:
         raise OptionError(f"a least share of {least}", expected="0 ... 0.5")
     i, j = overlaps.indexed()
     shared, true, found = overlaps.counts, overlaps.area_a[i], overlaps.area_b[j]
-    split, splits = _surplus(i[(2 * shared > found) & (shared >= least * true)], overlaps.ids_a.size)
-    merged, merges = _surplus(j[(2 * shared > true) & (shared >= least * found)], overlaps.ids_b.size)
-    return SplitMergeCounts(overlaps.ids_a.size, overlaps.ids_b.size, split, splits, merged, merges)
+    pieces = overlaps.pairs[(2 * shared > found) & (shared >= least * true)]
+    parts = overlaps.pairs[(2 * shared > true) & (shared >= least * found)]
+    return _shared_by(pieces, 0), _shared_by(parts, 1)
 
 
-def _surplus(owners: Ints, size: int) -> tuple[int, int]:
-    """Objects that own two pieces or more, and their pieces but one each."""
-    pieces = np.bincount(owners, minlength=size)
-    several = pieces > 1
-    return int(np.count_nonzero(several)), int(np.sum(pieces[several] - 1))
+def _shared_by(pairs: Ints, side: int) -> Ints:
+    """The pairs whose object on one side occurs in two pairs or more."""
+    _, inverse, counts = np.unique(pairs[:, side], return_inverse=True, return_counts=True)
+    return pairs[counts[inverse.reshape(-1)] > 1]

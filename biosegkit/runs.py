@@ -1,0 +1,292 @@
+"""Trainings in a process of their own: begin one, look at it, stop it, take it up again, from any other process.
+
+What is trained is the command line's ``train``. Beside the RUN folder lie ``RUN.log``, what the command says, and
+``RUN.process.json``, which process it is; so a training outlives the one who began it, and can be found again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from ._atomic import read_json, write_json
+from ._options import Planning
+from .errors import BiosegError, FileError, OptionError
+
+__all__ = ["Handle", "State", "attach", "find_runs", "resume", "start_training"]
+
+#: What :func:`biosegkit.run_folder.refuse_no_run` takes for a run.
+_BEGUN = ("run.json", "plan.json", "cases.csv")
+_TAIL = 1 << 16  # bytes of the log that are looked at
+_KEPT = ("dataset", "options", "pid", "born", "said_before", "cwd")
+
+
+@dataclass(frozen=True)
+class State:
+    """How a training is.
+
+    Parameters
+    ----------
+    name : {"running", "finished", "stopped", "failed"}
+        ``stopped`` can be resumed; ``failed`` ended by itself before it was done.
+    message : str
+        What it says: the stage it is at, or why it ended.
+    """
+
+    name: Literal["running", "finished", "stopped", "failed"]
+    message: str = ""
+
+
+@dataclass(eq=False)
+class Handle:
+    """A training that runs, or ran, in another process.
+
+    Parameters
+    ----------
+    out : Path
+        The RUN folder.
+    dataset : str
+        What is trained on.
+    options : dict
+        Those of ``biosegkit train``, by their names.
+    pid : int
+        Its process.
+    born : float
+        When that process was created, in seconds since 1970; tells it from another one with its number.
+    said_before : int
+        Bytes of the log that are of earlier processes.
+    cwd : str
+        The folder it runs in, for relative paths.
+    """
+
+    out: Path
+    dataset: str
+    options: dict[str, Any]
+    pid: int
+    born: float
+    said_before: int
+    cwd: str
+    _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _read: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def log(self) -> Path:
+        """What the command says."""
+        return _beside(self.out, "log")
+
+    def running(self) -> bool:
+        """Whether the process is there."""
+        if self._child is not None and self._child.poll() is not None:
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.born) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def state(self) -> State:
+        """Running, finished, stopped or failed, and what the command said last."""
+        if self.running():
+            return State("running", self._said().rpartition("\n")[2])
+        if (self.out / "run.json").is_file() and read_json(self.out / "run.json").get("finished"):
+            return State("finished", str(self.out))
+        why = _why_ended(self._said())
+        return State("stopped" if why is None else "failed", why or "it can be resumed")
+
+    def _said(self) -> str:
+        """The end of what this process has said, without empty lines at its end."""
+        if not self.log.is_file():
+            return ""
+        with self.log.open("rb") as handle:
+            handle.seek(max(self.said_before, self.log.stat().st_size - _TAIL))
+            return handle.read().decode(errors="replace").rstrip()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of ``metrics.jsonl`` that have come since the last call, of all folds, each with its ``fold``.
+
+        A run that was resumed may tell some steps again.
+        """
+        rows: list[dict[str, Any]] = []
+        for path in sorted(self.out.glob("fold-*/metrics.jsonl")):
+            fold = path.parent.name.removeprefix("fold-")
+            start = self._read.get(fold, 0)
+            if path.stat().st_size < start:
+                start = 0
+            with path.open("rb") as handle:
+                handle.seek(start)
+                text = handle.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read[fold] = start + len(whole)
+            rows += [{"fold": fold, **json.loads(line)} for line in whole.decode().splitlines() if line]
+        return rows
+
+    def stop(self, patience: float = 60.0) -> State:
+        """Ask the training to stop as Ctrl-C does, and wait until it has; ask once more if it takes long.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to wait each time.
+
+        Raises
+        ------
+        BiosegError
+            If it is running still.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if not self.running():
+                break
+            if os.name == "nt":
+                psutil.Process(self.pid).terminate()
+            else:
+                os.kill(self.pid, number)
+            until = time.monotonic() + patience
+            while self.running() and time.monotonic() < until:
+                time.sleep(0.05)
+        if self.running():
+            raise BiosegError(f"process {self.pid} still running after {2 * patience:.0f} s", file=self.out,
+                              expected="a training that stops between two steps", remedy="wait, or end the process")
+        return self.state()
+
+
+def start_training(dataset: str | Path, out: str | Path, options: Mapping[str, Any] | None = None) -> Handle:
+    """Begin ``biosegkit train`` in a process of its own, which goes on when this one ends.
+
+    Parameters
+    ----------
+    dataset : path or str
+        Whatever the command takes.
+    out : path
+        The RUN folder, new or empty.
+    options : mapping, optional
+        Options by name: ``{"budget": "15m", "from": "old_run", "where": ["split=train"]}``. True gives a flag,
+        None and False leave it out, a list repeats it.
+
+    Raises
+    ------
+    FileError
+        If the folder holds something.
+
+    Examples
+    --------
+    >>> start_training("cells/", "run", {"budget": "15m"}).state().name  # doctest: +SKIP
+    'running'
+    """
+    place = Path(out)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise FileError("an output that exists", file=place, expected="a new folder",
+                        remedy="choose another name, or resume the run that is there")
+    return _started(str(dataset), place, dict(options or {}))
+
+
+def _started(dataset: str, out: Path, options: dict[str, Any], cwd: str = "", left_out: Container[str] = (), *,
+             again: bool = False) -> Handle:
+    """Start the process and write down which one it is."""
+    out, cwd = out.absolute(), cwd or str(Path.cwd())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    given = {k: v for k, v in options.items() if k.replace("-", "_") not in left_out}
+    command = [sys.executable, "-m", "biosegkit", "train", dataset, "-o", str(out), *_arguments(given),
+               *(["--resume"] if again else [])]
+    own: dict[str, Any] = {"start_new_session": True} if os.name != "nt" else {
+        "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    with _beside(out, "log").open("ab") as log:
+        before = log.tell()
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,  # noqa: S603 - this very program
+                                 stderr=subprocess.STDOUT, cwd=cwd, **own)
+    handle = Handle(out, dataset, options, child.pid, psutil.Process(child.pid).create_time(), before, cwd, child)
+    record = {name: getattr(handle, name) for name in _KEPT}
+    write_json(_beside(out, "process.json"), {"schema_version": 1, **record})
+    return handle
+
+
+def _arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options of the command line.
+
+    Examples
+    --------
+    >>> _arguments({"steps": 5, "race": True, "method": None, "class_weights": "1,2", "where": ["a=1", "b=2"]})
+    ['--steps', '5', '--race', '--class-weights', '1,2', '--where', 'a=1', '--where', 'b=2']
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [flag] if one is True else [] if one is None or one is False else [flag, str(one)]
+    return words
+
+
+def attach(out: str | Path) -> Handle:
+    """The training of a RUN folder that was begun with :func:`start_training`, by whatever process.
+
+    Raises
+    ------
+    FileError
+        If none was.
+    """
+    place = Path(out)
+    path = _beside(place, "process.json")
+    if not path.is_file():
+        raise FileError("no record of a training", file=place, expected=f"{path.name} beside it",
+                        remedy="start the training here, or follow it where it was started")
+    found = read_json(path)
+    try:
+        return Handle(place.absolute(), str(found["dataset"]), dict(found["options"]), int(found["pid"]),
+                      float(found["born"]), int(found["said_before"]), str(found["cwd"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"an unreadable record ({error!r})", file=path,
+                        remedy="resume the run on the command line") from error
+
+
+def resume(out: str | Path) -> Handle:
+    """Take up a training that was stopped or failed, with the options it was begun with.
+
+    Raises
+    ------
+    OptionError
+        If it is running, or done.
+    FileError
+        If none was begun.
+    """
+    before = attach(out)
+    state = before.state()
+    if state.name in ("running", "finished"):
+        raise OptionError(f"a training that is {state.name}", file=before.out, expected="one that was stopped",
+                          remedy="wait for it, or start another in a new folder")
+    begun = any((before.out / name).exists() for name in _BEGUN)
+    planned = {f.name for f in fields(Planning)} | {"plan", "overwrite"} if begun else ()
+    return _started(before.dataset, before.out, before.options, before.cwd, planned, again=begun)
+
+
+def find_runs(folder: str | Path) -> list[Handle]:
+    """Trainings in a folder that were begun with :func:`start_training`, the newest first."""
+    found = sorted(Path(folder).glob("*.process.json"), key=lambda p: -p.stat().st_mtime)
+    return [attach(p.with_name(p.name.removesuffix(".process.json"))) for p in found]
+
+
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.name}.{ending}")
+
+
+def _why_ended(said: str) -> str | None:
+    """Why a command ended by itself; None if it was stopped or killed."""
+    blocks = re.findall(r"^error\n((?:  \w+ .*\n?)+)", said + "\n", flags=re.MULTILINE)
+    if blocks:
+        rows = dict(line.split(maxsplit=1) for line in blocks[-1].splitlines() if len(line.split()) > 1)
+        if rows.get("found", "").startswith("stopped"):
+            return None
+        return str(BiosegError(rows.get("found", ""), file=rows.get("file"), expected=rows.get("expected", ""),
+                               remedy=rows.get("remedy", "")))
+    lines = said.splitlines()
+    ended = any(line.startswith(("Traceback", "Usage:", "refused")) for line in lines)
+    return "\n".join(lines[-4:]) if ended else None
