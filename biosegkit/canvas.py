@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from .errors import DataError
-from .kernels.components import sequential
 
 __all__ = ["Canvas", "Change", "Part", "Window"]
 
@@ -330,6 +329,8 @@ class _Extent:
 
 def _listed(array: Any) -> dict[int, _Extent]:
     """Every object with its size and box, a slab at a time."""
+    from .kernels.components import sequential  # loads numba, which the viewer can do without until then
+
     found: dict[int, _Extent] = {}
     rows = max(1, int(_SLAB // max(1, np.prod(array.shape[1:]))))
     for low in range(0, array.shape[0], rows):

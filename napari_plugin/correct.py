@@ -1,0 +1,355 @@
+"""Correct labels: go from object to object, merge, split, delete, fill, relabel, grow and shrink, with undo for all."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from biosegkit.canvas import Change
+from biosegkit.corrections import ORDERS
+from biosegkit.errors import BiosegError
+
+from . import edits
+from .layers import look_at
+from .saving import made_editable, saved
+from .shared import LayerBox, tipped
+from .work import Task, notify
+
+__all__ = ["CorrectWidget"]
+
+#: Name, label, key and tooltip of what acts on the objects that are picked.
+_ACTS = (
+    ("merge", "Merge", "Shift-M", "Give all picked objects the id of the first: click one, Shift+click the others"),
+    ("delete", "Delete", "Delete", "Make background of the picked objects"),
+    ("fill_holes", "Fill holes", "H", "Fill background that the picked object encloses"),
+    ("relabel", "New id", "Shift-R", "Give the picked object an id that no other has"),
+    ("grow", "Grow", "Shift-G", "Widen the picked object into the background, never over others"),
+    ("shrink", "Shrink", "Shift-S", "Take away the rim of the picked object"),
+    ("undo", "Undo", "Control-Z", "Take back the last step, strokes of the brush too"),
+    ("redo", "Redo", "Control-Shift-Z", "Repeat the step that was taken back last"),
+)
+_TOOLS = (
+    ("pick", "Pick", "Q", "Click on an object to pick it, Shift+click for more"),
+    ("line", "Split by a line", "Shift-L", "Draw a line across an object: press, drag to its other side, let go"),
+    ("points", "Split by points", "Shift-P", "Click once in each part, with Shift for more than two parts"),
+)
+_STEPS = (("previous", "◀ Previous", "Shift-N", True), ("following", "Next ▶", "N", False))
+
+
+class CorrectWidget(QWidget):
+    """The dock widget ``Correct``."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.session: edits.Session | None = None
+        self._layer: Callable[[], Any] = lambda: None
+        self._task: Task | None = None
+        self._points: list[tuple[float, ...]] = []
+        self.buttons: dict[str, QPushButton] = {}
+        self._build()
+        self.layer.changed.connect(self._on_layer)
+        let_go = weakref.WeakMethod(self._release)
+        self.destroyed.connect(lambda *_: (release := let_go()) and release())
+        self._on_layer()
+
+    def _build(self) -> None:
+        """The choice of a layer, buttons in rows, and what is said."""
+        self.layer = LayerBox(self._viewer, is_labels,
+                              "The labels to correct; brush, fill and eraser work on them as well")
+        self.order = tipped(QComboBox(), "Which object comes next: the one the model is least sure of, the next id, or "
+                            "the smallest")
+        self.order.addItems(list(ORDERS))
+        self.amount = tipped(QDoubleSpinBox(), "How far Grow and Shrink go, in steps between voxels of the finest axis")
+        self.amount.setRange(0.5, 100)
+        self.amount.setValue(1)
+        self.said = tipped(QLabel(), "What was done last, or what is in the way")
+        self.said.setWordWrap(True)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        for title, widget in (("labels", self.layer), ("order", self.order), ("steps", self.amount)):
+            form.addRow(title, widget)
+        grid, tools = QGridLayout(), QButtonGroup(self)
+        for k, (name, text, key, back) in enumerate(_STEPS):
+            self._add(grid, (0, k), name, text, f"Go to the {name} object in this order and pick it [{key}]",
+                      lambda *_, back=back: self.go(back=back))
+        for k, (name, text, key, tip) in enumerate(_TOOLS):
+            button = self._add(grid, (1 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_: self._on_tool())
+            button.setCheckable(True)
+            tools.addButton(button)
+        tools.setExclusive(True)
+        self.buttons["pick"].setChecked(True)
+        for k, (name, text, key, tip) in enumerate(_ACTS):
+            self._add(grid, (3 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_, name=name: self.act(name))
+        self._add(grid, (7, 0), "editable", "Make editable", "Labels of several resolutions, or read lazily, cannot be "
+                  "painted on: open the full resolution of the OME-Zarr on disk, or a copy in memory",
+                  lambda *_: self.make_editable())
+        self._add(grid, (7, 1), "save", "Save…", "Save the labels; of an OME-Zarr that is edited on disk, make the "
+                  "smaller resolutions anew", lambda *_: self.save())
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addLayout(grid)
+        layout.addWidget(self.said)
+        layout.addStretch()
+
+    def _add(self, grid: QGridLayout, place: tuple[int, int], name: str, text: str, tip: str,
+             pressed: Callable[..., Any]) -> QPushButton:
+        button = tipped(QPushButton(text), tip)
+        button.clicked.connect(pressed)
+        grid.addWidget(button, *place)
+        self.buttons[name] = button
+        return button
+
+    # the layer that is corrected
+
+    def _on_layer(self) -> None:
+        """Another layer is chosen: let go of the one before, list the objects of this one in a thread."""
+        layer = self.layer.layer
+        if layer is self._layer():
+            return
+        self._release()
+        self._layer = weakref.ref(layer) if layer is not None else lambda: None
+        self._enable()
+        if layer is None:
+            self.said.setText("Open or make labels first.")
+            return
+        try:
+            spacing = look_at(layer).grid.spacing
+        except BiosegError as error:
+            self.said.setText(str(error))
+            return
+        if isinstance(layer.data, np.ndarray) and layer.data.dtype.itemsize < 4:
+            layer.data = edits.widened(layer.data)
+        stored = layer.metadata.get("edited")
+        journal = None if stored is None else Path(f"{stored.path}.corrections.jsonl")
+        self.said.setText("listing the objects…")
+        self._start(self._on_session, edits.begin, layer.data, spacing, edits.scores_of(layer.features), journal)
+
+    def _on_session(self, session: edits.Session) -> None:
+        """The objects are listed: listen to clicks, keys and strokes."""
+        layer = self._layer()
+        if layer is None:
+            return
+        self.session = session
+        layer.metadata["corrections"] = session.canvas.log
+        layer.events.paint.connect(self._on_paint)
+        layer.mouse_drag_callbacks.append(self._on_mouse)
+        for name, _, key, _ in _ACTS:
+            layer.bind_key(key, lambda _, name=name: self.act(name), overwrite=True)
+        for _, _, key, back in _STEPS:
+            layer.bind_key(key, lambda _, back=back: self.go(back=back), overwrite=True)
+        for name, _, key, _ in _TOOLS:
+            layer.bind_key(key, lambda _, name=name: self.use(name), overwrite=True)
+        self._on_tool()
+        self.said.setText(f"{len(session.canvas.ids())} objects" +
+                          ("" if session.scores else "; no scores: next by id"))
+        if not session.scores and self.order.currentText() == "score":
+            self.order.setCurrentText("id")
+
+    def _release(self) -> None:
+        """Leave the layer as it would be without this widget."""
+        layer, session = self._layer(), self.session
+        self.session, self._points = None, []
+        if layer is None or session is None:
+            return
+        layer.events.paint.disconnect(self._on_paint)
+        if self._on_mouse in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._on_mouse)
+        for key in (*(row[2] for row in _ACTS), *(row[2] for row in _STEPS), *(row[2] for row in _TOOLS)):
+            layer.bind_key(key, None)
+        layer.mouse_pan = layer.mode == "pan_zoom"
+
+    # what is done
+
+    def act(self, name: str) -> None:
+        """Carry out an operation by name on what is picked."""
+        if self.session is None or self._task is not None:
+            return
+        options = {"amount": self.amount.value()} if name in ("grow", "shrink") else {}
+        self._start(self._on_change, edits.act, self.session, name, **options)
+
+    def cut(self, name: str, points: list[tuple[float, ...]]) -> None:
+        """Split the object that is picked, or the one under the points, along a line or around points."""
+        session = self.session
+        if session is None or self._task is not None:
+            return
+        under = [n for n in (session.canvas.at(p) for p in points) if n]
+        if under and (not session.picked or session.picked[0] not in under):
+            session.pick(max(set(under), key=under.count))
+        axes = self._viewer.dims.not_displayed
+        options: dict[str, Any] = {"line": points, "axis": axes[0] if axes else None} if name == "line" else {
+            "points": points}
+        self._start(self._on_change, edits.act, session, f"split_{name}", **options)
+
+    def go(self, *, back: bool = False) -> None:
+        """Pick the next or previous object and show it."""
+        if self.session is None:
+            return
+        try:
+            number = self.session.next(self.order.currentText(), back=back)
+        except BiosegError as error:
+            notify(error)
+            return
+        self._show_pick()
+        look_to(self._viewer, self._layer(), edits.place_of(self.session, number))
+
+    def use(self, name: str) -> None:
+        """Take a tool."""
+        self.buttons[name].setChecked(True)
+        self._on_tool()
+
+    def make_editable(self) -> None:
+        """A layer that can be edited from one that cannot."""
+        layer = self.layer.layer
+        if layer is not None and self._task is None:
+            self._start(self._on_editable, made_editable, layer.data, dict(layer.metadata))
+
+    def save(self) -> None:
+        """Save what was corrected."""
+        layer = self._layer()
+        if layer is not None and self._task is None:
+            saved(self, layer, self._start)
+
+    def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any,
+               **options: Any) -> None:
+        """Work in a thread; the buttons rest meanwhile."""
+        self._task = Task(lambda: function(*arguments, **options))
+        self._task.returned.connect(receive)
+        self._task.failed.connect(self._on_failed)
+        self._task.ended.connect(self._on_ended)
+        self.destroyed.connect(self._task.cancel)
+        self._enable()
+        self._task.start()
+
+    def _on_ended(self) -> None:
+        self._task = None
+        self._enable()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.said.setText(str(error))
+        notify(error)
+
+    def _on_change(self, change: Change) -> None:
+        """Show what was changed."""
+        layer, session = self._layer(), self.session
+        if layer is None or session is None:
+            return
+        session.done(change)
+        layer.refresh(extent=False)
+        self._show_pick()
+        ids = ", ".join(map(str, change.ids[:6])) + (", …" if len(change.ids) > 6 else "")
+        self.said.setText(f"{change.operation}: {change.voxels} voxels of {ids}" if change.voxels else
+                          f"{change.operation}: nothing to change")
+
+    def _on_editable(self, made: tuple[Any, dict[str, Any], str]) -> None:
+        """Put the editable labels in the place of the others."""
+        layer = self.layer.layer
+        data, metadata, text = made
+        if layer is None:
+            return
+        place = {"scale": layer.scale, "translate": layer.translate, "rotate": layer.rotate, "shear": layer.shear,
+                 "affine": layer.affine, "units": layer.units, "axis_labels": layer.axis_labels}
+        layer.visible = False
+        new = self._viewer.add_labels(data, name=f"{layer.name} (editing)", metadata=metadata, features=layer.features,
+                                      **place)
+        self.layer.layer = new
+        self.said.setText(text)
+
+    # clicks, strokes, and what is shown
+
+    def _on_tool(self) -> None:
+        """With a tool for lines a drag draws, it does not move the view."""
+        layer = self._layer()
+        self._points = []
+        if layer is not None and self.session is not None:
+            layer.mode = "pan_zoom"
+            layer.mouse_pan = not self.buttons["line"].isChecked()
+
+    def _on_paint(self, event: Any) -> None:
+        if self.session is not None:
+            for places, before, after in edits.strokes(event.value):
+                self.session.canvas.painted(places, before, after)
+
+    def _on_mouse(self, layer: Any, event: Any) -> Iterator[None]:
+        """Pick on a click, draw on a drag."""
+        if self.session is None or layer.mode != "pan_zoom" or event.button != 1:
+            return
+        if len(event.dims_displayed) != 2:
+            self.said.setText("Picking and splitting work on planes: leave the 3D view.")
+            return
+        place = [tuple(layer.world_to_data(event.position))]
+        shift, moved = "Shift" in event.modifiers, False
+        yield
+        while event.type == "mouse_move":
+            moved = True
+            place.append(tuple(layer.world_to_data(event.position)))
+            yield
+        if self.buttons["line"].isChecked():
+            if moved:
+                self.cut("line", [*place, tuple(layer.world_to_data(event.position))])
+        elif not moved:
+            self.click(place[0], more=shift)
+
+    def click(self, place: tuple[float, ...], *, more: bool = False) -> None:
+        """A click on a place of the labels with the tool that is taken."""
+        if self.session is None:
+            return
+        if not self.buttons["points"].isChecked():
+            self.session.pick(self.session.canvas.at(place), more=more)
+            self._show_pick()
+            return
+        self._points.append(place)
+        if len(self._points) >= 2 and not more:
+            points, self._points = self._points, []
+            self.cut("points", points)
+        else:
+            self.said.setText(f"{len(self._points)} points: click in the next part, with Shift if more follow")
+
+    def _show_pick(self) -> None:
+        """The first object picked is the one that napari paints with."""
+        layer, session = self._layer(), self.session
+        if layer is None or session is None:
+            return
+        if session.picked:
+            layer.selected_label = session.picked[0]
+        score = session.scores.get(session.picked[0]) if session.picked else None
+        sure = "" if score is None else f", score {score:.2f}"
+        self.said.setText(f"picked {', '.join(map(str, session.picked))}{sure}" if session.picked else "nothing picked")
+
+    def _enable(self) -> None:
+        """Buttons that can do something now."""
+        layer, idle = self.layer.layer, self._task is None
+        for name, button in self.buttons.items():
+            button.setEnabled(idle and layer is not None and (
+                self.session is not None or name == "editable" or (name == "save")))
+
+
+def look_to(viewer: Any, layer: Any, place: tuple[float, ...]) -> None:
+    """Show a place of a layer in the middle of the view."""
+    world = layer.data_to_world(place)
+    first = viewer.dims.ndim - len(world)
+    for k, value in enumerate(world):
+        if first + k in viewer.dims.not_displayed:
+            viewer.dims.set_point(first + k, float(value))
+    shown = [d - first for d in viewer.dims.displayed]
+    viewer.camera.center = tuple(float(world[d]) for d in shown)
+
+
+def is_labels(layer: Any) -> bool:
+    """Whether a layer holds labels."""
+    return hasattr(layer, "selected_label")

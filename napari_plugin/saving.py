@@ -1,0 +1,65 @@
+"""Labels that can be edited from labels that cannot, and corrected labels to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from biosegkit.errors import DataError
+
+from .layers import labels_of, snapshot
+
+__all__ = ["made_editable", "saved", "written"]
+
+
+def made_editable(data: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """Data to edit, metadata, and what to say: the full resolution on disk, or a copy in memory. Done in a thread.
+
+    Raises
+    ------
+    DataError
+        If the copy would not fit in memory.
+    """
+    kept = dict(metadata)
+    source = str(dict(kept.get("biosegkit", {})).get("source", ""))
+    if source.rstrip("/").endswith(".zarr") or ".zarr/" in source:
+        from biosegkit.io.edited import open_for_editing
+
+        edited = open_for_editing(source)
+        text = f"edits go to {edited.path.name} at once; Save makes the smaller resolutions anew"
+        return edited.array, {**kept, "edited": edited}, text
+    import psutil
+
+    finest = data[0] if isinstance(data, list | tuple) or hasattr(data, "levels") else data
+    size = int(np.prod(finest.shape)) * 4
+    if size > 0.5 * psutil.virtual_memory().available:
+        raise DataError(f"labels of {size / 2**30:.1f} GiB", expected="half of the free memory at most",
+                        remedy="save them as OME-Zarr and open that: it is edited on disk")
+    copy = np.array(finest)
+    return copy if copy.dtype.itemsize >= 4 else copy.astype(np.uint32), kept, "a copy in memory: save it when done"
+
+
+def saved(parent: QWidget, layer: Any, start: Callable[..., None]) -> None:
+    """Save a layer: on disk what is edited there, else to a file that is asked for."""
+    say: Callable[[str], None] = parent.said.setText  # type: ignore[attr-defined]
+    edited = layer.metadata.get("edited")
+    if edited is not None:
+        start(lambda _: say(f"saved {edited.path.name}"), edited.save)
+        return
+    path, _ = QFileDialog.getSaveFileName(parent, "Save labels", f"{layer.name}.ome.tif",
+                                          "Labels (*.ome.tif *.tif *.nii.gz *.ome.zarr)")
+    if path:
+        start(lambda name: say(f"saved {name}"), written, snapshot(layer), path)
+
+
+def written(layer: Any, path: str) -> str:
+    """Write labels with their corrections beside them; the name of the file. Done in a thread."""
+    from biosegkit.io import write
+
+    task = str(layer.metadata.get("task", "instance"))
+    write(labels_of(layer, task), path, {"corrections": list(layer.metadata.get("corrections", ()))})
+    return Path(path).name

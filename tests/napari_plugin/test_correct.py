@@ -1,0 +1,91 @@
+"""Correct: what the buttons, clicks and strokes do to a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def widget(model, spin):
+    from biosegkit_napari.correct import CorrectWidget
+
+    values = np.zeros((20, 30), np.uint8)
+    values[2:8, 2:28], values[10:18, 2:10] = 3, 9
+    layer = model.add_labels(values, features={"index": [3, 9], "score": [0.9, 0.2]})
+    made = CorrectWidget(model)
+    spin(lambda: made.session is not None and made._task is None)
+    yield made, layer
+    made.close()
+
+
+def test_objects_are_visited_corrected_and_restored(widget, spin):
+    made, layer = widget
+    before = layer.data.copy()
+    assert layer.data.dtype == np.uint32
+    made.go()
+    assert (made.session.picked, layer.selected_label) == ([9], 9)
+    made.go()
+    assert made.session.picked == [3]
+    made.cut("line", [(0.0, 14.5), (9.0, 14.5)])
+    spin(lambda: made._task is None)
+    assert set(np.unique(layer.data)) == {0, 3, 9, 10}
+    layer.selected_label = 9
+    layer.brush_size = 1
+    layer.paint((0, 0), 9)
+    assert made.session.canvas.area(9) == 65
+    for _ in range(2):
+        made.act("undo")
+        spin(lambda: made._task is None)
+    assert np.array_equal(layer.data, before)
+    made.act("undo")
+    spin(lambda: made._task is None)
+    assert "nothing to undo" in made.said.text()
+
+
+def test_clicks_pick_merge_and_split(widget, spin):
+    made, layer = widget
+    made.click((4.0, 4.0))
+    made.click((12.0, 4.0), more=True)
+    made.act("merge")
+    spin(lambda: made._task is None)
+    assert set(np.unique(layer.data)) == {0, 3}
+    made.use("points")
+    made.click((4.0, 4.0))
+    made.click((4.0, 25.0))
+    spin(lambda: made._task is None)
+    assert layer.data[4, 4] != layer.data[4, 25]
+    made.layer.layer = None
+    made._release()
+    assert made._on_mouse not in layer.mouse_drag_callbacks
+    assert not layer.keymap
+
+
+def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
+    from biosegkit_napari.correct import CorrectWidget
+
+    from biosegkit.grid import Grid
+    from biosegkit.image import Labels
+    from biosegkit.io import read_labels, write
+
+    path = tmp_path / "a.ome.zarr"
+    values = np.zeros((8, 9), np.uint16)
+    values[2:5, 2:5] = 4
+    write(Labels.from_values(values, Grid.regular((8, 9), 0.5, "um"), "instance"), path)
+    layer = model.add_labels([values, values[::2, ::2]], multiscale=True, scale=(0.5, 0.5),
+                             metadata={"biosegkit": {"source": str(path)}})
+    made = CorrectWidget(model)
+    spin(lambda: made._task is None)
+    assert made.session is None
+    made.layer.layer = layer
+    made.make_editable()
+    spin(lambda: made.session is not None and made._task is None)
+    made.click((3.0, 3.0))
+    made.act("delete")
+    spin(lambda: made._task is None)
+    made.save()
+    spin(lambda: made._task is None)
+    again = read_labels(path, "instance")
+    assert not again.array.any()
+    assert not again.notes
+    made.close()
