@@ -11,12 +11,13 @@ from .engines.intensities import space_axes
 from .engines.star_model import StarModel
 from .errors import DataError
 from .image import Image
+from .ladder import ladder
 from .lattice import Lattice
 from .plan.schema import Plan
 from .plan.units import memory_text
 from .predictor import Predictor
 from .prepared import refuse_unfit, turn_of, working_shape
-from .segmenter import Segmenter, ladder, method_of
+from .segmenter import Segmenter, method_of
 
 __all__ = ["Estimate", "estimate", "level_for"]
 

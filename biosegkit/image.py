@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .errors import DataError
 from .grid import Grid, Turn
+from .views import View, is_lazy
 
 __all__ = ["COLOURS", "GREY", "Image", "Labels", "Task", "equal_channels", "smallest_unsigned"]
 
@@ -89,11 +90,19 @@ class Image:
         """
         change = self.array.shape[0], count
         if change == (3, 1) and equal_channels(self.array):
-            return replace(self, array=self.array[:1], channels=()).noted(GREY)
+            return replace(self, array=_channels(self.array, (0,)), channels=()).noted(GREY)
         if change == (1, 3) and GREY in self.notes:
-            three = np.repeat(np.asarray(self.array), 3, axis=0)
+            three = _channels(self.array, (0, 0, 0))
             return replace(self, array=three, channels=COLOURS).noted("taken as three equal channels again")
         return self
+
+
+def _channels(array: Any, chosen: tuple[int, ...]) -> Any:
+    """Some channels of (C, *space); of an array that is read when it is sliced, without reading it."""
+    if not is_lazy(array):
+        return array[list(chosen)]
+    whole = tuple(slice(0, n) for n in array.shape[1:])
+    return View(array, Turn(tuple(range(len(whole)))), whole, chosen)
 
 
 def equal_channels(array: Array) -> bool:

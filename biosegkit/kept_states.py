@@ -6,18 +6,15 @@ written last, ``states.json`` with what they were made from and the SHA-256 of e
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
-
-from ._atomic import atomic_folder, read_json, sha256, write_bytes, write_json
+from ._atomic import atomic_folder, read_json, sha256, write_json
 from .bundle import Bundle
 from .errors import FileError
 from .image import Image
@@ -25,44 +22,13 @@ from .methods.protocol import Block, State
 from .predictor import Prediction
 from .prepared import turn_of
 from .reduced import Place, Reduced
+from .state_files import StateFiles, write_state
 
-__all__ = ["KeptStates", "StateFiles"]
+__all__ = ["KeptStates"]
 
 #: Version of the layout; states of another one are made again.
 SCHEMA = 1
 _RECORD = "states.json"
-
-
-class StateFiles(Sequence[State]):
-    """States in a folder, each read when it is asked for.
-
-    Parameters
-    ----------
-    folder : Path
-    listed : sequence of dict
-        What ``states.json`` says of each.
-    """
-
-    def __init__(self, folder: Path, listed: Sequence[Mapping[str, Any]]) -> None:
-        self.folder, self.listed = folder, listed
-
-    def __len__(self) -> int:
-        return len(self.listed)
-
-    @overload
-    def __getitem__(self, index: int) -> State: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[State]: ...
-
-    def __getitem__(self, index: int | slice) -> State | list[State]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        from safetensors.numpy import load
-
-        index = range(len(self))[index]
-        block = Block(**{name: tuple(value) for name, value in self.listed[index]["block"].items()})
-        return State(block, load(_file(self.folder, index).read_bytes()))
 
 
 @dataclass(frozen=True)
@@ -99,7 +65,7 @@ class KeptStates:
             window = [[w.start, w.stop] for w in made.place.window]
             write_json(temporary / _RECORD, {"made_from": identity, "window": window, "notes": list(made.notes),
                                              "states": listed})
-        made = replace(made, states=StateFiles(self.folder, listed))
+        made = replace(made, states=_states(self.folder, listed))
         return made.decode(thresholds), (f"kept states {why}: the network was run again" if why
                                          else "states kept for other thresholds")
 
@@ -121,7 +87,7 @@ class KeptStates:
             return None, "are damaged"
         s = model.segmenter
         place = Place(image.grid, turn_of(image.grid, s.plan), window, image.source)
-        states = StateFiles(self.folder, record["states"])
+        states = _states(self.folder, record["states"])
         return Reduced(s.plan, s.method, states, place, s.thresholds, notes, s.tidy), ""
 
 
@@ -134,13 +100,14 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"{number}.safetensors"
 
 
+def _states(folder: Path, listed: Sequence[Mapping[str, Any]]) -> StateFiles:
+    """The states that ``states.json`` lists."""
+    found = [Block(**{name: tuple(value) for name, value in entry["block"].items()}) for entry in listed]
+    return StateFiles([_file(folder, k) for k in range(len(listed))], found)
+
+
 def _written(folder: Path, listed: list[dict[str, Any]], states: Iterable[State]) -> Sequence[State]:
     """Write states as they come; an attempt before this one (that ran out of memory) is replaced."""
-    from safetensors.numpy import save
-
     listed.clear()
-    for number, state in enumerate(states):
-        data = save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()})
-        write_bytes(_file(folder, number), data)
-        listed.append({"block": asdict(state.block), "sha256": hashlib.sha256(data).hexdigest()})
-    return StateFiles(folder, listed)
+    listed.extend(write_state(_file(folder, number), state) for number, state in enumerate(states))
+    return _states(folder, listed)

@@ -7,7 +7,7 @@ normalised axis by axis: no map of summed weights is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
@@ -89,6 +89,17 @@ class Lattice:
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         """First voxel of each tile in lattice order: the last axis fastest."""
         return product(*self.starts)
+
+    def within(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """The tiles that reach a region, in lattice order: its maps need no other and are summed as in the whole image.
+
+        Examples
+        --------
+        >>> list(Lattice((10, 5), (4, 8), (2, 4)).within((6, 0), (8, 5)))
+        [(4, 0), (6, 0)]
+        """
+        limits = zip(self.starts, self.patch, start, stop, strict=True)
+        return product(*([s for s in axis if low - patch < s < high] for axis, patch, low, high in limits))
 
     def windows(self) -> tuple[dict[int, npt.NDArray[np.float32]], ...]:
         """Per axis and start, the normalised window of the tile: at every voxel the windows of all tiles sum to 1.

@@ -17,6 +17,7 @@ from biosegkit.errors import DataError, OptionError
 SLAB = 2**22  # voxels looked at together: bounds memory
 EXACT = 2**24  # up to here percentiles use every voxel
 SAMPLE = 2**22  # beyond, this many
+TOGETHER = 8  # channels read together
 RELATIVE_FLOOR = 1e-13  # of the largest magnitude: spread below this is rounding of doubles
 
 Channel = dict[str, float]
@@ -60,12 +61,11 @@ class _Moments:
 class _Request:
     """What a scheme may look at."""
 
-    image: Any
     channel: int
     moments: _Moments
+    sample: npt.NDArray[Any]
     dataset: Mapping[str, float]
     percentiles: tuple[float, float]
-    seed: int
 
 
 def statistics(
@@ -125,12 +125,11 @@ def statistics(
         )
     found: list[Channel] = []
     notes: list[str] = []
-    for channel, name in enumerate(names):
-        inside = mask if name == "zscore" else None
-        moments = _moments(image, channel, inside)
+    for channel, (name, (moments, sample)) in enumerate(zip(names, _looked_at(image, names, mask, seed), strict=True)):
         of_dataset = dataset[channel] if channel < len(dataset) else {}
-        request = _Request(image, channel, moments, of_dataset, percentiles, seed)
-        entry = {"low": -math.inf, "high": math.inf, "fill": moments.low, "masked": float(inside is not None)}
+        request = _Request(channel, moments, sample, of_dataset, percentiles)
+        masked = float(name == "zscore" and mask is not None)
+        entry = {"low": -math.inf, "high": math.inf, "fill": moments.low, "masked": masked}
         if moments.constant and name in ("zscore", "rescale_to_0_1", "percentile"):
             entry |= {"offset": moments.low, "scale": 1.0}
             notes.append(f"channel {channel} is constant ({moments.low:g}): normalised to zeros")
@@ -277,8 +276,7 @@ def _none(_request: _Request) -> Channel:
 
 
 def _percentile(request: _Request) -> Channel:
-    values = _sample(request.image, request.channel, request.seed)
-    low, high = (float(v) for v in np.percentile(values, request.percentiles))
+    low, high = (float(v) for v in np.percentile(request.sample, request.percentiles))
     if high - low > RELATIVE_FLOOR * max(abs(low), abs(high)):
         return {"offset": low, "scale": high - low}
     # Sparse objects on an even background: the image has contrast although its percentiles have none.
@@ -305,45 +303,81 @@ def _slabs(image: Any) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _moments(image: Any, channel: int, mask: npt.NDArray[np.bool_] | None) -> _Moments:
+def _looked_at(image: Any, names: Sequence[str], mask: npt.NDArray[np.bool_] | None,
+               seed: int) -> list[tuple[_Moments, npt.NDArray[Any]]]:
+    """Moments, and for percentiles a sample, of every channel; all channels are read together, once."""
+    voxels, row = math.prod(image.shape[1:]), math.prod(image.shape[2:])
+    if all(_says_nothing(name, image.dtype) for name in names):
+        return [(_Moments(voxels, voxels, 0.0, 0.0, 0.0, 0.0), np.zeros(0))] * len(names)
+    running = [_Running() for _ in names]
+    picked: list[npt.NDArray[np.int64] | None] = [None] * len(names)
+    if voxels > EXACT:
+        picked = [np.sort(np.random.default_rng([seed, channel]).integers(0, voxels, SAMPLE)) if n == "percentile"
+                  else None for channel, n in enumerate(names)]
+    samples: list[list[npt.NDArray[Any]]] = [[] for _ in names]
+    for group in range(0, len(names), TOGETHER):
+        for rows in _slabs(image):
+            block = np.asarray(image[group : group + TOGETHER, rows])
+            for channel, slab in enumerate(block, group):
+                running[channel].add(slab[mask[rows]] if mask is not None and names[channel] == "zscore" else slab)
+                if names[channel] == "percentile":
+                    samples[channel].append(_picked(slab.reshape(-1), picked[channel], rows.start * row))
+    return [(r.moments, _joined(s)) for r, s in zip(running, samples, strict=True)]
+
+
+def _says_nothing(name: str, dtype: np.dtype[Any]) -> bool:
+    """Whether a scheme takes whole numbers of this type as they are, whatever they are."""
+    return dtype.kind in "biu" and (name in ("none", "ct") or (name == "rgb_to_0_1" and dtype.itemsize == 1
+                                                                and dtype.kind != "i"))
+
+
+@dataclass
+class _Running:
     """Mean and spread in one pass, slab by slab (Chan, Golub and LeVeque 1979)."""
-    count = finite = 0
-    mean = squares = 0.0
-    low, high = math.inf, -math.inf
-    for rows in _slabs(image):
-        values = np.asarray(image[channel, rows])
-        values = values[mask[rows]] if mask is not None else values.reshape(-1)
-        count += values.size
+
+    count: int = 0
+    finite: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """One more slab."""
+        values = values.reshape(-1)
+        self.count += values.size
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)]
         if not values.size:
-            continue
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
+            return
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         exact = values.astype(np.float64)
         here = float(exact.mean())
         exact -= here
-        total = finite + exact.size
+        total = self.finite + exact.size
         exact *= exact  # summed by numpy, whose result does not depend on the number of threads as a dot product's does
-        squares += float(exact.sum()) + (here - mean) ** 2 * finite * exact.size / total
-        mean += (here - mean) * exact.size / total
-        finite = total
-    if not finite:
-        return _Moments(count, 0, 0.0, 0.0, 0.0, 0.0)
-    return _Moments(count, finite, mean, math.sqrt(squares / finite), low, high)
+        self.squares += float(exact.sum()) + (here - self.mean) ** 2 * self.finite * exact.size / total
+        self.mean += (here - self.mean) * exact.size / total
+        self.finite = total
+
+    @property
+    def moments(self) -> _Moments:
+        """Of all slabs."""
+        if not self.finite:
+            return _Moments(self.count, 0, 0.0, 0.0, 0.0, 0.0)
+        spread = math.sqrt(self.squares / self.finite)
+        return _Moments(self.count, self.finite, self.mean, spread, self.low, self.high)
 
 
-def _sample(image: Any, channel: int, seed: int) -> npt.NDArray[Any]:
-    """All finite values of a channel, or a sample of a large one that depends on shape and seed alone."""
-    voxels, row = math.prod(image.shape[1:]), math.prod(image.shape[2:])
-    picked = None
-    if voxels > EXACT:
-        picked = np.sort(np.random.default_rng([seed, channel]).integers(0, voxels, SAMPLE))
-    parts: list[npt.NDArray[Any]] = []
-    for rows in _slabs(image):
-        values = np.asarray(image[channel, rows]).reshape(-1)
-        if picked is not None:
-            first, last = np.searchsorted(picked, (rows.start * row, rows.stop * row))
-            values = values[picked[first:last] - rows.start * row]
-        parts.append(values[np.isfinite(values)] if values.dtype.kind == "f" else values)
-    sample: npt.NDArray[Any] = np.concatenate(parts)
+def _picked(values: npt.NDArray[Any], picked: npt.NDArray[np.int64] | None, start: int) -> npt.NDArray[Any]:
+    """The finite values of a slab, or of a large image those of a sample that depends on shape and seed alone."""
+    if picked is not None:
+        first, last = np.searchsorted(picked, (start, start + values.size))
+        values = values[picked[first:last] - start]
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """A sample of all slabs; empty where none was taken."""
+    sample: npt.NDArray[Any] = np.concatenate(parts) if parts else np.zeros(0)
     return sample.astype(np.uint8) if sample.dtype.kind == "b" else sample

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .kernels.overlap import overlap_counts
+from .kernels.overlap import Overlaps, overlap_counts
 from .methods import Block, Method
 from .methods.protocol import ArrayDict, State
 from .slabs import paste
 from .tables import merged_rows, stacked_rows
 
-__all__ = ["JOINED_NOTE", "SAME_OBJECT", "joined", "slice_by_slice"]
+__all__ = ["JOINED_NOTE", "SAME_OBJECT", "joined", "joined_by", "slice_by_slice"]
 
 #: Intersection over union from which objects of neighbouring planes are one (Cellpose stitches planes likewise).
 SAME_OBJECT = 0.25
@@ -47,8 +47,18 @@ def joined(before: npt.NDArray[Any], plane: npt.NDArray[Any], last: int) -> npt.
     >>> joined(np.array([[5, 5, 5, 0]]), np.array([[0, 1, 1, 2]]), 9).tolist()
     [0, 5, 10]
     """
-    ids = np.zeros(int(plane.max(initial=0)) + 1, np.uint32)
-    found = overlap_counts(before, plane)
+    return joined_by(overlap_counts(before, plane), int(plane.max(initial=0)), last)
+
+
+def joined_by(found: Overlaps, count: int, last: int) -> npt.NDArray[np.uint32]:
+    """As :func:`joined`, from how much the objects of the plane before share with the ``count`` of this plane.
+
+    Examples
+    --------
+    >>> joined_by(overlap_counts(np.array([[5, 5, 5, 0]]), np.array([[0, 1, 1, 2]])), 2, 9).tolist()
+    [0, 5, 10]
+    """
+    ids = np.zeros(count + 1, np.uint32)
     iou = found.iou()
     best: list[dict[int, float]] = [{}, {}]
     for (a, b), value in zip(found.pairs.tolist(), iou.tolist(), strict=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from .normalize import Statistics, apply, nonzero_mask, statistics
 from .plan.schema import Channel, Plan
 from .plan.spacing import new_shape
 from .resample import resample_image
+from .views import Rolling, is_lazy, viewed
 
-__all__ = ["Prepared", "decoding_spacing", "prepare", "refuse_unfit", "turn_of", "working_shape"]
+__all__ = [
+    "AHEAD", "Prepared", "decoding_spacing", "facts_of", "prepare", "prepared_again", "refuse_unfit", "turn_of",
+    "working_shape",
+]
 
 #: Length of a unit in millimetres.
 _MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
@@ -26,6 +31,8 @@ _MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
 _FAR = 4.0
 #: Schemes that take stored values as they are; the others scale each image by its own values.
 _AS_STORED = ("ct", "rgb_to_0_1", "none")
+#: Planes that are read together of an image that is read in parts, by number of axes.
+AHEAD = {2: 256, 3: 16}
 #: Voxels looked at to see whether intensities are in the plan's unit (fault V11).
 _LOOKED_AT = 2**18
 
@@ -77,6 +84,12 @@ class Prepared:
         whole[(slice(None), *(slice(0, n) for n in tile.shape[1:]))] = tile
         return whole
 
+    def rolling(self, region: Sequence[slice], patch: Sequence[int]) -> Prepared:
+        """For who reads a region in lattice order: of an array that is read when it is sliced, every voxel once."""
+        if not is_lazy(self.array):
+            return self
+        return replace(self, array=Rolling(self.array, region, min(AHEAD[len(region)], patch[0])))
+
 
 def turn_of(grid: Grid, plan: Plan) -> Turn:
     """From an image's axes to the plan's: first canonical (fault G5), then the plan's order.
@@ -123,8 +136,10 @@ def _spacing(grid: Grid, plan: Plan) -> tuple[float, ...]:
     return tuple(s * factor for s in grid.spacing)
 
 
-def prepare(image: Image, plan: Plan) -> Prepared:
+def prepare(image: Image, plan: Plan, *, resample: bool = True) -> Prepared:
     """Turn, crop and measure an image; nothing large is copied unless it must be resampled.
+
+    Without ``resample`` the image is taken to have the spacing of the plan.
 
     Raises
     ------
@@ -134,22 +149,50 @@ def prepare(image: Image, plan: Plan) -> Prepared:
     image = image.in_channels(len(plan.preprocessing.channels))
     refuse_unfit(image, plan)
     turn = turn_of(image.grid, plan)
-    array, grid = turn.apply(image.array), image.grid.turned(turn)
+    array, grid = viewed(image.array, turn), image.grid.turned(turn)
     p = plan.preprocessing
-    mask = nonzero_mask(array) if p.use_nonzero_mask else None
+    mask = nonzero_mask(np.asarray(array[:])) if p.use_nonzero_mask else None
     window = _nonzero_window(array) if p.crop_to_nonzero else tuple(slice(0, n) for n in grid.shape)
     if any(s.stop - s.start < n for s, n in zip(window, grid.shape, strict=True)):
-        array = array[(slice(None), *window)]
+        array = viewed(image.array, turn, window)
         mask = None if mask is None else mask[window]
         grid = grid.window(tuple(s.start for s in window), tuple(s.stop - s.start for s in window))
     dataset = [{"low": c.low, "high": c.high, "mean": c.mean, "std": c.std} for c in p.channels]
     measured = statistics(array, [c.scheme for c in p.channels], mask=mask, dataset=dataset, seed=plan.seed)
-    shape = working_shape(grid, plan)
+    shape = working_shape(grid, plan) if resample else grid.shape
     if shape != grid.shape:
         _check_memory(image, shape, plan)
     resampled = None if shape == grid.shape else _resampled(array, measured, mask, grid, shape)
     notes = (*image.notes, *measured.notes, *_unlike(array, p.channels), *_far(grid, plan))
     return Prepared(array, turn, window, shape, measured, mask, resampled, notes)
+
+
+def facts_of(prepared: Prepared) -> dict[str, Any]:
+    """What was measured, as plain data from which :func:`prepared_again` needs no second look at the image."""
+    return {"window": [[w.start, w.stop] for w in prepared.window], "notes": list(prepared.notes),
+            "channels": [dict(entry) for entry in prepared.measured.channels]}
+
+
+def prepared_again(image: Image, plan: Plan, facts: Mapping[str, Any],
+                   mask: npt.NDArray[np.bool_] | None = None) -> Prepared:
+    """The image as it was prepared before, on the grid of the network, nothing of it read.
+
+    Parameters
+    ----------
+    image, plan
+        As they were.
+    facts : dict
+        Of :func:`facts_of`; infinite limits may have become None, as JSON has it.
+    mask : ndarray of bool, optional
+        As it was.
+    """
+    image = image.in_channels(len(plan.preprocessing.channels))
+    turn = turn_of(image.grid, plan)
+    window = tuple(slice(int(start), int(stop)) for start, stop in facts["window"])
+    limits = {"low": -math.inf, "high": math.inf}
+    channels = tuple({k: limits[k] if v is None else float(v) for k, v in entry.items()} for entry in facts["channels"])
+    return Prepared(viewed(image.array, turn, window), turn, window, tuple(w.stop - w.start for w in window),
+                    Statistics(channels), mask, None, tuple(facts["notes"]))
 
 
 def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | None, grid: Grid,
@@ -223,11 +266,11 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
     image's whole contrast is a fiftieth of it (0 to 1 for HU).
     """
     notes = []
-    strides = _sparse(array.shape[1:])
+    looked_at = _sparse(array)
     for index, channel in enumerate(channels):
         if channel.scheme not in _AS_STORED or not channel.high > channel.low:
             continue
-        values = np.asarray(array[(index, *strides)]).reshape(-1)
+        values = looked_at[index].reshape(-1)
         values = values[values != 0] if (values != 0).any() else values
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         inside = float(((values >= channel.low) & (values <= channel.high)).mean()) if values.size else 1.0
@@ -239,10 +282,17 @@ def _unlike(array: Any, channels: Sequence[Channel]) -> list[str]:
     return notes
 
 
-def _sparse(shape: Sequence[int]) -> tuple[slice, ...]:
-    """Every n-th voxel per axis, so that about a quarter of a million are looked at."""
-    step = max(1, math.ceil((math.prod(shape) / _LOOKED_AT) ** (1 / len(shape))))
-    return tuple(slice((min(step, n) - 1) // 2, None, step) for n in shape)
+def _sparse(array: Any) -> npt.NDArray[Any]:
+    """About a quarter of a million voxels, (C, …): every n-th per axis, or windows of what is read lazily."""
+    shape = array.shape[1:]
+    if not is_lazy(array):
+        step = max(1, math.ceil((math.prod(shape) / _LOOKED_AT) ** (1 / len(shape))))
+        return np.asarray(array[(slice(None), *(slice((min(step, n) - 1) // 2, None, step) for n in shape))])
+    count = 8 if len(shape) == 2 else 4
+    side = round((_LOOKED_AT / count ** len(shape)) ** (1 / len(shape)))
+    starts = [np.unique(np.linspace(0, max(0, n - side), count).astype(int)) for n in shape]
+    parts = [np.asarray(array[(slice(None), *(slice(s, s + side) for s in at))]) for at in product(*starts)]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
 
 
 def _far(grid: Grid, plan: Plan) -> list[str]:

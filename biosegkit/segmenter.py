@@ -17,6 +17,7 @@ from torch import nn
 from .errors import DataError, PlanError
 from .grid import Grid
 from .image import Image
+from .ladder import Rung, ladder
 from .lattice import Lattice
 from .methods import METHODS, Block, Method
 from .methods.classes import WithClasses
@@ -29,11 +30,11 @@ from .planes import JOINED_NOTE
 from .predictor import Prediction
 from .prepared import Prepared, decoding_spacing, prepare, turn_of
 from .reduced import Place, Reduced, reduced
-from .slabs import blocks, paste, regrid
+from .slabs import blocks, cut_blocks, paste, regrid
 from .tidy import Tidy, tidy_of
-from .tiling import Forward, Slab, blend, is_out_of_memory
+from .tiling import Forward, Part, Slab, blend, is_out_of_memory
 
-__all__ = ["Rung", "Segmenter", "ladder", "method_of"]
+__all__ = ["Segmenter", "method_of"]
 
 #: Voxels decoded together per task; changes memory only. Objects have tables per block, classes nothing.
 _BLOCK = {"semantic": 2**20, "instance": 2**22}
@@ -65,43 +66,6 @@ def method_of(plan: Plan) -> Method:
                         remedy="correct the plan") from error
     kinds = plan.labels.object_values
     return WithClasses(method, len(kinds)) if kinds else method
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One way to spend memory: device, place of the sums, tiles per call, tile."""
-
-    device: torch.device
-    sums: torch.device
-    batch: int
-    patch: tuple[int, ...]
-    step: tuple[int, ...]
-    note: str = ""
-
-
-def ladder(plan: Plan, device: torch.device, batch: int | None = None) -> list[Rung]:
-    """What is tried in turn when memory runs out (fault P5): all but the smaller tiles give the same labels.
-
-    Sums to the CPU, one tile per call, tiles of a half and a quarter, the CPU.
-    """
-    c, cpu = plan.configuration, torch.device("cpu")
-    # A convolution rounds differently for another batch size (by 1e-6), so it follows from the plan alone; on a CPU
-    # several tiles at once gain nothing.
-    usual = max(1, min(2 * c.batch, 32)) if device.type == "cuda" else 1
-    first = Rung(device, device, batch or usual, c.patch, c.tile_step)
-    rungs = [first]
-    if device.type != "cpu":
-        rungs.append(Rung(device, cpu, first.batch, c.patch, c.tile_step, "sums of tiles kept on the CPU"))
-    rungs.append(Rung(device, cpu, 1, c.patch, c.tile_step, "one tile per call"))
-    divisor = [math.prod(s[a] for s in c.architecture.strides) for a in range(c.ndim)]
-    for part in (2, 4):
-        patch = tuple(max(d, p // part // d * d) for p, d in zip(c.patch, divisor, strict=True))
-        if patch != rungs[-1].patch:
-            step = tuple(max(1, round(s * n / p)) for s, n, p in zip(c.tile_step, patch, c.patch, strict=True))
-            rungs.append(Rung(device, cpu, 1, patch, step, f"approximate: tiles of {patch} and not {c.patch}"))
-    if device.type != "cpu":
-        rungs.append(Rung(cpu, cpu, 1, c.patch, c.tile_step, "computed on the CPU"))
-    return rungs
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,14 +184,14 @@ class Segmenter:
     def _remarks(self, image: Image, wish: _Wish) -> list[str]:
         """What the user should know about how the result came about."""
         said = []
-        if wish.tta and not self._mirrored:
+        if wish.tta and not self.mirrored:
             said.append("test-time augmentation changes nothing: this model was trained without mirroring")
         if self.plan.labels.task == "instance" and image.grid.ndim > self.plan.configuration.ndim and wish.labels:
             said.append(JOINED_NOTE)
         return said
 
     @property
-    def _mirrored(self) -> tuple[int, ...]:
+    def mirrored(self) -> tuple[int, ...]:
         """The axes that training mirrors."""
         return tuple(a for a in self.plan.training.augmentation.mirror_axes if a < self.plan.configuration.ndim)
 
@@ -307,9 +271,19 @@ class Segmenter:
 
     def _slabs(self, image: Image, prepared: Prepared, rung: Rung, wish: _Wish, planes: int) -> Iterator[Slab]:
         """Blended maps on the turned and cropped image's grid."""
+        slabs = self._blended(prepared, rung, wish, planes)
+        target = tuple(w.stop - w.start for w in prepared.window)
+        if target == prepared.shape:
+            return slabs
+        spacing = image.grid.turned(prepared.turn).spacing
+        working = tuple(s * n / m for s, n, m in zip(spacing, target, prepared.shape, strict=True))
+        return regrid(slabs, prepared.shape, target, (working, spacing), planes)
+
+    def _blended(self, prepared: Prepared, rung: Rung, wish: _Wish, planes: int, part: Part | None = None
+                 ) -> Iterator[Slab]:
+        """Blended maps on the grid of the network."""
         plan, lead = self.plan, len(prepared.shape) - self.plan.configuration.ndim
-        patch, step = (1,) * lead + rung.patch, (1,) * lead + rung.step
-        axes = self._mirrored if wish.tta else ()
+        axes = self.mirrored if wish.tta else ()
         networks = self.networks
         if wish.attention:
             networks = tuple(Looking(n) for n in networks if isinstance(n, AttentionUNet))
@@ -317,16 +291,62 @@ class Segmenter:
             networks = tuple(network.to(rung.device) for network in networks)
         forward = Forward(networks, _AsTheyAre() if wish.attention else self.method, rung.device, axes,
                           plan.training.memory_format == "channels_last", plane=lead > 0)
-        lattice = Lattice(prepared.shape, patch, step)
+        lattice = self.lattice(prepared.shape, rung)
         batch = math.ceil(len(lattice) / math.ceil(len(lattice) / rung.batch))
-        slabs = blend(partial(prepared.read, size=patch), lattice, forward, batch=batch, device=rung.sums,
-                      planes=planes)
-        target = tuple(w.stop - w.start for w in prepared.window)
-        if target == prepared.shape:
-            return slabs
-        spacing = image.grid.turned(prepared.turn).spacing
-        working = tuple(s * n / m for s, n, m in zip(spacing, target, prepared.shape, strict=True))
-        return regrid(slabs, prepared.shape, target, (working, spacing), planes)
+        return blend(partial(prepared.read, size=lattice.patch), lattice, forward, batch=batch, device=rung.sums,
+                     planes=planes, part=part)
+
+    def lattice(self, shape: tuple[int, ...], rung: Rung | None = None) -> Lattice:
+        """Where the tiles of an image of this shape are; of more axes than the network has, the first is one by one."""
+        first = rung or ladder(self.plan, self.device, self.batch)[0]
+        lead = len(shape) - self.plan.configuration.ndim
+        return Lattice(shape, (1,) * lead + first.patch, (1,) * lead + first.step)
+
+    def region_parts(self, prepared: Prepared, wanted: Sequence[Block], *, tta: bool = False,
+                     tiles: Callable[[tuple[int, ...]], bool] | None = None, planes: int = 64
+                     ) -> Iterator[tuple[ArrayDict, Block]]:
+        """Maps of blocks of a large image, bit by bit those of the whole image; memory follows the blocks.
+
+        Parameters
+        ----------
+        prepared : Prepared
+            On the grid of the network.
+        wanted : sequence of Block
+            That fill a box, by their place; tiles between them are computed once.
+        tta : bool
+            As for :meth:`predict`.
+        tiles : callable, optional
+            Whether the tile that starts at a voxel is worth looking at; others are taken for background.
+        planes : int
+            Planes that are handed on together; changes memory only.
+
+        Yields
+        ------
+        maps : dict of ndarray, (C, *block.array_shape)
+        block : Block
+        """
+        softmax = tuple(h.name for h in self.method.heads(self.plan.configuration.ndim) if h.activation == "softmax")
+        rungs = [r for r in ladder(self.plan, self.device, self.batch) if not r.note.startswith("approximate")]
+        left = list(wanted)
+        for rung in rungs:
+            read = [block.read for block in left]
+            region = tuple(slice(min(r[a].start for r in read), max(r[a].stop for r in read))
+                           for a in range(len(prepared.shape)))
+            part = Part(region) if tiles is None else Part(region, tiles, softmax)
+            lattice = self.lattice(prepared.shape, rung)
+            seen = [slice(max(0, r.start - p), r.stop + p) for r, p in zip(region, lattice.patch, strict=True)]
+            try:
+                rolling, wish = prepared.rolling(seen, lattice.patch), _Wish({}, tta, maps=True)
+                slabs = self._blended(rolling, rung, wish, planes, part)
+                for maps, block in cut_blocks(slabs, region, tuple(left)):
+                    left.remove(block)
+                    yield maps, block
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or rung is rungs[-1]:
+                    raise
+            else:
+                return
+            _release(self.device)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from .methods.protocol import ArrayDict, Block
 from .resample import resample_rows, rows_needed
 from .tiling import Slab
 
-__all__ = ["blocks", "paste", "regrid"]
+__all__ = ["blocks", "cut_blocks", "paste", "regrid"]
+
 
 def regrid(slabs: Iterable[Slab], source: Sequence[int], target: Sequence[int],
            spacings: tuple[Sequence[float], Sequence[float]], planes: int = 8) -> Iterator[Slab]:
@@ -97,6 +99,44 @@ def blocks(slabs: Iterable[Slab], shape: Sequence[int], planes: int,
         drop = max(0, stop - halo - low)
         held = {name: value[:, drop:].clone() for name, value in held.items()}
         low += drop
+
+
+def cut_blocks(slabs: Iterable[Slab], region: Sequence[slice], wanted: Sequence[Block]
+               ) -> Iterator[tuple[ArrayDict, Block]]:
+    """Cut the slabs of a region into blocks, whatever their place along the other axes.
+
+    Parameters
+    ----------
+    slabs : iterable of (start, maps)
+        In order, covering ``region``.
+    region : sequence of slice
+        Of the image.
+    wanted : sequence of Block
+        Within the region, halo included, by their first plane.
+
+    Yields
+    ------
+    maps : dict of ndarray, (C, *block.array_shape)
+    block : Block
+    """
+    incoming = iter(slabs)
+    held: list[tuple[int, int, ArrayDict]] = []  # first plane, plane behind the last, maps
+    reached = region[0].start
+    for block in wanted:
+        need, *lateral = block.read
+        while reached < need.stop:
+            start, maps = next(incoming)
+            reached = start + next(iter(maps.values())).shape[1]
+            held.append((start, reached, {name: value.cpu().numpy() for name, value in maps.items()}))
+        held = [slab for slab in held if slab[1] > need.start]
+        place = tuple(slice(r.start - g.start, r.stop - g.start) for r, g in zip(lateral, region[1:], strict=True))
+        found = {name: np.empty((len(a), *block.array_shape), a.dtype) for name, a in held[0][2].items()}
+        for start, stop, maps_held in held:
+            first, last = max(start, need.start), min(stop, need.stop)
+            for name, value in maps_held.items():
+                into = slice(first - need.start, last - need.start)
+                found[name][:, into] = value[(slice(None), slice(first - start, last - start), *place)]
+        yield found, block
 
 
 def paste(target: npt.NDArray[Any], window: tuple[slice, ...], block: Block, values: npt.NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,13 @@ from .lattice import Lattice
 from .methods.protocol import ArrayDict
 from .progress import counted
 
-__all__ = ["Forward", "Slab", "blend", "is_out_of_memory"]
+__all__ = ["Forward", "Part", "Slab", "blend", "is_out_of_memory"]
 
 #: First plane and maps (C, planes, *rest) of finished planes.
 Slab = tuple[int, dict[str, Tensor]]
+
+#: The weights of the tiles that were not left out.
+_SEEN = ""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 
@@ -119,6 +122,30 @@ class Forward:
         return _mirrored(self.method, maps, axes) if axes else maps
 
 
+def _all(_: tuple[int, ...]) -> bool:
+    """Every tile."""
+    return True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of an image is computed.
+
+    Parameters
+    ----------
+    region : tuple of slice
+        In voxels of the lattice.
+    wanted : callable
+        Whether the tile that starts at a voxel is given to the network; the others are taken to show background.
+    background : tuple of str
+        Maps of which the first channel is the background's, 1 where there is nothing; the others are 0 there.
+    """
+
+    region: tuple[slice, ...]
+    wanted: Callable[[tuple[int, ...]], bool] = _all
+    background: tuple[str, ...] = ()
+
+
 def _combinations(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Every subset of axes, the empty one first."""
     return [c for n in range(len(axes) + 1) for c in combinations(axes, n)]
@@ -142,8 +169,9 @@ def blend(
     batch: int = 1,
     device: torch.device | None = None,
     planes: int | None = None,
+    part: Part | None = None,
 ) -> Iterator[Slab]:
-    """Blended maps of an image, in slabs along its first axis.
+    """Blended maps of an image or of a region of it, in slabs along the first axis.
 
     Parameters
     ----------
@@ -159,34 +187,54 @@ def blend(
         Where sums are kept; by default where ``forward`` returns them.
     planes : int, optional
         Most planes of one slab; changes memory only.
+    part : Part, optional
+        The region, bit by bit as it is in the maps of the whole image; all of the image by default.
 
     Yields
     ------
     start : int
-        First plane of the slab.
-    maps : dict of str to Tensor, (C, planes, *shape[1:])
-        Float32, on ``device``.
+        First plane of the slab in the image.
+    maps : dict of str to Tensor, (C, planes, *rest)
+        Float32, on ``device``; ``rest`` are the other axes of the region.
     """
+    part = part or Part(tuple(slice(0, n) for n in lattice.shape))
+    end = part.region[0].stop
     sums: _Ring | None = None
-    done = 0
-    for starts in counted(_batched(lattice, batch), len(lattice), "tiles", batch):
+    done = part.region[0].start
+    low, high = [r.start for r in part.region], [r.stop for r in part.region]
+    left_out = part.wanted is not _all
+    wanted = [start for start in lattice.within(low, high) if part.wanted(start)]
+    for starts in counted(_batched(wanted, batch), len(wanted), "tiles", batch):
         tiles = [read(s) for s in starts]
         # The last call is filled up: a network may round differently for another batch size.
         tiles += [np.zeros_like(tiles[0])] * (batch - len(tiles))
-        maps = forward(torch.from_numpy(np.stack(tiles)))
+        maps = dict(forward(torch.from_numpy(np.stack(tiles))))
+        if left_out:
+            one = next(iter(maps.values()))
+            maps[_SEEN] = torch.ones((1, 1, *one.shape[2:]), device=one.device).expand(batch, 1, *one.shape[2:])
         if sums is None:
-            sums = _Ring(lattice, {name: value.shape[1] for name, value in maps.items()},
+            sums = _Ring(lattice, part.region, {name: value.shape[1] for name, value in maps.items()},
                          device or next(iter(maps.values())).device)
         for i, start in enumerate(starts):
             while done < start[0]:
-                stop = min(start[0], done + (planes or start[0]))
-                yield done, sums.take(done, stop)
+                stop = min(start[0], done + (planes or start[0]), done + sums.depth)
+                yield done, _without_seen(sums.take(done, stop), part)
                 done = stop
             sums.add(start, {name: value[i] for name, value in maps.items()})
-    while sums is not None and done < lattice.shape[0]:
-        stop = min(lattice.shape[0], done + (planes or lattice.shape[0]))
-        yield done, sums.take(done, stop)
+    while sums is not None and done < end:
+        stop = min(end, done + (planes or end), done + sums.depth)
+        yield done, _without_seen(sums.take(done, stop), part)
         done = stop
+
+
+def _without_seen(sums: dict[str, Tensor], part: Part) -> dict[str, Tensor]:
+    """The maps, with background for what tiles that were left out would have added."""
+    seen = sums.pop(_SEEN, None)
+    if seen is not None:
+        unseen = (1 - seen[0]).clamp_(0, 1)
+        for name in part.background:
+            sums[name][0] += unseen
+    return sums
 
 
 def _batched(tiles: Iterable[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
@@ -198,23 +246,25 @@ def _batched(tiles: Iterable[tuple[int, ...]], size: int) -> Iterator[list[tuple
 class _Ring:
     """Sums of the planes that tiles still reach; plane ``z`` lives at ``z mod depth``."""
 
-    def __init__(self, lattice: Lattice, channels: Mapping[str, int], device: torch.device) -> None:
-        self.shape, self.depth = lattice.shape, min(lattice.patch[0], lattice.shape[0])
-        rest = lattice.shape[1:]
-        self.device = device
+    def __init__(self, lattice: Lattice, region: tuple[slice, ...], channels: Mapping[str, int],
+                 device: torch.device) -> None:
+        self.region, self.device = region, device
+        first, *rest = (r.stop - r.start for r in region)
+        self.depth = min(lattice.patch[0], first)
         self.sums = {name: torch.zeros((c, self.depth, *rest), device=device) for name, c in channels.items()}
         self.windows = [{start: torch.from_numpy(w).to(device) for start, w in axis.items()}
                         for axis in lattice.windows()]
 
     def add(self, start: tuple[int, ...], maps: Mapping[str, Tensor]) -> None:
-        """Add one tile with its normalised window, leaving out what lies beyond the image."""
-        sizes = [min(len(axis[s]), n - s) for axis, s, n in zip(self.windows, start, self.shape, strict=True)]
-        weight = self._weight(start, sizes)
-        inside: tuple[Any, ...] = tuple(slice(0, n) for n in sizes)
-        lateral = tuple(slice(s, s + n) for s, n in zip(start[1:], sizes[1:], strict=True))
+        """Add one tile with its normalised window, leaving out what lies beyond the region."""
+        inside = [slice(max(0, r.start - s), min(len(axis[s]), r.stop - s))
+                  for axis, s, r in zip(self.windows, start, self.region, strict=True)]
+        weight = self._weight(start, inside)
+        lateral = tuple(slice(s + i.start - r.start, s + i.stop - r.start)
+                        for s, i, r in zip(start[1:], inside[1:], self.region[1:], strict=True))
         for name, value in maps.items():
             tile = value[(slice(None), *inside)].to(self.device)
-            for ring, part in self._pieces(start[0], start[0] + sizes[0]):
+            for ring, part in self._pieces(start[0] + inside[0].start, start[0] + inside[0].stop):
                 target = self.sums[name][(slice(None), ring, *lateral)]
                 target.addcmul_(tile[:, part], weight[part])
 
@@ -228,11 +278,11 @@ class _Ring:
                 piece.zero_()
         return taken
 
-    def _weight(self, start: tuple[int, ...], sizes: list[int]) -> Tensor:
+    def _weight(self, start: tuple[int, ...], inside: Sequence[slice]) -> Tensor:
         """Outer product of the windows of the axes."""
-        weight = self.windows[0][start[0]][: sizes[0]]
+        weight = self.windows[0][start[0]][inside[0]]
         for axis in range(1, len(start)):
-            weight = weight.unsqueeze(-1) * self.windows[axis][start[axis]][: sizes[axis]]
+            weight = weight.unsqueeze(-1) * self.windows[axis][start[axis]][inside[axis]]
         return weight
 
     def _pieces(self, start: int, stop: int) -> list[tuple[slice, slice]]:

@@ -8,8 +8,8 @@ import torch
 from stub_models import Bands, Context, fresh_weights, image, segmenter, stub_plan
 
 from biosegkit.bundle import load, write_bundle
+from biosegkit.ladder import ladder
 from biosegkit.lattice import Lattice, gaussian
-from biosegkit.segmenter import ladder
 from biosegkit.tiling import Forward, blend
 
 

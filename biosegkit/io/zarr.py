@@ -21,9 +21,10 @@ from .options import ReadOptions
 from .raw import Array, Coarser, Position, Raw, Window, native
 from .zarrguard import EDITING, OWN, Place, array_metadata, attributes, manifest, verify
 
-__all__ = ["images", "raw", "write"]
+__all__ = ["CHUNK", "create_array", "halved_axes", "images", "raw", "write"]
 
-_CHUNK = {2: (1024, 1024), 3: (32, 256, 256)}
+#: Voxels of a chunk.
+CHUNK = {2: (1024, 1024), 3: (32, 256, 256)}
 _SMALLEST = 1024  # levels are added until y and x are no larger than this
 _FAILURES = (RuntimeError, ValueError, OSError, KeyError, TypeError, IndexError, NotImplementedError, AttributeError)
 
@@ -261,7 +262,7 @@ def _write_group(item: Image | Labels, folder: Path, version: ngff.Version, name
     levels = ngff.levels_of(item.grid, shapes, mean=mean)
     group = zarr.open_group(folder, mode="w", zarr_format=2 if version == "0.4" else 3)
     for level, values in zip(levels, pyramid, strict=True):
-        _write_array(group, level.path, values, axes, item.grid.ndim, version)
+        create_array(group, level.path, values.shape, values.dtype, axes, item.grid.ndim, version)[...] = values
     content: dict[str, Any] = {"multiscales": ngff.multiscales(axes, item.grid.unit, levels, version, name)}
     if isinstance(item, Image):
         ranges = [(float(c.min()), float(c.max())) for c in item.array]
@@ -281,34 +282,40 @@ def _storable(item: Image | Labels) -> tuple[Array, str]:
     return (array[0], item.grid.axes) if array.shape[0] == 1 else (array, "c" + item.grid.axes)
 
 
-def _write_array(group: Any, name: str, values: Array, axes: str, ndim: int, version: ngff.Version) -> None:
-    chunk = (1,) * (values.ndim - ndim) + _CHUNK[ndim]
+def create_array(group: Any, name: str, shape: tuple[int, ...], dtype: Any, axes: str, ndim: int,
+                 version: ngff.Version = "0.5") -> Any:
+    """An empty array of a group, in checksummed chunks of which every one that is written is stored."""
+    chunk = (1,) * (len(shape) - ndim) + CHUNK[ndim]
     options: dict[str, Any] = {
-        "shape": values.shape, "dtype": values.dtype, "fill_value": 0, "config": {"write_empty_chunks": True},
-        "chunks": tuple(min(c, s) for c, s in zip(chunk, values.shape, strict=True)),
+        "shape": shape, "dtype": dtype, "fill_value": 0, "config": {"write_empty_chunks": True},
+        "chunks": tuple(min(c, s) for c, s in zip(chunk, shape, strict=True)),
     }
     if version == "0.4":
         from numcodecs import Zstd
 
-        array = group.create_array(name, compressors=Zstd(level=3, checksum=True),
-                                   chunk_key_encoding={"name": "v2", "separator": "/"}, **options)
-    else:
-        codec = zarr.codecs.ZstdCodec(level=3, checksum=True)
-        array = group.create_array(name, compressors=codec, dimension_names=list(axes), **options)
-    array[...] = values
+        return group.create_array(name, compressors=Zstd(level=3, checksum=True),
+                                  chunk_key_encoding={"name": "v2", "separator": "/"}, **options)
+    codec = zarr.codecs.ZstdCodec(level=3, checksum=True)
+    return group.create_array(name, compressors=codec, dimension_names=list(axes), **options)
+
+
+def halved_axes(grid: Grid) -> list[tuple[int, ...]]:
+    """Which axes each further resolution halves: none that is much coarser than the finest."""
+    shape, spacing, out = np.array(grid.shape), np.array(grid.spacing), []
+    while max(shape[-2:]) > _SMALLEST:
+        axes = np.flatnonzero((spacing <= 1.5 * spacing.min()) & (shape > 1))
+        shape[axes], spacing[axes] = (shape[axes] + 1) // 2, 2 * spacing[axes]
+        out.append(tuple(int(a) for a in axes))
+    return out
 
 
 def _pyramid(array: Array, grid: Grid, mean: bool) -> list[Array]:
-    """Full resolution and halves of it; axes much coarser than the finest are left as they are."""
-    out, spacing = [array], np.array(grid.spacing)
-    while max(out[-1].shape[-2:]) > _SMALLEST:
+    """Full resolution and halves of it."""
+    out = [array]
+    for axes in halved_axes(grid):
         level = out[-1]
-        for i in range(grid.ndim):
-            axis = i - grid.ndim
-            if spacing[i] <= 1.5 * spacing.min() and level.shape[axis] > 1:
-                level = _halved(level, axis, mean)
-        halved = np.array(level.shape[-grid.ndim :]) < np.array(out[-1].shape[-grid.ndim :])
-        spacing = np.where(halved, 2 * spacing, spacing)
+        for axis in axes:
+            level = _halved(level, axis - grid.ndim, mean)
         out.append(level)
     return out
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -19,11 +20,40 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.components import UnionFind
-from biosegkit.kernels.flow_trace import UNIT, FlowFragments, summed
+from biosegkit.kernels.flow_trace import UNIT, summed
 
-__all__ = ["FlowGraph", "Linkage", "cut_linkage", "join_trees", "link_trees", "merge_trees"]
+__all__ = ["FlowGraph", "Linkage", "Trees", "cut_linkage", "join_trees", "link_trees", "merge_trees"]
 
 Ints = npt.NDArray[np.int64]
+
+
+class Trees(Protocol):
+    """What of `FlowFragments` is needed of each block; any of it may be read when it is asked for."""
+
+    @property
+    def fragment(self) -> npt.NDArray[np.int32]:
+        """Of every voxel of the core."""
+        ...
+
+    @property
+    def first(self) -> Ints:
+        """First voxel of every fragment."""
+        ...
+
+    @property
+    def leads_to(self) -> Ints:
+        """Where it goes on to."""
+        ...
+
+    @property
+    def edges(self) -> Ints:
+        """Between fragments."""
+        ...
+
+    @property
+    def links(self) -> Ints:
+        """To voxels of other blocks."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,7 @@ class Linkage:
 
 
 def join_trees(
-    parts: Sequence[FlowFragments],
+    parts: Sequence[Trees],
     cores: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
     full: tuple[int, ...],
 ) -> FlowGraph:
@@ -61,7 +91,8 @@ def join_trees(
 
     Parameters
     ----------
-    parts : sequence of FlowFragments
+    parts : sequence of Trees
+        As `flow_fragments` makes them; voxels are asked for one block at a time.
     cores : sequence of (start, shape), three numbers each
         Where the core of each block lies.
     full : tuple of int, (3,)
@@ -208,7 +239,7 @@ def _between(rows: Ints, group: Ints) -> Ints:
 
 def _owners(
     wanted: Ints,
-    parts: Sequence[FlowFragments],
+    parts: Sequence[Trees],
     offsets: Ints,
     cores: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
     full: tuple[int, ...],

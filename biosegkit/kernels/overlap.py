@@ -11,7 +11,7 @@ from numba import njit
 
 from biosegkit.errors import DataError
 
-__all__ = ["Overlaps", "overlap_counts", "pair_counts"]
+__all__ = ["Overlaps", "overlap_counts", "overlaps_of", "pair_counts"]
 
 Ints = npt.NDArray[np.int64]
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -121,6 +121,21 @@ def pair_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     """
     _check(a, b, None)
     return _table(a, b, None)
+
+
+def overlaps_of(pairs: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Overlaps:
+    """Overlaps from the pairs of several parts of two arrays, as :func:`pair_counts` gives them, one after the other.
+
+    Examples
+    --------
+    >>> found = overlaps_of(np.array([[4, 7], [0, 7], [4, 7]]), np.array([2, 1, 3]))
+    >>> found.pairs.tolist(), found.counts.tolist(), found.area_b.tolist()
+    ([[4, 7]], [5], [6])
+    """
+    unique, row = np.unique(np.asarray(pairs, np.int64).reshape(-1, 2), axis=0, return_inverse=True)
+    total = np.zeros(len(unique), np.int64)
+    np.add.at(total, row.reshape(-1), counts)
+    return _collect(unique, total, *_NOTHING)
 
 
 def _table(

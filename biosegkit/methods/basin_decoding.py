@@ -6,6 +6,7 @@ An object can fall into pieces where the path from a voxel to its peak leaves th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -65,7 +66,7 @@ def resolve_basins(states: Sequence[State], thresholds: Mapping[str, float], kee
 
     The states are read twice, one at a time, so a lazy sequence keeps memory to one block and the tables.
     """
-    graph = join([fragments_of(state) for state in states])
+    graph = join([_without_voxels(state) for state in states])
     level, seed, prominence, least = limits_of(thresholds)
     root = cut(graph, level, seed, prominence, keep_unseeded)
     heads = np.flatnonzero(root == np.arange(len(root)))
@@ -107,8 +108,12 @@ def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 def fragments_of(state: State) -> Fragments:
     """The tables of a state as the kernels take them."""
-    a = state.arrays
-    return Fragments(fragment=a["fragment"], **{name: a[name] for name in _TABLES})
+    return replace(_without_voxels(state), fragment=state.arrays["fragment"])
+
+
+def _without_voxels(state: State) -> Fragments:
+    """The tables alone, which are all that is needed to join blocks: voxels may stay on disk."""
+    return Fragments(fragment=np.zeros(0, np.int32), **{name: state.arrays[name] for name in _TABLES})
 
 
 def _painted(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:

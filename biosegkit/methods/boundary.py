@@ -113,6 +113,11 @@ class Boundary:
         """The window, and one voxel for the basins."""
         return _REACH + 1
 
+    @property
+    def exact(self) -> bool:
+        """Basins of blocks are joined along their faces."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A softmax over background, border and core."""
         return (Head("classes", 3, "softmax"),)

@@ -83,6 +83,11 @@ class WithClasses:
         """That of the inner method."""
         return self.inner.halo
 
+    @property
+    def exact(self) -> bool:
+        """As the inner method; classes are sums of whole numbers over an object."""
+        return self.inner.exact
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """Those of the inner method and a softmax over the classes."""
         return (*self.inner.heads(ndim), Head(_HEAD, self.n_classes, "softmax"))
@@ -137,13 +142,13 @@ class WithClasses:
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """The inner method's decisions, with ``class`` and ``class_probability`` of every object."""
-        found = self.inner.resolve([_inner(state) for state in states], thresholds)
+        found = self.inner.resolve(states, thresholds)
         ids = found.objects["id"].astype(np.int64)
         size = int(ids.max(initial=0)) + 1
         sums = np.zeros((self.n_classes, size), np.int64)
         voxels = np.zeros(size, np.int64)
         for state in states:
-            labels = self.inner.paint(_inner(state), found)[0].reshape(-1)
+            labels = self.inner.paint(state, found)[0].reshape(-1)
             inside = np.flatnonzero(labels)
             owner = labels[inside].astype(np.int64)
             voxels += np.bincount(owner, minlength=size)
@@ -156,7 +161,7 @@ class WithClasses:
 
     def paint(self, state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
         """The inner method's labels of the core, and the rows of the objects that begin in it."""
-        return self.inner.paint(_inner(state), decisions)[0], rows_in(decisions.objects, state.block)
+        return self.inner.paint(state, decisions)[0], rows_in(decisions.objects, state.block)
 
 
 def encode_classes(method: Method, labels: npt.NDArray[Any], spacing: Sequence[float],
@@ -213,8 +218,3 @@ def _chosen(mean: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
 def _without(arrays: ArrayDict) -> ArrayDict:
     """What is the inner method's."""
     return {name: array for name, array in arrays.items() if name != _HEAD}
-
-
-def _inner(state: State) -> State:
-    """The state the inner method made."""
-    return replace(state, arrays=_without(state.arrays))

@@ -113,6 +113,11 @@ class Distance:
         """Basins need one voxel of surroundings."""
         return 1
 
+    @property
+    def exact(self) -> bool:
+        """Basins of blocks are joined along their faces."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A foreground probability and a distance."""
         return Head("foreground", 1, "sigmoid"), Head("distance", 1, self.activation)

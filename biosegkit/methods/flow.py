@@ -118,6 +118,11 @@ class Flow:
         """Paths are followed as far as the decoder's reach, and interpolated one voxel beyond."""
         return REACH[self.decoder] + 1
 
+    @property
+    def exact(self) -> bool:
+        """Trees of blocks are joined where paths leave them."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A foreground probability and the components of the flow, in the order of the space axes."""
         return Head("foreground", 1, "sigmoid"), Head("flow", ndim, "linear")

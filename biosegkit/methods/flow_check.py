@@ -7,7 +7,8 @@ blocks change nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from biosegkit.kernels.flow_trace import UNIT
-from biosegkit.methods.protocol import State
+from biosegkit.methods.protocol import Block, State
 from biosegkit.methods.tables import Tally
 
-__all__ = ["Field", "flow_errors", "squared_errors"]
+__all__ = ["Field", "flow_errors", "seen_in", "squared_errors"]
 
 Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
 
@@ -26,18 +27,20 @@ Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
 _CALL = 3000
 
 
-def flow_errors(states: Sequence[State], painted: Sequence[npt.NDArray[Any]], tally: Tally,
-                field: Field) -> npt.NDArray[np.float64]:
+def flow_errors(states: Sequence[State], painted: Iterable[npt.NDArray[Any]],
+                objects: tuple[Tally, npt.NDArray[np.int64]], field: Field) -> npt.NDArray[np.float64]:
     """Mean over the voxels of an object of the squared length of (flow of the object - predicted flow).
+
+    States are read once and one at a time; objects that lie in several blocks are put together in their own boxes.
 
     Parameters
     ----------
     states : sequence of State
         With the predicted flow of the core, ``flow`` (int8, (D, *core)).
-    painted : sequence of ndarray of int, (*core)
+    painted : iterable of ndarray of int, (*core)
         Objects ``1..K`` of each block, 0 for nothing.
-    tally : Tally
-        Of the same objects: their boxes.
+    objects : (Tally, ndarray of int64)
+        Of the same objects: their boxes; and in how many blocks each of ``0..K`` is.
     field : callable
         ``field(labels, spacing)``: the target of the method.
 
@@ -46,21 +49,70 @@ def flow_errors(states: Sequence[State], painted: Sequence[npt.NDArray[Any]], ta
     ndarray, (K,)
         0 to 4: 0 is perfect, 1 what no flow at all would have, 4 the opposite.
     """
+    tally, blocks_of = objects
     count = len(tally.area)
-    blocks_of = np.zeros(count + 1, np.int64)
-    for labels in painted:
-        met = np.zeros(count + 1, bool)
-        for part in labels:  # as an index, all at once would take twice the label image
-            met[part] = True
-        blocks_of += met
-    cut = bool((blocks_of[1:] > 1).any())
-    squares = np.zeros(count + 1)
+    several = blocks_of > 1
+    several[0] = False
+    squares, waiting = np.zeros(count + 1), dict[int, _Whole]()
     for state, labels in zip(states, painted, strict=True):
-        own = np.where(blocks_of[labels] == 1, labels, 0) if cut else labels
-        squares += squared_errors(state, own, field, count)
-    for k in np.flatnonzero(blocks_of[1:] > 1):
-        squares += _one(int(k), states, painted, tally, field, count)
+        flow = state.arrays["flow"]
+        if not several.any():
+            squares += squared_errors(state, labels, field, count)
+            continue
+        squares += squared_errors(state, np.where(several[labels], 0, labels), field, count)
+        shared = np.flatnonzero(seen_in(labels, count) & several)
+        for k in shared.tolist():
+            whole = waiting.pop(k, None) or _Whole.of(k, tally, int(blocks_of[k]))
+            whole = whole.joined(k, state.block, labels, flow)
+            if whole.missing:
+                waiting[k] = whole
+            else:
+                place = (whole.low, whole.high, state.block.full_shape)
+                squares[k] += _squares(whole.labels, whole.flow, place, state.block.spacing, field, 1)[1]
     return np.asarray(squares[1:] / np.maximum(tally.area, 1))
+
+
+def seen_in(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
+    """Which of ``0..count`` are in a label image.
+
+    Examples
+    --------
+    >>> seen_in(np.array([[0, 2], [2, 0]]), 3).tolist()
+    [True, False, True, False]
+    """
+    met = np.zeros(count + 1, bool)
+    for part in labels:  # as an index, all at once would take twice the label image
+        met[part] = True
+    return met
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """An object that lies in several blocks, in its box: where it is, its flow, and how many blocks are to come."""
+
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    labels: npt.NDArray[np.uint8]
+    flow: npt.NDArray[np.int8]
+    missing: int
+
+    @classmethod
+    def of(cls, k: int, tally: Tally, blocks: int) -> _Whole:
+        """Nothing of object ``k`` yet."""
+        low = tuple(int(v) for v in tally.low[k - 1, 3 - tally.ndim:])
+        high = tuple(int(v) + 1 for v in tally.high[k - 1, 3 - tally.ndim:])
+        shape = tuple(h - a for a, h in zip(low, high, strict=True))
+        return cls(low, high, np.zeros(shape, np.uint8), np.zeros((len(shape), *shape), np.int8), blocks)
+
+    def joined(self, k: int, block: Block, labels: npt.NDArray[Any], flow: npt.NDArray[np.int8]) -> _Whole:
+        """With what a block holds of it."""
+        first = [max(a, s) for a, s in zip(self.low, block.start, strict=True)]
+        last = [min(h, s + n) for h, s, n in zip(self.high, block.start, block.shape, strict=True)]
+        into = tuple(slice(a - o, h - o) for a, h, o in zip(first, last, self.low, strict=True))
+        out = tuple(slice(a - s, h - s) for a, h, s in zip(first, last, block.start, strict=True))
+        self.labels[into] = labels[out] == k
+        self.flow[(slice(None), *into)] = flow[(slice(None), *out)]
+        return replace(self, missing=self.missing - 1)
 
 
 def squared_errors(state: State, labels: npt.NDArray[Any], field: Field, count: int) -> npt.NDArray[np.float64]:
@@ -82,29 +134,6 @@ def squared_errors(state: State, labels: npt.NDArray[Any], field: Field, count: 
             mine = np.where(labels[box] == k, 1, 0)
             squares[k] = _squares(mine, flow[(slice(None), *box)], (low, high, b.full_shape), b.spacing, field, 1)[1]
     return squares
-
-
-def _one(k: int, states: Sequence[State], painted: Sequence[npt.NDArray[Any]], tally: Tally, field: Field,
-         count: int) -> npt.NDArray[np.float64]:
-    """An object that lies in several blocks, put together in its own box."""
-    b = states[0].block
-    ndim = len(b.shape)
-    low = tuple(int(v) for v in tally.low[k, 3 - ndim:])
-    high = tuple(int(v) + 1 for v in tally.high[k, 3 - ndim:])
-    shape = tuple(h - a for a, h in zip(low, high, strict=True))
-    labels = np.zeros(shape, np.int64)
-    flow = np.zeros((ndim, *shape), np.int8)
-    for state, part in zip(states, painted, strict=True):
-        start = state.block.start
-        first = [max(a, s) for a, s in zip(low, start, strict=True)]
-        last = [min(h, s + n) for h, s, n in zip(high, start, part.shape, strict=True)]
-        if any(a >= h for a, h in zip(first, last, strict=True)):
-            continue
-        into = tuple(slice(a - o, h - o) for a, h, o in zip(first, last, low, strict=True))
-        out = tuple(slice(a - s, h - s) for a, h, s in zip(first, last, start, strict=True))
-        labels[into] = np.where(part[out] == k + 1, k + 1, 0)
-        flow[(slice(None), *into)] = state.arrays["flow"][(slice(None), *out)]
-    return _squares(labels, flow, (low, high, b.full_shape), b.spacing, field, count)
 
 
 def _squares(labels: npt.NDArray[Any], flow: npt.NDArray[np.int8], place: tuple[tuple[int, ...], ...],

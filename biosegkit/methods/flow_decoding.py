@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from biosegkit.errors import DataError
 from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.flow_graph import FlowGraph, join_trees, merge_trees
-from biosegkit.kernels.flow_trace import FlowFragments, flow_fragments, looked_up, quantise_flow
-from biosegkit.methods.flow_check import Field, flow_errors
+from biosegkit.kernels.flow_trace import flow_fragments, looked_up, quantise_flow
+from biosegkit.methods.flow_check import Field, flow_errors, seen_in
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
 from biosegkit.methods.tables import Tally, rows_in
 
@@ -75,12 +76,15 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     heads, number = np.unique(root, return_inverse=True)
     component = [(number + 1)[tree] for tree in graph.tree_of]
     tally = Tally(len(heads), len(blocks[0].shape))
-    painted = [labels_of(state, level, lookup) for state, lookup in zip(states, component, strict=True)]
-    for state, labels in zip(states, painted, strict=True):
+    blocks_of = np.zeros(len(heads) + 1, np.int64)
+    for state, lookup in zip(states, component, strict=True):
+        labels = labels_of(state, level, lookup)
         tally.add(labels, state.arrays["foreground"], state.block)
+        blocks_of += seen_in(labels, len(heads))
     kept = tally.area >= max(1.0, thresholds["min_size"])
     if thresholds["flow_error"] < WORST and kept.any():
-        kept &= flow_errors(states, painted, tally, field) <= thresholds["flow_error"]
+        painted = (labels_of(state, level, lookup) for state, lookup in zip(states, component, strict=True))
+        kept &= flow_errors(states, painted, (tally, blocks_of), field) <= thresholds["flow_error"]
     alive = np.flatnonzero(kept)
     alive = alive[np.argsort(tally.first[alive])]
     ids = np.zeros(len(heads) + 1, np.uint32)
@@ -92,7 +96,7 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
 def graph_of(states: Sequence[State]) -> FlowGraph:
     """The trees of all blocks."""
     cores = [(_three(s.block.start, 0), _three(s.block.shape, 1)) for s in states]
-    return join_trees([_fragments(s) for s in states], cores, _three(states[0].block.full_shape, 1))
+    return join_trees([_Trees(s) for s in states], cores, _three(states[0].block.full_shape, 1))
 
 
 def paint_flows(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
@@ -108,11 +112,31 @@ def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _fragments(state: State) -> FlowFragments:
-    """The tables of a state as the kernels take them."""
-    a = state.arrays
-    shape = _three(state.block.shape, 1)
-    return FlowFragments(fragment=a["fragment"].reshape(shape), **{name: a[name] for name in _TABLES})
+@dataclass(frozen=True)
+class _Trees:
+    """The tables of a state as the kernels take them, read when they are asked for."""
+
+    state: State
+
+    @property
+    def fragment(self) -> npt.NDArray[np.int32]:
+        return self.state.arrays["fragment"].reshape(_three(self.state.block.shape, 1))
+
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        return self.state.arrays["first"]
+
+    @property
+    def leads_to(self) -> npt.NDArray[np.int64]:
+        return self.state.arrays["leads_to"]
+
+    @property
+    def edges(self) -> npt.NDArray[np.int64]:
+        return self.state.arrays["edges"]
+
+    @property
+    def links(self) -> npt.NDArray[np.int64]:
+        return self.state.arrays["links"]
 
 
 def labels_of(state: State, level: int, lookup: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:

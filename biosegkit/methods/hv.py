@@ -112,6 +112,11 @@ class HoverMaps:
         """The window, and one voxel for the basins."""
         return _REACH + 1
 
+    @property
+    def exact(self) -> bool:
+        """Basins of blocks are joined along their faces."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A foreground probability and one offset per axis."""
         return Head("foreground", 1, "sigmoid"), Head("offsets", ndim, "linear")

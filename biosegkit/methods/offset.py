@@ -130,6 +130,11 @@ class Offset:
         """A voxel says all by itself."""
         return 0
 
+    @property
+    def exact(self) -> bool:
+        """Seeds of all blocks are gone through in one order."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """Foreground probability, offset along each axis, bandwidth and seed."""
         return Head("foreground", 1, "sigmoid"), Head("offset", ndim, "tanh"), Head("bandwidth", 1, "exp"), Head(

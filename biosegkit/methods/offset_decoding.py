@@ -16,6 +16,10 @@ from biosegkit.methods.protocol import State
 __all__ = ["clusters_of", "dense_of", "owners_of", "reaches", "seeds_of"]
 
 
+#: Seeds that are compared at first.
+_FIRST = 2**20
+
+
 def reaches(thresholds: Mapping[str, float]) -> tuple[float, float]:
     """How many σ away an object holds an embedding, and how far away voxels join it."""
     within = math.sqrt(-2.0 * math.log(thresholds["membership"]))
@@ -31,20 +35,54 @@ def seeds_of(state: State, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
 
 
 def clusters_of(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
-    """The clusters of all blocks: seeds by falling seed, then by their place in the image."""
-    points, sigma, keys = [], [], []
-    for state in states:
-        a, block = state.arrays, state.block
-        order = seeds_of(state, used)
-        place = np.unravel_index(a["voxels"][order], block.shape)
-        linear = np.ravel_multi_index(tuple(p + s for p, s in zip(place, block.start, strict=True)), block.full_shape)
-        points.append(a["points"][order])
-        sigma.append(a["sigma"][order])
-        keys.append(((TOP - a["seed"][order].astype(np.int64)) << 47) | linear)
+    """The clusters of all blocks: seeds by falling seed, then by their place in the image.
+
+    Of several blocks the best seeds are taken first; of those that follow, only what no cluster holds by then is kept,
+    as nothing else could begin one. So memory follows the objects, and blocks are read a few times.
+    """
+    within, reach = reaches(used)
     if len(states) == 1:
-        return lead(points[0], sigma[0], *reaches(used))
-    turn = np.argsort(np.concatenate(keys), kind="stable")
-    return lead(np.concatenate(points)[turn], np.concatenate(sigma)[turn], *reaches(used))
+        order, a = seeds_of(states[0], used), states[0].arrays
+        return lead(a["points"][order], a["sigma"][order], within, reach)
+    found = lead(np.zeros((0, 3), np.int32), np.zeros(0, np.int32), within, within)
+    for low, high in _bands(states, used):
+        points, sigma, keys = [], [], []
+        for state in states:
+            place, width, key = _seeds_between(state, used, low, high)
+            free = assign(found, place) < 0
+            points.append(place[free])
+            sigma.append(width[free])
+            keys.append(key[free])
+        turn = np.argsort(np.concatenate(keys), kind="stable")
+        found = lead(np.concatenate([found.centre, np.concatenate(points)[turn]]),
+                     np.concatenate([found.sigma, np.concatenate(sigma)[turn]]), within, within)
+    return lead(found.centre, found.sigma, within, reach)
+
+
+def _bands(states: Sequence[State], used: Mapping[str, float]) -> list[tuple[int, int]]:
+    """Ranges of seeds, above the first number and up to the second, from the highest down; each twice as full."""
+    counts = np.zeros(TOP + 1, np.int64)
+    for state in states:
+        counts += np.bincount(state.arrays["seed"][seeds_of(state, used)], minlength=TOP + 1)
+    bands, high, held, room = [], TOP, 0, _FIRST
+    for level in range(TOP, -1, -1):
+        held += int(counts[level])
+        if held >= room:
+            bands.append((level - 1, high))
+            high, held, room = level - 1, 0, 2 * room
+    return [*bands, (-1, high)] if held else bands
+
+
+def _seeds_between(state: State, used: Mapping[str, float], low: int, high: int
+                   ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Points, widths and ranks of the seeds of a block in a range."""
+    order = seeds_of(state, used)
+    seed = state.arrays["seed"][order].astype(np.int64)
+    chosen = (seed > low) & (seed <= high)
+    order, block = order[chosen], state.block
+    place = np.unravel_index(state.arrays["voxels"][order], block.shape)
+    linear = np.ravel_multi_index(tuple(p + s for p, s in zip(place, block.start, strict=True)), block.full_shape)
+    return state.arrays["points"][order], state.arrays["sigma"][order], ((TOP - seed[chosen]) << 47) | linear
 
 
 def owners_of(state: State, clusters: Clusters, used: Mapping[str, float]) -> npt.NDArray[np.int32]:

@@ -95,6 +95,11 @@ class Semantic:
         """Voxels are decided one by one."""
         return 0
 
+    @property
+    def exact(self) -> bool:
+        """Voxels are decided one by one."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A softmax over the classes, or a sigmoid per region."""
         if self.regions is None:

@@ -122,6 +122,11 @@ class SignedDistance:
         """Basins need one voxel of surroundings."""
         return 1
 
+    @property
+    def exact(self) -> bool:
+        """Basins of blocks are joined along their faces."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """One map."""
         return (Head("signed_distance", 1, "sigmoid"),)

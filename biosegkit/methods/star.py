@@ -131,6 +131,11 @@ class Star:
         """Whether a voxel is a local maximum."""
         return 1
 
+    @property
+    def exact(self) -> bool:
+        """Candidates of all blocks are gone through in one order."""
+        return True
+
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """Foreground and candidate probability, and one distance per ray."""
         return (Head("foreground", 1, "sigmoid"), Head("probability", 1, "sigmoid", _HIDDEN, coarse=True),

@@ -18,8 +18,8 @@ from biosegkit.errors import DataError, FileError, OptionError, ResumeError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import read_labels, write
+from biosegkit.ladder import ladder
 from biosegkit.predict import predict_files
-from biosegkit.segmenter import ladder
 from biosegkit.signals import finish_first
 
 

@@ -1,0 +1,227 @@
+"""Giant images in blocks: how much memory, and how much time beyond the bare network calls.
+
+    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow] [--network] [--write]
+
+The image is RGB of ``size`` x ``size`` pixels on disk, nuclei that touch at 1340 pixels per nucleus (so 298 000 at
+20 000), read in parts. A stand-in takes the place of the network's answer: a pixel's colour says where in a pattern it
+is, and the maps are the method's own targets for the pattern, with smooth noise. With ``--network`` the network of a
+plan for microscopy runs on every tile, too, so that seconds are what they would be. Every image is segmented from start
+to finish, in a process of its own with one thread: peak resident set, seconds in the network (of all calls, those for
+tiles at the edges of groups included), and seconds in all. ``--write`` makes ``results/giant.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from side_by_side import about, alone, nuclei, say
+
+RECORD = Path(__file__).parent / "results/giant.json"
+PATTERN = 1250
+
+
+class Perfect:
+    """A method whose maps come from the network as they are."""
+
+    def __init__(self, method):
+        self._method = method
+
+    def __getattr__(self, name):
+        return getattr(self._method, name)
+
+    def activate(self, outputs):
+        return {name: value.float() for name, value in outputs.items()}
+
+
+def pattern(method):
+    """Maps of the pattern, (channels, y, x), with noise."""
+    from scipy import ndimage
+
+    labels = np.pad(nuclei((PATTERN - 8, PATTERN - 8)), 4)
+    targets, _ = method.encode(labels, (1.0, 1.0), None)
+    rng = np.random.default_rng(0)
+    maps = {}
+    for name, value in method.ideal(targets).items():
+        noise = ndimage.gaussian_filter(rng.standard_normal(value.shape[1:]), 2).astype(np.float32)
+        maps[name] = value + 0.3 * noise * (labels > 0)
+    return maps
+
+
+def stand_in(method, network):
+    """The network: looks the maps of every pixel up by its colour."""
+    import torch
+    from torch import nn
+
+    maps = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in pattern(method).items()}
+
+    class StandIn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network
+            self.seconds, self.calls, self.bare = 0.0, 0, 0.0
+
+        def forward(self, x):
+            started = time.perf_counter()
+            if self.inner is not None:
+                self.inner(x)
+            self.bare += time.perf_counter() - started
+            colour = (x * 255).round().long()
+            y, x = colour[:, 0] * 8 + colour[:, 2] // 16, colour[:, 1] * 8 + colour[:, 2] % 16
+            found = {name: value[:, y, x].movedim(0, 1) for name, value in maps.items()}
+            self.seconds += time.perf_counter() - started
+            self.calls += 1
+            return found
+
+    return StandIn().eval()
+
+
+def plan_of(name, patch, width):
+    from biosegkit.plan.schema import (
+        Architecture,
+        Channel,
+        Configuration,
+        LabelTable,
+        Plan,
+        Preprocessing,
+        Training,
+    )
+
+    stages = 6
+    architecture = Architecture(
+        features=tuple(min(width * 2**k, 256) for k in range(stages)), kernels=((3, 3),) * stages,
+        strides=((1, 1), *((2, 2),) * (stages - 1)), encoder_blocks=(2,) * stages, decoder_blocks=(2,) * (stages - 1),
+        deep_supervision=False)
+    configuration = Configuration(
+        name="2d", ndim=2, spacing=(1.0, 1.0), median_shape=(patch, patch), patch=(patch, patch), batch=2,
+        tile_step=(patch // 2, patch // 2), architecture=architecture)
+    return Plan(
+        name="giant", preset="default", method=name, configuration=configuration, training=Training(steps=1),
+        labels=LabelTable(task="instance", names=("background", "object"), values=(0, 1)),
+        preprocessing=Preprocessing(channels=tuple(Channel(name=c, scheme="rgb_to_0_1") for c in "rgb"),
+                                    transpose=(0, 1), resample=False, crop_to_nonzero=False))
+
+
+def made(size, folder):
+    """The image on disk, band by band."""
+    import zarr
+
+    path = folder / f"{size}.zarr"
+    if path.exists():
+        return path
+    array = zarr.create_array(path, shape=(3, size, size), chunks=(3, 512, 512), dtype="uint8")
+    x = np.arange(size) % PATTERN
+    for low in range(0, size, 512):
+        y = np.arange(low, min(low + 512, size)) % PATTERN
+        band = np.empty((3, len(y), size), np.uint8)
+        band[0], band[1] = (y // 8)[:, None], x // 8
+        band[2] = (y % 8)[:, None] * 16 + x % 8
+        array[:, low : low + len(y)] = band
+    return path
+
+
+def child(name, size, image, options):
+    """Segment one image, and say what it took."""
+    import torch
+    import zarr
+
+    from biosegkit import segmenter as segmenting
+    from biosegkit.batch import blocks, giant
+    from biosegkit.bundle import Bundle, network_of
+    from biosegkit.grid import Grid
+    from biosegkit.image import Image
+    from biosegkit.methods import METHODS
+
+    torch.set_num_threads(1)
+    plan = plan_of(name, options.patch, options.width)
+    method = METHODS[name]()
+    network = stand_in(method, network_of(plan).eval() if options.network else None)
+    segmenting.method_of = lambda _: Perfect(method)
+    model = segmenting.Segmenter(plan, (network,), torch.device("cpu"), {})
+    bundle = Bundle(model, {}, Path(), "benchmark", weights_digest="benchmark")
+    for module in (giant, blocks):
+        module.opened_model = lambda *_: bundle
+        module.opened_image = lambda *_: Image(zarr.open_array(image, mode="r"), Grid.regular((size, size)))
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        job = giant.GiantJob((str(image),), f"{folder}/a.ome.zarr", "stand-in", memory=options.memory)
+        spent, peaks, started = {}, {}, time.perf_counter()
+
+        def step(what, call, *given):
+            begun = time.perf_counter()
+            found = call(*given)
+            spent[what] = spent.get(what, 0) + time.perf_counter() - begun
+            peaks[what] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+            return found
+
+        peaks["start"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        steps = step("prepare", blocks.prepare_image, job)
+        for k in steps.groups:
+            step("infer", blocks.infer_block, job, k)
+        kept = sum(f.stat().st_size for f in (job.folder / "states").iterdir())
+        found = step("resolve", blocks.resolve_image, job)
+        for k in steps.boxes:
+            step("paint", blocks.paint_block, job, k)
+        step("finish", blocks.finish_image, job)
+        total = time.perf_counter() - started
+    megapixels, tiles = size * size / 1e6, len(model.lattice((size, size)))
+    print(json.dumps({
+        "objects": found["objects"], "peak_MB": peaks, "seconds": {k: round(v, 1) for k, v in spent.items()},
+        "total_s": round(total, 1), "stand_in_s": round(network.seconds - network.bare, 1),
+        "network_s": round(network.bare * tiles / network.calls, 1),
+        "tiles_again": round(network.calls / tiles - 1, 3),
+        "beyond_s_per_megapixel": round(
+            (total - (network.seconds - network.bare) - network.bare * tiles / network.calls) / megapixels, 4),
+        "states_bytes_per_pixel": round(kept / size / size, 2), "groups": len(steps.groups)}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="4000,10000,20000")
+    parser.add_argument("--methods", default="distance,star,flow")
+    parser.add_argument("--patch", type=int, default=256)
+    parser.add_argument("--width", type=int, default=16, help="features of the network at full resolution")
+    parser.add_argument("--memory", type=int, default=2 << 30)
+    parser.add_argument("--network", action="store_true", help="run the network of the plan, too")
+    parser.add_argument("--folder", help="where images and work go; a temporary folder by default")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child[0], int(options.child[1]), Path(options.child[2]), options)
+        return
+    alone()
+    measured(options)
+
+
+def measured(options):
+    """Every method on every size, each in a process of its own."""
+    import subprocess
+    import sys
+
+    rows = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder or temporary)
+        for size in map(int, options.sizes.split(",")):
+            image = made(size, folder)
+            for name in options.methods.split(","):
+                call = [sys.executable, __file__, "--patch", str(options.patch), "--width", str(options.width),
+                        "--memory", str(options.memory), "--folder", str(folder), *["--network"] * options.network,
+                        "--child", name, str(size), str(image)]
+                done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+                rows[f"{name} {size}{' with network' if options.network else ''}"] = row = json.loads(
+                    done.stdout.splitlines()[-1])
+                say(f"{name} {size}", row)
+    if options.write:
+        before = json.loads(RECORD.read_text("utf-8"))["rows"] if RECORD.exists() else {}
+        record = {**about("torch", "zarr"), "memory": options.memory, "patch": options.patch,
+                  "rows": {**before, **rows}}
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

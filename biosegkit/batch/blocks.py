@@ -1,0 +1,341 @@
+"""The five steps of a giant image, each a function of paths and numbers that may be repeated at any time.
+
+1. :func:`prepare_image` measures the image once, and plans: it returns the numbers of groups and boxes.
+2. :func:`infer_block`, for every group: runs the network, and keeps what thresholds act on.
+3. :func:`resolve_image` decides over all blocks.
+4. :func:`paint_block`, for every box: writes chunks of the labels. Then :func:`painted_labels` gives labels and
+   table to whoever writes more from them.
+5. :func:`finish_image` writes the rest, and only then there is an output.
+
+Groups, and boxes, may be done in any order and by several processes that share a disk. What was done is not done again,
+so that whoever calls may die at any instant. :func:`segment_giant` calls them one after the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit._atomic import atomic_path, read_json, sha256, write_json, write_npy
+from biosegkit.device import describe
+from biosegkit.errors import FileError
+from biosegkit.grid import Grid
+from biosegkit.io.label_store import LabelStore
+from biosegkit.io.zarr import CHUNK
+from biosegkit.methods import ObjectTable
+from biosegkit.methods.classes import decided
+from biosegkit.planes import JOINED_NOTE
+from biosegkit.prepared import facts_of, prepare
+from biosegkit.signals import finish_first
+from biosegkit.state_files import ArrayFile, write_state
+from biosegkit.tables import turned_table
+
+from .decided import Painter, decide, decided_from
+from .giant import GiantJob, Work, identity_of, opened_image, opened_model
+from .layout import Costs, plan_layout
+
+__all__ = ["Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image", "resolve_image",
+           "segment_giant"]
+
+#: Objects that may get a colour of their own in the metadata.
+_COLOURED = 1024
+#: Rows of a table that are turned into text together.
+_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which groups are to be computed, and which boxes to be painted: the numbers that the functions take."""
+
+    groups: tuple[int, ...]
+    boxes: tuple[int, ...]
+
+
+def prepare_image(job: GiantJob) -> Steps:
+    """Measure the image once and plan how it is cut.
+
+    Raises
+    ------
+    DataError
+        If the image does not fit the model.
+    OptionError
+        If the memory is not enough, or the model has no blocks.
+    """
+    path = job.folder / "image.json"
+    bundle = opened_model(job.model, job.device, job.options, job.depth)
+    identity = identity_of(job, bundle)
+    if not (path.exists() and _is_same(path, identity)):
+        shutil.rmtree(job.folder, ignore_errors=True)
+        image = opened_image(job, bundle.plan)
+        prepared = prepare(image, bundle.plan, resample=False)
+        segmenter = bundle.segmenter
+        lattice, ndim = segmenter.lattice(prepared.shape), bundle.plan.configuration.ndim
+        channels = sum(head.channels for head in segmenter.method.heads(ndim))
+        planar = bundle.plan.labels.task == "instance" and image.grid.ndim > ndim
+        pixel = image.array.shape[0] * image.array.dtype.itemsize
+        costs = Costs(channels, pixel, lattice.patch, lattice.step, segmenter.method.halo, job.memory, job.workers,
+                      planar)
+        full = image.grid.turned(prepared.turn).shape
+        layout = plan_layout(prepared.window, full, prepared.turn, CHUNK[image.grid.ndim], costs)
+        if prepared.mask is not None:
+            write_npy(job.folder / "mask.npy", prepared.mask)
+        write_json(path, {"identity": identity, "prepared": facts_of(prepared), "layout": layout.to_dict()})
+    work = Work.of(job)
+    return Steps(tuple(k for k, m in enumerate(work.layout.members(work.layout.groups)) if _any_full(work, m)),
+                 tuple(k for k, m in enumerate(work.layout.members(work.layout.boxes)) if _any_full(work, m)))
+
+
+def infer_block(job: GiantJob, group: int) -> int:
+    """Run the network over a group of blocks, and keep the state of each; how many were made.
+
+    Raises
+    ------
+    DataError
+        If the network returns values that are not finite.
+    """
+    work = Work.of(job)
+    return _inferred(work, work.layout.members(work.layout.groups)[group])
+
+
+def resolve_image(job: GiantJob) -> dict[str, Any]:
+    """Decide over the states of all blocks, which are read one at a time; damaged ones are made again.
+
+    Returns
+    -------
+    dict
+        ``objects``, or None for classes; and ``dtype`` of the labels.
+    """
+    work = Work.of(job)
+    for members in work.layout.members(work.layout.groups):
+        _inferred(work, members, thoroughly=True)
+    found = decide(work)
+    store = _store(work, found)
+    if not (job.folder / "painted").is_dir():
+        shutil.rmtree(store.folder, ignore_errors=True)
+        store.begin()
+        (job.folder / "painted").mkdir()
+    return {name: found[name] for name in ("objects", "dtype")}
+
+
+def paint_block(job: GiantJob, box: int) -> None:
+    """Write the chunks of one box of the labels."""
+    work = Work.of(job)
+    done = job.folder / "painted" / f"{box}.done"
+    if done.exists():
+        return
+    store = _store(work, _decided(work))
+    window, turn = work.prepared.window, work.prepared.turn
+    place = tuple(slice(w.start + b.start, w.start + b.stop)
+                  for w, b in zip(window, work.layout.box(box), strict=True))
+    full = work.image.grid.turned(turn).shape
+    outer = _whole_chunks(place, turn, work.image.grid.shape, store.chunk)
+    turned = tuple(outer[p] for p in turn.perm)
+    ends = [(full[a] - t.stop, full[a] - t.start) if a in turn.flips else (t.start, t.stop)
+            for a, t in enumerate(turned)]
+    values = np.zeros([stop - start for start, stop in ends], store.dtype)
+    for where, labels in Painter(work, job.folder / "decisions").boxes(box):
+        into = tuple(slice(w.start + r.start - e[0], w.start + r.stop - e[0])
+                     for w, r, e in zip(window, where, ends, strict=True))
+        values[into] = labels
+    with finish_first():
+        store.write([o.start for o in outer], turn.inverse().apply(values))
+        done.touch()
+
+
+def painted_labels(job: GiantJob) -> tuple[Any, Grid, ObjectTable]:
+    """The labels once all boxes are painted, before :func:`finish_image`.
+
+    Returns
+    -------
+    labels : array, (*space)
+        The user's values; reads what it is sliced with.
+    grid : Grid
+    table : dict of ndarray
+        Of the objects, in voxels of the image; empty for classes.
+    """
+    work = Work.of(job)
+    labels = _store(work, _decided(work)).level(0)
+    return labels, work.image.grid, _table(work) if work.is_instance else {}
+
+
+def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write further resolutions, table and record, and put the output where it belongs; the work is then removed.
+
+    Parameters
+    ----------
+    job : GiantJob
+    made_from : dict, optional
+        What the record says that the output was made from.
+
+    Returns
+    -------
+    dict
+        The record.
+
+    Raises
+    ------
+    FileError
+        If a box was not painted.
+    """
+    work, output = Work.of(job), Path(job.output)
+    found = _decided(work)
+    boxes = work.layout.members(work.layout.boxes)
+    missing = [k for k, members in enumerate(boxes)
+               if _any_full(work, members) and not (job.folder / "painted" / f"{k}.done").exists()]
+    if missing:
+        raise FileError(f"{len(missing)} boxes that are not painted", file=job.folder, expected="all of them",
+                        remedy="paint them first")
+    record = {**_record(work, found), "made_from": dict(made_from or {})}
+    store = _store(work, found)
+    if store.folder.exists():  # else it is in its place already
+        store.finish(np.arange(1 + min(found["objects"], _COLOURED)) if work.is_instance
+                     else np.asarray(work.plan.labels.values))
+    with finish_first():
+        if store.folder.exists():
+            _record_path(output).unlink(missing_ok=True)
+            if output.exists():
+                shutil.rmtree(output)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            store.folder.replace(output)
+        if work.is_instance:
+            write_table(output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"), _table(work))
+        write_json(_record_path(output), record)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return record
+
+
+def segment_giant(job: GiantJob) -> dict[str, Any]:
+    """All steps in this process, one after the other; the record of the output."""
+    steps = prepare_image(job)
+    for group in steps.groups:
+        infer_block(job, group)
+    resolve_image(job)
+    for box in steps.boxes:
+        paint_block(job, box)
+    return finish_image(job)
+
+
+def write_table(path: Path, table: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Columns as CSV, some rows at a time."""
+    count = len(next(iter(table.values()), ()))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(table)
+        for start in range(0, count, _ROWS):
+            text = io.StringIO(newline="")
+            columns = (np.asarray(column[start : start + _ROWS]).tolist() for column in table.values())
+            csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
+            file.write(text.getvalue())
+
+
+def _is_same(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the work that is there is of the same image and model; what cannot be read is not."""
+    try:
+        return bool(read_json(path)["identity"] == identity)
+    except (FileError, KeyError, TypeError):
+        return False
+
+
+def _any_full(work: Work, members: tuple[int, ...]) -> bool:
+    return any(work.full[k] for k in members)
+
+
+def _inferred(work: Work, members: tuple[int, ...], *, thoroughly: bool = False) -> int:
+    """Make the states of blocks that are not there."""
+    left = [k for k in members if work.full[k] and not _is_made(work, k, thoroughly)]
+    if not left:
+        return 0
+    tiles = None if work.tissue is None else work.is_wanted
+    numbers = {work.blocks[k].start: k for k in left}
+    parts = work.segmenter.region_parts(work.prepared, [work.blocks[k] for k in left], tta=work.job.tta, tiles=tiles)
+    for maps, block in parts:
+        number = numbers[block.start]
+        if work.layout.planar:
+            maps = {name: value[:, 0] for name, value in maps.items()}
+        state = work.method.local(maps, work.seen(number))
+        path = work.state(number)
+        write_json(path.with_suffix(".json"), write_state(path, state))
+    return len(left)
+
+
+def _is_made(work: Work, number: int, thoroughly: bool) -> bool:
+    """Whether the state of a block is there, and if looked at thoroughly whether it is undamaged."""
+    path = work.state(number)
+    try:
+        said = read_json(path.with_suffix(".json"))
+        if path.stat().st_size != said["bytes"]:
+            return False
+        return not thoroughly or sha256(path) == said["sha256"]
+    except (FileError, OSError, KeyError, TypeError):
+        return False
+
+
+def _decided(work: Work) -> dict[str, Any]:
+    """What was decided, if it was decided from the same."""
+    found = read_json(work.job.folder / "decisions" / "decided.json")
+    if found["from"] != decided_from(work):
+        raise FileError("decisions by other thresholds", file=work.job.folder, expected="those of this job",
+                        remedy="resolve the image again")
+    return dict(found)
+
+
+def _store(work: Work, found: Mapping[str, Any]) -> LabelStore:
+    """The labels on their way; they have the name of the output."""
+    return LabelStore(work.job.folder / Path(work.job.output).name, work.image.grid, found["dtype"])
+
+
+def _whole_chunks(place: tuple[slice, ...], turn: Any, shape: tuple[int, ...],
+                  chunk: tuple[int, ...]) -> tuple[slice, ...]:
+    """The chunks of the image that a box of the turned image lies in."""
+    found = [slice(0)] * len(shape)
+    for axis, source in enumerate(turn.perm):
+        low, high, size, step = place[axis].start, place[axis].stop, shape[source], chunk[source]
+        if axis in turn.flips:
+            low, high = size - high, size - low
+        found[source] = slice(low // step * step, min(-(-high // step) * step, size))
+    return tuple(found)
+
+
+def _table(work: Work) -> ObjectTable:
+    """The objects in voxels of the image."""
+    prepared, file = work.prepared, ArrayFile(work.job.folder / "decisions" / "objects.safetensors")
+    full = work.image.grid.turned(prepared.turn).shape
+    table = turned_table({name: file[name] for name in _columns(file)}, prepared.window, full, prepared.turn)
+    return decided(table, work.plan.labels.object_values)
+
+
+def _record_path(output: Path) -> Path:
+    return output.with_name(output.name + ".json")
+
+
+def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to say of an output."""
+    bundle, job = work.bundle, work.job
+    notes = [*work.prepared.notes, *([JOINED_NOTE] if work.layout.planar else [])]
+    if job.tta and not bundle.segmenter.mirrored:
+        notes.append("test-time augmentation changes nothing: this model was trained without mirroring")
+    return {
+        "file": Path(job.output).name, "task": bundle.plan.labels.task, "objects": found["objects"],
+        "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys(notes)), "blocks": len(work.blocks),
+        "exact": work.method.exact,
+        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": job.tissue},
+        "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
+        "device": describe(bundle.device), "seed": bundle.plan.seed, "plan": bundle.plan.hash,
+        "thresholds": dict(bundle.thresholds), "postprocessing": bundle.postprocessing,
+        "bundle_versions": bundle.info.get("versions", {}), "depth": bundle.segmenter.depth or None,
+    }
+
+
+def _columns(file: ArrayFile) -> list[str]:
+    """The columns in the order of tables."""
+    usual = [f"{name}_{axis}" for name in ("centroid", "bbox_start", "bbox_stop") for axis in "zyx"]
+    order = ["id", "score", "area", *usual]
+    return sorted(file, key=lambda name: (order.index(name) if name in order else len(order), name))

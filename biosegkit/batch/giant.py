@@ -1,0 +1,270 @@
+"""One giant image on its way: what is to be done, and everything a worker opens for it, by paths alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit._atomic import load_npy, read_json
+from biosegkit.bundle import Bundle
+from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.image import Image
+from biosegkit.io import ReadOptions, read
+from biosegkit.methods import Block, Method
+from biosegkit.methods.protocol import checked_thresholds
+from biosegkit.plan.schema import Plan
+from biosegkit.prepared import Prepared, decoding_spacing, prepared_again, turn_of, working_shape
+from biosegkit.segmenter import Segmenter
+from biosegkit.tidy import Frame
+from biosegkit.views import viewed
+
+from .layout import Layout
+
+__all__ = ["GiantJob", "Work", "opened_image", "opened_model"]
+
+#: A spacing that is off the plan's by less than this is taken for it.
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class GiantJob:
+    """What is to be done with one image; it travels between processes.
+
+    Parameters
+    ----------
+    images : tuple of str
+        One file, or one per channel.
+    output : str
+        ``NAME.ome.zarr``; a table ``NAME.csv`` and a record ``NAME.ome.zarr.json`` come beside it.
+    model : str
+        A bundle; see :func:`biosegkit.engines.load_model`, also for ``options`` and ``depth``.
+    device, options, depth
+        Of the model.
+    tta : bool
+    thresholds : tuple of (str, float)
+        Override those of the model.
+    reading : ReadOptions
+    memory : int
+        Bytes a worker may use.
+    workers : int
+        That share the groups of the image.
+    identity : str
+        Of the image, such as a hash: what was computed from another one is not used.
+    tissue : str
+        A file ``.npy`` with a mask of any resolution over the whole image: tiles that do not reach it are not looked
+        at. Empty: all are.
+    work : str
+        Folder of what is kept until the output is whole, and of nothing else, since it is emptied; by default beside
+        the output.
+    """
+
+    images: tuple[str, ...]
+    output: str
+    model: str
+    device: str = "auto"
+    options: tuple[tuple[str, str], ...] = ()
+    depth: str | None = None
+    tta: bool = False
+    thresholds: tuple[tuple[str, float], ...] = ()
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    memory: int = 2 << 30
+    workers: int = 1
+    identity: str = ""
+    tissue: str = ""
+    work: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where work is kept."""
+        output = Path(self.output)
+        return Path(self.work) if self.work else output.with_name(f".{output.name}.work")
+
+
+@lru_cache(maxsize=1)
+def opened_model(model: str, device: str, options: tuple[tuple[str, str], ...], depth: str | None) -> Bundle:
+    """The model, loaded once per process.
+
+    Raises
+    ------
+    OptionError
+        For a model that has no maps that blocks could be decoded from.
+    """
+    from biosegkit.engines import load_model
+
+    found = load_model(model, device, dict(options), depth=depth)
+    if not isinstance(found, Bundle):
+        raise OptionError(f"model {model} for an image in blocks", expected="a model trained with biosegkit",
+                          remedy="cut the image, or train a model")
+    return found
+
+
+def opened_image(job: GiantJob, plan: Plan) -> Image:
+    """The image on the grid of the network.
+
+    Raises
+    ------
+    DataError
+        If its spacing is not that of the model.
+    """
+    image = read(job.images if len(job.images) > 1 else job.images[0], job.reading)
+    turned = image.grid.turned(turn_of(image.grid, plan))
+    wanted = working_shape(turned, plan)
+    if any(abs(n / m - 1) > _TOLERANCE for n, m in zip(turned.shape, wanted, strict=True)):
+        raise DataError(f"spacing {image.grid.spacing} {image.grid.unit}", file=job.images[0],
+                        expected=f"{plan.configuration.spacing} {plan.preprocessing.unit}, that of the model",
+                        remedy="resample the image, or train a model at its spacing")
+    return image
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A job with everything opened: model, image, and what was measured and planned.
+
+    Parameters
+    ----------
+    job : GiantJob
+    bundle : Bundle
+    image : Image
+    facts : dict
+        Of ``image.json``.
+    """
+
+    job: GiantJob
+    bundle: Bundle
+    image: Image
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, job: GiantJob) -> Work:
+        """Open what :func:`biosegkit.batch.blocks.prepare_image` left.
+
+        Raises
+        ------
+        FileError
+            If the image was not prepared, or another was.
+        """
+        stamp = (job.folder / "image.json").stat().st_mtime_ns if (job.folder / "image.json").exists() else 0
+        return _opened(job, stamp)
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """Plan and networks."""
+        return self.bundle.segmenter
+
+    @property
+    def plan(self) -> Plan:
+        """Of the model."""
+        return self.bundle.plan
+
+    @cached_property
+    def method(self) -> Method:
+        """Of the plan."""
+        return self.segmenter.method
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """All of them."""
+        return checked_thresholds(self.method.tunables, {**self.bundle.thresholds, **dict(self.job.thresholds)})
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The image as the network sees it."""
+        masked = self.plan.preprocessing.use_nonzero_mask
+        mask = load_npy(self.job.folder / "mask.npy", mmap=True) if masked else None
+        return prepared_again(self.image, self.plan, self.facts["prepared"], mask)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How it is cut."""
+        return Layout.from_dict(self.facts["layout"])
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether objects are looked for."""
+        return self.plan.labels.task == "instance"
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All blocks, in raster order."""
+        spacing = decoding_spacing(self.image.grid.turned(self.prepared.turn), self.plan)
+        return self.layout.all_blocks(self.method.halo, spacing)
+
+    @cached_property
+    def tissue(self) -> npt.NDArray[np.bool_] | None:
+        """The mask, turned as the image is."""
+        if not self.job.tissue:
+            return None
+        mask = load_npy(self.job.tissue)
+        if mask.ndim != self.image.grid.ndim:
+            raise DataError(f"a mask of {mask.ndim} axes", file=self.job.tissue, expected=f"{self.image.grid.ndim}")
+        turned: npt.NDArray[np.bool_] = viewed(mask[None] > 0, self.prepared.turn)[0]
+        return turned
+
+    @cached_property
+    def frame(self) -> Frame:
+        """How the cropped array lies in the image, for post-processing."""
+        full = self.image.grid.turned(self.prepared.turn).shape
+        ndim = self.plan.configuration.ndim if self.is_instance else len(full)
+        return Frame.of(self.prepared.window, full, ndim)
+
+    def shows_tissue(self, start: Sequence[int], size: Sequence[int]) -> bool:
+        """Whether a box of the cropped array reaches the mask."""
+        if self.tissue is None:
+            return True
+        box = []
+        full = self.image.grid.turned(self.prepared.turn).shape
+        for s, n, w, whole, cells in zip(start, size, self.prepared.window, full, self.tissue.shape, strict=True):
+            low, high = w.start + s, min(w.start + s + n, whole)
+            box.append(slice(low * cells // whole, -(-high * cells // whole)))
+        return bool(self.tissue[tuple(box)].any())
+
+    def is_wanted(self, tile: tuple[int, ...]) -> bool:
+        """Whether a tile is given to the network."""
+        return self.shows_tissue(tile, self.segmenter.lattice(self.prepared.shape).patch)
+
+    @cached_property
+    def full(self) -> list[bool]:
+        """Which blocks have anything in them; the others are background and cost nothing."""
+        if self.tissue is None:
+            return [True] * len(self.blocks)
+        lattice = self.segmenter.lattice(self.prepared.shape)
+        found = []
+        for block in self.blocks:
+            low, high = [r.start for r in block.read], [r.stop for r in block.read]
+            found.append(any(self.is_wanted(tile) for tile in lattice.within(low, high)))
+        return found
+
+    def state(self, number: int) -> Path:
+        """The file of a block's state."""
+        return self.job.folder / "states" / f"{number}.safetensors"
+
+    def seen(self, number: int) -> Block:
+        """The block as the method sees it: a plane of a stack has two axes."""
+        b = self.blocks[number]
+        if not self.layout.planar:
+            return b
+        return Block(b.start[1:], b.shape[1:], b.full_shape[1:], b.before[1:], b.after[1:], b.spacing[1:])
+
+
+@lru_cache(maxsize=2)
+def _opened(job: GiantJob, stamp: int) -> Work:
+    """Opened once per process."""
+    facts = read_json(job.folder / "image.json")
+    bundle = opened_model(job.model, job.device, job.options, job.depth)
+    if facts.get("identity") != identity_of(job, bundle):
+        raise FileError("the work of another image, model or way to read", file=job.folder,
+                        expected="that of this job", remedy="prepare the image again")
+    return Work(job, bundle, opened_image(job, bundle.plan), facts)
+
+
+def identity_of(job: GiantJob, bundle: Bundle) -> dict[str, Any]:
+    """What states depend on."""
+    reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
+    return {"schema": 1, "image": job.identity, "model": bundle.weights_digest, "tta": job.tta,
+            "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()}, "tissue": job.tissue}

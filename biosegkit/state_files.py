@@ -1,0 +1,90 @@
+"""States in files, one each, of which only the arrays that are asked for are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ._atomic import write_bytes
+from .methods.protocol import Block, State
+
+__all__ = ["ArrayFile", "StateFiles", "write_arrays", "write_state"]
+
+
+class ArrayFile(Mapping[str, npt.NDArray[Any]]):
+    """Arrays of a safetensors file, each read when it is asked for, and held by nobody here.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="numpy") as file:
+            if name not in file.keys():  # noqa: SIM118 - it is no mapping
+                raise KeyError(name)
+            array: npt.NDArray[Any] = file.get_tensor(name)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="numpy") as file:
+            names = list(file.keys())
+        return iter(names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class StateFiles(Sequence[State]):
+    """States in files, each opened when it is asked for.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    blocks : sequence of Block
+        Of the states, in the same order.
+    """
+
+    def __init__(self, paths: Sequence[Path], blocks: Sequence[Block]) -> None:
+        self.paths, self.blocks = paths, blocks
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> State: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StateFiles: ...
+
+    def __getitem__(self, index: int | slice) -> State | StateFiles:
+        if isinstance(index, slice):
+            return StateFiles(self.paths[index], self.blocks[index])
+        return State(self.blocks[index], ArrayFile(self.paths[index]))
+
+
+def write_state(path: Path, state: State) -> dict[str, Any]:
+    """Write a state, and say what a record needs: its block, and the SHA-256 and size of the file."""
+    return {"block": asdict(state.block), **write_arrays(path, state.arrays)}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Write arrays as safetensors, atomically; the SHA-256 and the size of the file."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_bytes(path, data)
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
