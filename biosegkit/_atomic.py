@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,12 @@ import numpy.typing as npt
 
 from .errors import FileError
 
-__all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "write_bytes", "write_json", "write_npy"]
+__all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "sweep", "write_bytes",
+           "write_json", "write_npy"]
+
+
+#: Names of :func:`_beside`.
+_LEFTOVER = re.compile(r"\.\d+\.(partial|old)\.[0-9a-f]{12}")
 
 
 @contextmanager
@@ -104,6 +110,21 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sweep(folder: str | Path) -> int:
+    """Remove temporaries of killed processes below a folder that this process holds; how many there were.
+
+    Zarr stores are not looked into.
+    """
+    count = 0
+    for place, folders, files in os.walk(folder):
+        left = [name for name in (*folders, *files) if _LEFTOVER.match(name)]
+        for path in (Path(place) / name for name in left):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if name not in left and not name.endswith(".zarr")]
+        count += len(left)
+    return count
 
 
 def write_bytes(target: str | Path, data: bytes) -> None:

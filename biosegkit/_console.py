@@ -17,8 +17,8 @@ from .errors import BiosegError, Problem
 if TYPE_CHECKING:
     from .plan.schema import Plan
 
-__all__ = ["FileProgress", "TrainingProgress", "describe_plan", "out", "print_scores", "problem_table", "score_table",
-           "show_error", "show_scores"]
+__all__ = ["BatchProgress", "FileProgress", "TrainingProgress", "describe_plan", "out", "print_scores", "problem_table",
+           "score_table", "show_error", "show_scores"]
 
 #: Without a terminal a line of progress is written about every so many seconds.
 LINE_SECONDS = 10.0
@@ -167,8 +167,8 @@ class FileProgress:
     A note is shown with the first file that has it (numbers in it aside); all are in the files' records.
     """
 
-    def __init__(self) -> None:
-        self._console = out(stderr=True)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or out(stderr=True)
         self._said: set[str] = set()
 
     def __call__(self, outcome: Any, done: int, total: int) -> None:
@@ -187,3 +187,56 @@ class FileProgress:
             if kind not in self._said:
                 self._said.add(kind)
                 self._console.print(f"  {note}", style="yellow", markup=False)
+
+
+class BatchProgress:
+    """One line per finished file, and below how far the batch is: files, blocks, objects, seconds left.
+
+    On a terminal the last line is renewed; elsewhere it is written about every ten seconds, where there is more than
+    one file or a file in blocks. Use it as a context manager and pass it as ``progress``.
+    """
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        console = out(stderr=True)
+        self._files = FileProgress(console)
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._console, self._last = console, time.monotonic()
+
+    def __enter__(self) -> BatchProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, standing: Any, outcome: Any) -> None:
+        """Show a :class:`biosegkit.batch.run.Standing`, and an outcome if there is one."""
+        if outcome is not None:
+            self._files(outcome, standing.ended, standing.images)
+        if self._live:
+            from rich.text import Text
+
+            self._live.update(Text(_batch_line(standing)))
+        elif time.monotonic() - self._last >= LINE_SECONDS and (standing.images > 1 or standing.blocks):
+            self._last = time.monotonic()
+            self._console.print(escape(_batch_line(standing)))
+
+
+def _batch_line(standing: Any) -> str:
+    """``image 3/20 [###.................]  block 17/240  1520 objects  1 failed  12m40s left``."""
+    from .plan.units import duration_text
+
+    filled = 20 * standing.ended // max(1, standing.images)
+    parts = [f"image {standing.ended}/{standing.images} [{'#' * filled}{'.' * (20 - filled)}]"]
+    if standing.blocks:
+        parts.append(f"block {standing.blocks_ended}/{standing.blocks}")
+    parts.append(f"{standing.objects} objects")
+    if standing.failed:
+        parts.append(f"{standing.failed} failed")
+    if standing.left is not None:
+        parts.append(f"{duration_text(standing.left)} left")
+    return "  ".join(parts)

@@ -10,6 +10,8 @@ from .errors import OptionError
 EXTRAS = {
     "napari": "napari",
     "cellpose": "cellpose",
+    "dask": "batch",
+    "distributed": "batch",
     "einops": "nets",
     "h5py": "stardist",
     "highdicom": "dicom",

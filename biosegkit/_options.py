@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .scores import ScoreOptions
 
 __all__ = ["Choosing", "Common", "Computing", "Describing", "Geometry", "Grouping", "Meaning", "Planning",
-           "Predicting", "Replacing", "Scoring", "Training", "Writing", "flattened", "pairs"]
+           "Replacing", "Scoring", "Training", "Writing", "flattened", "pairs"]
 
 _DATA, _PLAN, _TRAIN = "Describing the data", "The plan", "Training"
 
@@ -231,44 +231,6 @@ class Training:
             raise OptionError(f"--folds {self.folds}", expected="all, or numbers from 0 separated by commas",
                               remedy="for example --folds 0,1")
         return numbers
-
-
-@dataclass(frozen=True)
-class Predicting:
-    """How to predict."""
-
-    resume: Annotated[bool, typer.Option("--resume", help="Leave results that are there and whole.")] = False
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies: slower, often better.")] = False
-    threshold: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=VALUE", help="Replace a threshold of the model (repeatable).")] = None
-    save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the network's maps too.")] = False
-    also: Annotated[str | None, typer.Option(
-        metavar="KIND,...", help="Write each image's result in further formats: csv, parquet, geojson (QuPath), rois "
-        "(Fiji), coco, dicom, thumbnail (docs/outputs.md).")] = None
-    states: Annotated[Path | None, typer.Option(
-        metavar="FOLDER", help="Keep there what thresholds and post-processing act on; a later prediction that names "
-        "the folder does not run the network again.")] = None
-    depth: Annotated[str | None, typer.Option(
-        metavar="N|mean", help="Cut a U-Net++ back to a depth (1 is the fastest), or average all depths.")] = None
-    option: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=VALUE", help="Post-processing, e.g. fill_holes=yes (docs/methods.md), or another option of an "
-        "engine, e.g. channel=1 (docs/engines.md); repeatable.")] = None
-
-    def kinds(self) -> tuple[str, ...]:
-        """Further formats by name."""
-        return tuple(kind.strip() for kind in (self.also or "").split(",") if kind.strip())
-
-    def options(self) -> dict[str, str]:
-        """Options of post-processing or of an engine by name."""
-        return dict(pairs(self.option, "--option", "name=value"))
-
-    def thresholds(self) -> dict[str, float] | None:
-        """Thresholds by name."""
-        try:
-            return {name: float(value) for name, value in pairs(self.threshold, "--threshold", "name=value")} or None
-        except ValueError as error:
-            raise OptionError(f"--threshold {' '.join(self.threshold or [])}", expected="numbers, as in prob=0.5",
-                              remedy="give a number after the equals sign") from error
 
 
 @dataclass(frozen=True)

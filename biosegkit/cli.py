@@ -27,7 +27,6 @@ from ._options import (
     Grouping,
     Meaning,
     Planning,
-    Predicting,
     Replacing,
     Scoring,
     Training,
@@ -35,7 +34,8 @@ from ._options import (
     flattened,
 )
 from ._planned import cases_of, folds_of, in_time, origin_of, planned, stored_plan, surveyed
-from .errors import BiosegError, FileError, OptionError
+from ._predict_options import Batching, Predicting
+from .errors import BiosegError, FileError, OptionError, Stopped
 
 __all__ = ["app", "main"]
 
@@ -79,8 +79,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             if values.get("verbose"):
                 out(stderr=True).print_exception()
             show_error(error)
-            if type(error).__name__ == "Stopped":  # its module loads torch
-                raise typer.Exit(128 + getattr(error, "signal", signal.SIGINT)) from error
+            if isinstance(error, Stopped):
+                raise typer.Exit(128 + error.signal) from error
             raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
         except KeyboardInterrupt as error:
             out(stderr=True).print("stopped")
@@ -167,13 +167,12 @@ def train(context: typer.Context, dataset: Source,
 def predict(model: Model,
             inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")],
             output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of the results.")],
-            predicting: Predicting, choosing: Choosing, geometry: Geometry, computing: Computing,
+            predicting: Predicting, batching: Batching, choosing: Choosing, geometry: Geometry, computing: Computing,
             writing: Writing, common: Common) -> None:
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
-    from ._console import FileProgress, out
+    from ._console import BatchProgress, out
+    from .batch.run import predict_batch
     from .cases import scan
-    from .engines import load_model
-    from .predict import predict_files
 
     if not predicting.resume:
         _refuse_existing(output, writing.overwrite, "continue with --resume, ")
@@ -182,11 +181,10 @@ def predict(model: Model,
                                markup=False)
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
-    loaded = load_model(model, computing.device, predicting.options(), depth=predicting.depth)
-    outcomes = predict_files(loaded, wanted, output, tta=predicting.tta, also=predicting.kinds(),
-                             thresholds=predicting.thresholds(), save_maps=predicting.save_maps,
-                             resume=predicting.resume, overwrite=writing.overwrite, states=predicting.states,
-                             options=geometry.description().read_options(), progress=FileProgress())
+    with BatchProgress() as progress:
+        outcomes = predict_batch(predicting.opening(model, computing.device), wanted, output, batching.staff(),
+                                 wish=predicting.wish(geometry.description().read_options()), states=predicting.states,
+                                 resume=predicting.resume, overwrite=writing.overwrite, progress=progress)
     failed = [o for o in outcomes if o.error]
     out().print(f"{len(outcomes) - len(failed)} of {len(outcomes)} images done, results in {output}")
     if failed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BiosegError", "Cancelled", "DataError", "FileError", "OptionError", "PlanError", "Problem", "ResumeError"]
+__all__ = ["BiosegError", "Cancelled", "DataError", "FileError", "OptionError", "PlanError", "Problem", "ResumeError",
+           "Stopped"]
 
 
 class BiosegError(Exception):
@@ -73,6 +74,12 @@ class OptionError(BiosegError):
 
 class Cancelled(BiosegError):
     """Work that was cancelled by whoever watches it (see `biosegkit.progress`); there is no result of it."""
+
+
+class Stopped(BiosegError):
+    """Work was asked to stop; what is done is saved and --resume goes on from it. ``signal`` asked for it."""
+
+    signal: int = 2
 
 
 @dataclass(frozen=True)

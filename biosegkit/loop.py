@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import checkpoint
 from .bundle import network_of
-from .errors import BiosegError, DataError
+from .errors import DataError, Stopped
 from .methods.protocol import Method
 from .patches import Batch, Sample, batches, make_batch
 from .plan.defaults import deep_supervision_weights
@@ -31,12 +31,6 @@ CHECKED = 8
 MAX_BAD_STEPS = 10
 
 Progress = Callable[[Mapping[str, Any]], None]
-
-
-class Stopped(BiosegError):
-    """Training was asked to stop; its state is saved and --resume goes on from it. ``signal`` asked for it."""
-
-    signal: int = 2
 
 
 @dataclass

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io as stream
-import json
-import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ._atomic import read_json, sha256, write_bytes, write_json
+from ._atomic import write_bytes, write_json
 from .bundle import Bundle
 from .device import describe
 from .errors import BiosegError, FileError, OptionError
-from .exports import are_whole, export, export_paths
+from .exports import export
 from .image import Image
 from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
@@ -30,40 +23,25 @@ from .kept_states import KeptStates
 from .methods.protocol import checked_thresholds
 from .outputs import checked_outputs
 from .predictor import MapPredictor, Prediction, Predictor
+from .records import (
+    Outcome,
+    Wish,
+    count_of,
+    csv_table,
+    file_hash,
+    is_made_from,
+    origin_of,
+    record_path,
+    remove,
+    shown,
+    table_path,
+    write_failures,
+)
 from .run_folder import locked
 from .segmenter import Segmenter, method_of
 from .signals import finish_first
 
-__all__ = ["Outcome", "predict", "predict_files"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input.
-
-    Parameters
-    ----------
-    input, output : str
-        Files.
-    state : {"done", "kept", "failed"}
-        ``kept`` was there already and made from the same input, model and options.
-    error : str, optional
-        Why it failed.
-    seconds : float
-        Reading, network, decoding and writing.
-    objects : int, optional
-        Objects found; None for classes and failures.
-    notes : tuple of str
-        What was repaired or is unusual, also in the record; and whether kept states were used.
-    """
-
-    input: str
-    output: str
-    state: str
-    error: str | None = None
-    seconds: float = 0.0
-    objects: int | None = None
-    notes: tuple[str, ...] = ()
+__all__ = ["Outcome", "Wish", "files_to_do", "predict", "predict_file", "predict_files", "states_of"]
 
 
 def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
@@ -177,48 +155,37 @@ def predict_files(
         For a threshold that the model does not have, or an option it cannot follow.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())) and not (
-            resume or overwrite):
-        raise FileError("an output that exists", file=out, expected="a new or empty folder",
-                        remedy="choose another, or use --resume or --overwrite")
-    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
-    _refuse_impossible(model, tta, thresholds, save_maps)
-    kept = None if states is None else _states_folder(model, Path(states), out, save_maps)
-    jobs = find_jobs(inputs, out, channels)
-    wish = _Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
+    wish = Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
+    jobs, kept = files_to_do(model, inputs, out, wish, states, anew=not (resume or overwrite))
     outcomes: list[Outcome] = []
     with locked(out), nullcontext() if kept is None else locked(kept):
         for job in jobs:
-            place = None if kept is None else kept / f"{job.output.relative_to(out)}.states"
-            outcome = _one(model, job, wish, place, resume=resume and not overwrite)
+            outcome = predict_file(model, job, wish, states_of(job, out, kept), resume=resume and not overwrite)
             outcomes.append(outcome)
-            _write_failures(out, outcomes)
+            write_failures(out, outcomes)
             if progress:
                 progress(outcome, len(outcomes), len(jobs))
     return outcomes
 
 
-@dataclass(frozen=True)
-class _Wish:
-    """Options that change the result."""
+def files_to_do(model: Predictor, inputs: Input | Sequence[Input], out: Path, wish: Wish,
+                states: str | Path | None = None, *, anew: bool = True) -> tuple[list[Job], Path | None]:
+    """What there is to predict, and the folder of kept states; all that can be refused is refused before it begins.
 
-    tta: bool
-    thresholds: Mapping[str, float]
-    save_maps: bool
-    reading: ReadOptions
-    also: tuple[str, ...] = ()
+    ``anew`` says that the output folder may hold nothing yet. Errors are those of :func:`predict_files`.
+    """
+    if anew and out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())):
+        raise FileError("an output that exists", file=out, expected="a new or empty folder",
+                        remedy="choose another, or use --resume or --overwrite")
+    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
+    _refuse_impossible(model, wish.tta, wish.thresholds, wish.save_maps)
+    kept = None if states is None else _states_folder(model, Path(states), out, wish.save_maps)
+    return find_jobs(inputs, out, channels), kept
 
-    def for_case(self, said: Mapping[str, Any]) -> _Wish:
-        """With what a data set says about reading a case, where the caller says nothing."""
-        unset = {k: v for k, v in said.items() if getattr(self.reading, k) in (None, ())}
-        return replace(self, reading=replace(self.reading, **unset))
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """As plain data (memory limits change no result)."""
-        reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget"}
-        return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading,
-                **({"also": list(self.also)} if self.also else {})}
+def states_of(job: Job, out: Path, kept: Path | None) -> Path | None:
+    """Where the states of one image are kept in a folder of them."""
+    return None if kept is None else kept / f"{job.output.relative_to(out)}.states"
 
 
 def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -> Path:
@@ -234,29 +201,50 @@ def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -
     return states
 
 
-def _one(model: Predictor, job: Job, wish: _Wish, states: Path | None, *, resume: bool) -> Outcome:
-    """One file; whatever goes wrong is its own outcome (law 2: isolate)."""
+def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = None, *, resume: bool = False,
+                 check: Callable[[], object] | None = None) -> Outcome:
+    """Segment one file; whatever goes wrong is its own outcome (law 2: isolate).
+
+    Parameters
+    ----------
+    model : Predictor
+    job : Job
+        One of :func:`biosegkit.inputs.find_jobs`.
+    wish : Wish
+    states : Path, optional
+        Where the states of this image are kept.
+    resume : bool
+        Keep an output made from the same input, model and options.
+    check : callable, optional
+        Called before anything is removed or written: an error of it is that of the image, and nothing is touched.
+    """
     started, wish = time.monotonic(), wish.for_case(job.reading)
-    shown = str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
+    origin: dict[str, Any] = {}
     try:
-        made_from = _made_from(model, job, wish)
-        if resume and _is_made_from(job, made_from, wish.also):
-            return Outcome(shown, str(job.output), "kept", objects=_count(job.output))
-        _remove(job)
+        if check:
+            check()
+        origin = origin_of(model, job, wish)
+        if resume and is_made_from(job, origin, wish.also):
+            return Outcome(shown(job), str(job.output), "kept", objects=count_of(job.output), origin=origin,
+                           seconds=time.monotonic() - started)
+        remove(job)
         image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
-        identity = {"input": made_from["input"], "reading": wish.data["reading"]}
+        identity = {"input": origin["input"], "reading": wish.data["reading"]}
         found, said = _segmented(model, image, wish, None if states is None else KeptStates(states, identity))
+        if check:
+            check()
         with finish_first():
-            _write(found, image, job, _Origin(model, made_from, wish))
+            _write(found, image, job, _Origin(model, origin, wish))
         notes = (*_notes(image, found), *said)
     except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
         text = str(error) if isinstance(error, BiosegError) else f"{type(error).__name__}: {error}"
-        return Outcome(shown, str(job.output), "failed", text, time.monotonic() - started)
+        return Outcome(shown(job), str(job.output), "failed", text, time.monotonic() - started, origin=origin,
+                       trace=traceback.format_exc())
     objects = len(found.objects["id"]) if "id" in found.objects else None
-    return Outcome(shown, str(job.output), "done", None, time.monotonic() - started, objects, notes)
+    return Outcome(shown(job), str(job.output), "done", None, time.monotonic() - started, objects, notes, origin)
 
 
-def _segmented(model: Predictor, image: Image, wish: _Wish,
+def _segmented(model: Predictor, image: Image, wish: Wish,
                kept: KeptStates | None) -> tuple[Prediction, tuple[str, ...]]:
     """The prediction, and what is to be said of its states."""
     if kept is None or not isinstance(model, Bundle):
@@ -265,70 +253,13 @@ def _segmented(model: Predictor, image: Image, wish: _Wish,
     return found, (said,)
 
 
-def _made_from(model: Predictor, job: Job, wish: _Wish) -> dict[str, Any]:
-    """Hashes of input, model and options: an output with the same is the same."""
-    digest = getattr(model, "digest", None)
-    options = json.dumps(wish.data, sort_keys=True, default=str)
-    return {
-        "input": {path.name: _file_hash(path) for path in job.images},
-        "model": None if digest is None else str(digest),
-        "options": hashlib.sha256(options.encode()).hexdigest(),
-    }
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a file, or over names and hashes of a folder's files."""
-    if not path.is_dir():
-        return sha256(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _sidecar(output: Path) -> Path:
-    return output.with_name(output.name + ".json")
-
-
-def _table(output: Path, name: str) -> Path:
-    return output.with_name(Path(name).name + ".csv")
-
-
-def _is_made_from(job: Job, made_from: Mapping[str, Any], also: Sequence[str]) -> bool:
-    """Whether an output is there, whole, and made from the same; a model without a digest cannot tell."""
-    output = job.output
-    if made_from["model"] is None or not output.exists() or not _sidecar(output).exists():
-        return False
-    try:
-        record = read_json(_sidecar(output))
-        return bool(isinstance(record, dict) and record.get("made_from") == dict(made_from)
-                    and record.get("output") == _file_hash(output) and are_whole(job, also, record))
-    except (FileError, OSError):
-        return False
-
-
-def _count(output: Path) -> int | None:
-    """Objects of a kept output."""
-    count = read_json(_sidecar(output)).get("objects")
-    return int(count) if isinstance(count, int) else None
-
-
-def _remove(job: Job) -> None:
-    """Nothing from an earlier run may be taken for the new result (fault F10)."""
-    for path in (_sidecar(job.output), _table(job.output, job.name), *export_paths(job), job.output):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class _Origin:
     """What a record says of where an output comes from."""
 
     model: Predictor
     made_from: Mapping[str, Any]
-    wish: _Wish
+    wish: Wish
 
 
 def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
@@ -336,7 +267,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write(found.labels, job.output)
     if "id" in found.objects and "csv" not in origin.wish.also:
-        write_bytes(_table(job.output, job.name), _csv_table(found.objects))
+        write_bytes(table_path(job.output, job.name), csv_table(found.objects))
     tail = job.output.name[len(Path(job.name).name) :]
     for name, values in (found.maps or {}).items():
         write(Image(values, image.grid), job.output.with_name(f"{Path(job.name).name}_{name}{tail}"))
@@ -344,7 +275,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     record: dict[str, Any] = {
         "file": job.output.name,
         "task": found.labels.task,
-        "output": _file_hash(job.output),
+        "output": file_hash(job.output),
         "made_from": dict(origin.made_from),
         "options": origin.wish.data,
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
@@ -362,31 +293,9 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
             record["depth"] = model.segmenter.depth
     else:
         record["model"] = dict(getattr(model, "record", {}))  # what an engine says of itself
-    write_json(_sidecar(job.output), record)
+    write_json(record_path(job.output), record)
 
 
 def _notes(image: Image, found: Prediction) -> tuple[str, ...]:
     """Of reading and predicting, each once."""
     return tuple(dict.fromkeys((*image.notes, *found.notes)))
-
-
-def _csv_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Columns of equal length as CSV."""
-    text = stream.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(np.asarray(c).tolist() for c in columns.values()), strict=True))
-    return text.getvalue().encode()
-
-
-def _write_failures(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """``failures.csv``, or none if nothing failed."""
-    failed, path = [o for o in outcomes if o.error], out / "failures.csv"
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    text = stream.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["input", "output", "error"])
-    writer.writerows([o.input, o.output, o.error] for o in failed)
-    write_bytes(path, text.getvalue().encode())

@@ -18,8 +18,8 @@ import torch
 
 from ._atomic import read_json
 from .cases import Dataset
-from .errors import OptionError
-from .loop import Progress, Stopped, train
+from .errors import OptionError, Stopped
+from .loop import Progress, train
 from .plan.race import TRAINING, after_race
 from .plan.schema import Budget, Plan, Race
 from .plan.units import duration_text

@@ -60,7 +60,10 @@ class PlanOptions(_Frozen):
 
 
 class Predicting(_Frozen):
-    """What to segment with the model: files, or rows of the data set; ``options`` are those of post-processing."""
+    """What to segment with the model: files, or rows of the data set; ``options`` are those of post-processing.
+
+    ``workers`` and ``memory`` (of one worker) are those of ``biosegkit predict``.
+    """
 
     inputs: tuple[str, ...] = ()
     where: Where = Field(default_factory=dict)
@@ -69,6 +72,19 @@ class Predicting(_Frozen):
     thresholds: dict[str, float] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
     save_maps: bool = False
+    workers: int | None = Field(default=None, ge=1)
+    memory: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Predicting:
+        if self.memory is not None:
+            if self.workers is None:
+                raise ValueError("memory without workers; give workers too")
+            try:
+                parse_memory(self.memory)
+            except OptionError as error:
+                raise ValueError(str(error)) from error
+        return self
 
 
 class Evaluating(_Frozen):

@@ -10,7 +10,7 @@ from typing import Any
 from .errors import DataError, FileError, OptionError, ResumeError
 from .image import Task
 from .plan.schema import Plan
-from .plan.units import parse_duration
+from .plan.units import parse_duration, parse_memory
 from .recipe import Predicting, Recipe, load_recipe
 
 __all__ = ["run_recipe"]
@@ -145,18 +145,21 @@ def _stored_plan(todo: Recipe, out: Path) -> Plan | None:
 def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) -> None:
     """Segment the inputs with the new model and score them where truth is at hand."""
     from ._atomic import write_json
-    from .bundle import load
+    from .batch.engine import Staff
+    from .batch.run import predict_batch
+    from .batch.tasks import Opening
     from .cases import scan
     from .evaluate import ScoreOptions, evaluate_folder
-    from .predict import predict_files
+    from .records import Wish
 
     run = recipe.folder
     out = recipe.predictions
     inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
-    model = load(run, device=how["device"]).tidied(**todo.options)
-    outcomes = predict_files(model, inputs, out, tta=todo.tta,
-                             thresholds=todo.thresholds or None, save_maps=todo.save_maps, resume=how["resume"],
-                             options=recipe.describe.read_options())
+    memory = None if todo.memory is None else parse_memory(todo.memory)
+    outcomes = predict_batch(Opening(str(run), how["device"], tuple(todo.options.items())), inputs, out,
+                             None if todo.workers is None else Staff(todo.workers, memory=memory),
+                             wish=Wish(todo.tta, todo.thresholds, todo.save_maps, recipe.describe.read_options()),
+                             resume=how["resume"])
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
     if failed:
         raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,

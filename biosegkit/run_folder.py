@@ -183,16 +183,32 @@ def _hashes(case: Case) -> list[str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[str]:
     """Hold a folder for this process; a second one is refused (fault F8). A dead holder's lock is taken over.
+
+    Yields what the lock says.
 
     Raises
     ------
     FileError
-        If another living process of this host, or any process of another host, holds it.
+        If another living process of this host, or any process of another host, holds it; or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "lock"
+    try:
+        mine = _taken(folder, lock)
+    except OSError as error:
+        raise FileError(f"cannot write: {error.strerror or error}", file=folder,
+                        expected="a writable folder with free space",
+                        remedy="free space, or choose another folder") from error
+    try:
+        yield mine
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _taken(folder: Path, lock: Path) -> str:
+    """Write the lock; what it says."""
+    folder.mkdir(parents=True, exist_ok=True)
     mine = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
     for _ in range(3):
         try:
@@ -202,15 +218,15 @@ def locked(folder: Path) -> Iterator[None]:
                 raise _in_use(folder, holder) from None
             lock.unlink(missing_ok=True)
         else:
-            os.write(handle, mine.encode())
-            os.close(handle)
-            break
-    else:
-        raise _in_use(folder, "another process")
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
+            try:
+                os.write(handle, mine.encode())
+            except OSError:
+                lock.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(handle)
+            return mine
+    raise _in_use(folder, "another process")
 
 
 def _holder(lock: Path) -> str | None:

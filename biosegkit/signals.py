@@ -1,14 +1,16 @@
-"""Ctrl-C and SIGTERM while something is being written: the write ends, then the signal takes effect (fault P8)."""
+"""Ctrl-C and SIGTERM: a write that has begun ends first, work stops where it can be continued (fault P8)."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["finish_first"]
+from .errors import Stopped
+
+__all__ = ["asked_to_stop", "finish_first"]
 
 
 @contextmanager
@@ -33,3 +35,39 @@ def finish_first() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0][0])
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question that work asks between steps; a second Ctrl-C stops at once.
+
+    The :class:`Stopped` that answers it carries the signal's number, which decides the exit code. In another thread
+    than the main one the answer is always no.
+
+    Examples
+    --------
+    >>> with asked_to_stop() as stop:
+    ...     stop()
+    False
+    """
+    asked = threading.Event()
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        came.append(number)
+        asked.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    except Stopped as error:
+        error.signal = came[0] if came else error.signal
+        raise
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,9 +17,9 @@ from ._atomic import read_json
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .device import describe, pick
-from .errors import DataError, Problem, ResumeError
+from .errors import DataError, Problem, ResumeError, Stopped
 from .fingerprint import Fingerprint
-from .loop import Progress, Stopped, adopt, make_network, train
+from .loop import Progress, adopt, make_network, train
 from .methods.protocol import Method
 from .plan.schema import Plan
 from .plan.units import duration_text
@@ -33,6 +29,7 @@ from .racing import RaceTrack, as_decided, run_race
 from .report import write_report
 from .run_folder import is_finished, locked, open_run, update_run
 from .segmenter import method_of
+from .signals import asked_to_stop
 from .splits import chosen_folds, shares, split_notes
 from .time_needed import refuse_late
 from .validate import validate
@@ -111,7 +108,7 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     plan = as_decided(plan, out) if resume else plan
     chosen = _folds(plan, dataset, folds)
     origin = None if init is None else _origin(plan, init)
-    with locked(out), _signals() as stop:
+    with locked(out), asked_to_stop() as stop:
         open_run(out, plan, dataset, resume=resume, overwrite=overwrite, problems=problems,
                  facts={"device": describe(here), "from": None if origin is None else origin.digest,
                         "notes": split_notes(list(dataset), 5 if folds is not None else 2),
@@ -243,32 +240,3 @@ def _check_stop(job: _Job) -> None:
 def _say(progress: Progress | None, stage: str) -> None:
     if progress:
         progress({"stage": stage})
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question the loop asks between steps; a second Ctrl-C stops at once.
-
-    The error that answers it carries the signal's number, which decides the exit code.
-    """
-    asked = threading.Event()
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        came.append(number)
-        asked.set()
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    except Stopped as error:
-        error.signal = came[0] if came else error.signal
-        raise
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -25,13 +25,14 @@ MANY_PARAMETERS = {
     ("biosegkit/train.py", "fit"): "the public door to training: plan, data, folder, and how to go about it",
     ("biosegkit/loop.py", "train"): "the training run on one page: what to train, where, and how it may be stopped",
     ("biosegkit/predict.py", "predict_files"): "the public door to prediction of many files",
+    ("biosegkit/batch/run.py", "predict_batch"): "the public door to prediction of many files by many workers",
     ("biosegkit/cli.py", "train"): "a verb of the command line: each parameter is a group of options",
     ("biosegkit/cli.py", "predict"): "a verb of the command line",
     ("biosegkit/cli.py", "evaluate"): "a verb of the command line",
 }
 
 #: Modules that may catch any error: where one case of many fails, is recorded, and the others go on.
-CATCHES_ALL = {"biosegkit/predict.py"}
+CATCHES_ALL = {"biosegkit/predict.py", "biosegkit/batch/tasks.py"}
 
 #: Attributes that are never used: they round geometry, widen types, or unpack what a stranger packed.
 BANNED = {"get_zooms", "get_fdata", "extractall"}

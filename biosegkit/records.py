@@ -1,0 +1,170 @@
+"""What an output is made from and what became of it: wishes, outcomes, hashes, and the list of failures."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._atomic import read_json, sha256, write_bytes
+from .errors import FileError
+from .exports import are_whole, export_paths
+from .inputs import Job
+from .io import ReadOptions
+from .predictor import Predictor
+
+__all__ = ["Outcome", "Wish", "count_of", "csv_table", "file_hash", "is_made_from", "origin_of", "record_path",
+           "remove", "shown", "table_path", "write_failures"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Parameters
+    ----------
+    input, output : str
+        Files.
+    state : {"done", "kept", "failed"}
+        ``kept`` was there already and made from the same input, model and options.
+    error : str, optional
+        Why it failed.
+    seconds : float
+        Reading, network, decoding and writing.
+    objects : int, optional
+        Objects found; None for classes and failures.
+    notes : tuple of str
+        What was repaired or is unusual, also in the record; and whether kept states were used.
+    origin : dict
+        Hashes of input, model and options, where it came that far; see :func:`origin_of`.
+    trace : str
+        Where in the code it failed, for the ledger of a batch.
+    """
+
+    input: str
+    output: str
+    state: str
+    error: str | None = None
+    seconds: float = 0.0
+    objects: int | None = None
+    notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Options that change the result, and what is written beside it; see :func:`biosegkit.predict_files`."""
+
+    tta: bool = False
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    save_maps: bool = False
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    also: tuple[str, ...] = ()
+
+    def for_case(self, said: Mapping[str, Any]) -> Wish:
+        """With what a data set says about reading a case, where the caller says nothing."""
+        unset = {k: v for k, v in said.items() if getattr(self.reading, k) in (None, ())}
+        return replace(self, reading=replace(self.reading, **unset))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As plain data (memory limits change no result)."""
+        reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget"}
+        return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading,
+                **({"also": list(self.also)} if self.also else {})}
+
+
+def origin_of(model: Predictor, job: Job, wish: Wish) -> dict[str, Any]:
+    """Hashes of input, model and options: an output with the same is the same."""
+    digest = getattr(model, "digest", None)
+    options = json.dumps(wish.data, sort_keys=True, default=str)
+    return {
+        "input": {path.name: file_hash(path) for path in job.images},
+        "model": None if digest is None else str(digest),
+        "options": hashlib.sha256(options.encode()).hexdigest(),
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or over names and hashes of a folder's files."""
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def shown(job: Job) -> str:
+    """What an input is called in outcomes."""
+    return str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
+
+
+def record_path(output: Path) -> Path:
+    """Where the record of an output stands."""
+    return output.with_name(output.name + ".json")
+
+
+def table_path(output: Path, name: str) -> Path:
+    """Where the table of objects of an output stands."""
+    return output.with_name(Path(name).name + ".csv")
+
+
+def is_made_from(job: Job, origin: Mapping[str, Any], also: Sequence[str] = ()) -> bool:
+    """Whether an output is there, whole, and made from the same; a model without a digest cannot tell."""
+    output = job.output
+    if origin["model"] is None or not output.exists() or not record_path(output).exists():
+        return False
+    try:
+        record = read_json(record_path(output))
+        return bool(isinstance(record, dict) and record.get("made_from") == dict(origin)
+                    and record.get("output") == file_hash(output) and are_whole(job, also, record))
+    except (FileError, OSError):
+        return False
+
+
+def count_of(output: Path) -> int | None:
+    """Objects of a kept output."""
+    count = read_json(record_path(output)).get("objects")
+    return int(count) if isinstance(count, int) else None
+
+
+def remove(job: Job) -> None:
+    """Nothing from an earlier run may be taken for the new result (fault F10)."""
+    for path in (record_path(job.output), table_path(job.output, job.name), *export_paths(job), job.output):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def csv_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Columns of equal length as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(np.asarray(c).tolist() for c in columns.values()), strict=True))
+    return text.getvalue().encode()
+
+
+def write_failures(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """``failures.csv``, or none if nothing failed."""
+    failed, path = [o for o in outcomes if o.error], out / "failures.csv"
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["input", "output", "error"])
+    writer.writerows([o.input, o.output, o.error] for o in failed)
+    write_bytes(path, text.getvalue().encode())
