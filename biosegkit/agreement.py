@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from .error_map import error_objects
 from .image import Labels
+from .outputs import boxed
 from .scores import score_pair
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "agreement", "error_codes_of", "wrong_objects"]
 
 _OBJECTS = ("ap@0.50", "ap@0.75", "ap", "f1", "pq")
 _MASKS = ("dice", "iou", "hd95", "assd", "nsd")
@@ -84,3 +85,40 @@ def agreement(prediction: Labels, truth: Labels) -> Agreement:
 def _mask(labels: Labels) -> Labels:
     """All objects as one class."""
     return replace(labels, array=(labels.array > 0).astype(np.uint8), values=np.array([0, 1]), task="semantic")
+
+
+def error_codes_of(found: Agreement) -> npt.NDArray[np.uint8]:
+    """One label image of all that is wrong: 1 for the first kind of ``found.errors``, 2 for the next, and so on.
+
+    Where kinds lie on each other, the later one is seen: a merge before a split, both before a miss.
+
+    Examples
+    --------
+    >>> errors = {"false positives": np.array([[3, 3, 0]]), "misses": np.array([[0, 7, 0]])}
+    >>> error_codes_of(Agreement({}, errors, {}, "px")).tolist()
+    [[1, 2, 0]]
+    """
+    shape = next(iter(found.errors.values())).shape
+    codes = np.zeros(shape, np.uint8)
+    for number, where in enumerate(found.errors.values(), 1):
+        codes[where > 0] = number
+    return codes
+
+
+def wrong_objects(found: Agreement) -> dict[str, npt.NDArray[Any]]:
+    """A row per object that is wrong: ``what`` (a key of ``found.errors``), ``id``, ``area`` and box in voxels.
+
+    Examples
+    --------
+    >>> errors = {"false positives": np.array([[3, 3, 0]]), "misses": np.array([[0, 7, 9]])}
+    >>> rows = wrong_objects(Agreement({}, errors, {}, "px"))
+    >>> rows["what"].tolist(), rows["id"].tolist(), rows["area"].tolist(), rows["bbox_start_x"].tolist()
+    (['false positives', 'misses', 'misses'], [3, 7, 9], [2, 1, 1], [0, 1, 2])
+    """
+    tables = {name: boxed(where) for name, where in found.errors.items()}
+    rows: dict[str, npt.NDArray[Any]] = {
+        "what": np.repeat(np.array(list(tables), object), [len(table["id"]) for table in tables.values()])}
+    for column in next(iter(tables.values())):
+        if not column.startswith("centroid"):
+            rows[column] = np.concatenate([table[column] for table in tables.values()])
+    return rows
