@@ -104,16 +104,18 @@ def _of_plan(segmenter: Segmenter, image: Image) -> Estimate:
     return Estimate(len(lattice), ring + states + 4 * grid.voxels + resampled, note)
 
 
-def level_for(plan: Plan | None, spacings: Sequence[Sequence[float]], unit: str) -> int:
+def level_for(plan: Plan | None, spacings: Sequence[Sequence[float]], unit: str, otherwise: int = 0) -> int:
     """Which of several resolutions, finest first, a model should be given: the coarsest that is fine enough.
 
     Parameters
     ----------
     plan : Plan, optional
-        Of a model; one without, or that knows no size, gets the finest.
+        Of a model.
     spacings : sequence of sequence of float
         Of each resolution, in ``unit``.
     unit : str
+    otherwise : int
+        For a model without plan, or that knows no size, or where the image has none; the finest by default.
 
     Examples
     --------
@@ -121,7 +123,7 @@ def level_for(plan: Plan | None, spacings: Sequence[Sequence[float]], unit: str)
     0
     """
     if plan is None or not plan.preprocessing.resample or "px" in (unit, plan.preprocessing.unit):
-        return 0
+        return otherwise
     to_um = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
     wanted = [s * to_um[plan.preprocessing.unit] for s in plan.configuration.spacing]
     n = min(len(wanted), *(len(spacing) for spacing in spacings))

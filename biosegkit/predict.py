@@ -14,7 +14,7 @@ from typing import Any
 from ._atomic import write_bytes, write_json
 from .bundle import Bundle
 from .device import describe
-from .errors import BiosegError, FileError, OptionError
+from .errors import BiosegError, Cancelled, FileError, OptionError
 from .exports import export
 from .image import Image
 from .inputs import Input, Job, find_jobs
@@ -217,6 +217,11 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
         Keep an output made from the same input, model and options.
     check : callable, optional
         Called before anything is removed or written: an error of it is that of the image, and nothing is touched.
+
+    Raises
+    ------
+    Cancelled
+        If who watches the progress cancels it (:func:`biosegkit.progress.watched`); no output is left.
     """
     started, wish = time.monotonic(), wish.for_case(job.reading)
     origin: dict[str, Any] = {}
@@ -236,6 +241,8 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
         with finish_first():
             _write(found, image, job, _Origin(model, origin, wish))
         notes = (*_notes(image, found), *said)
+    except Cancelled:
+        raise  # a wish of the caller's, and no fault of the image
     except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
         text = str(error) if isinstance(error, BiosegError) else f"{type(error).__name__}: {error}"
         return Outcome(shown(job), str(job.output), "failed", text, time.monotonic() - started, origin=origin,

@@ -21,26 +21,21 @@ def get_reader(path: Paths) -> Callable[[Paths], list[tuple[Any, dict[str, Any],
     >>> get_reader("a.nii.gz") is read_layers, get_reader("a.docx") is None
     (True, True)
     """
-    from biosegkit.io import formats
-
-    endings = tuple(formats())
     paths = [path] if isinstance(path, str) else list(path)
-    return read_layers if paths and all(str(p).lower().rstrip("/\\").endswith(endings) for p in paths) else None
+    return read_layers if paths and all(map(_is_ours, paths)) else None
 
 
 def read_layers(path: Paths) -> list[tuple[Any, dict[str, Any], str]]:
     """Layers of one file or of several."""
-    from biosegkit.io import read_labels
-    from biosegkit.viewing import label_layer, layers
+    from biosegkit.viewing import file_layers, label_file_layer
 
     found: list[tuple[Any, dict[str, Any], str]] = []
     for file in [Path(path)] if isinstance(path, str) else [Path(p) for p in path]:
         if looks_like_labels(file):
-            found.append(label_layer(read_labels(file, "instance"), file.name.split(".")[0]))
+            found.append(label_file_layer(file, file.name.split(".")[0]))
             continue
-        found += layers(file)
-        found += [label_layer(read_labels(group, "instance"), f"{file.name.split('.')[0]} {group.name}")
-                  for group in _label_groups(file)]
+        found += file_layers(file)
+        found += [label_file_layer(group, f"{file.name.split('.')[0]} {group.name}") for group in _label_groups(file)]
     return found
 
 
@@ -54,6 +49,16 @@ def looks_like_labels(path: Path) -> bool:
     """
     words = path.name.split(".")[0].lower().replace("-", "_").split("_")
     return words[-1] in _LABELS or path.parent.name.lower() in _LABELS or path.parent.name.startswith("labelsT")
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a name ends as biosegkit knows, or a folder holds DICOM files."""
+    from biosegkit.io import formats
+    from biosegkit.io.sniff import sniff
+
+    if path.lower().rstrip("/\\").endswith((*formats(), ".dcm")):
+        return True
+    return Path(path).is_dir() and sniff(path) == "dicom"
 
 
 def _label_groups(path: Path) -> list[Path]:

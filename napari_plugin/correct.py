@@ -27,7 +27,7 @@ from biosegkit.errors import BiosegError
 from . import edits
 from .layers import look_at
 from .saving import made_editable, saved
-from .shared import LayerBox, tipped
+from .shared import LayerBox, hub_of, own, tipped
 from .work import Task, notify
 
 __all__ = ["CorrectWidget"]
@@ -56,7 +56,7 @@ class CorrectWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer, self._hub = own(napari_viewer), hub_of(napari_viewer)
         self.session: edits.Session | None = None
         self._layer: Callable[[], Any] = lambda: None
         self._task: Task | None = None
@@ -128,6 +128,17 @@ class CorrectWidget(QWidget):
         if layer is None:
             self.said.setText("Open or make labels first.")
             return
+        self._begin(layer)
+
+    def _on_data(self, event: Any = None) -> None:
+        """Other data in the same layer, as Tune puts them there: begin anew."""
+        layer = self._layer()
+        if layer is not None and self.session is not None and layer.data is not self.session.canvas.array:
+            self._release()
+            self._begin(layer)
+
+    def _begin(self, layer: Any) -> None:
+        """List the objects of a layer in a thread."""
         try:
             spacing = look_at(layer).grid.spacing
         except BiosegError as error:
@@ -145,9 +156,13 @@ class CorrectWidget(QWidget):
         layer = self._layer()
         if layer is None:
             return
+        if layer.data is not session.canvas.array:  # replaced meanwhile
+            self._begin(layer)
+            return
         self.session = session
         layer.metadata["corrections"] = session.canvas.log
         layer.events.paint.connect(self._on_paint)
+        layer.events.data.connect(self._on_data)
         layer.mouse_drag_callbacks.append(self._on_mouse)
         for name, _, key, _ in _ACTS:
             layer.bind_key(key, lambda _, name=name: self.act(name), overwrite=True)
@@ -168,6 +183,7 @@ class CorrectWidget(QWidget):
         if layer is None or session is None:
             return
         layer.events.paint.disconnect(self._on_paint)
+        layer.events.data.disconnect(self._on_data)
         if self._on_mouse in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_mouse)
         for key in (*(row[2] for row in _ACTS), *(row[2] for row in _STEPS), *(row[2] for row in _TOOLS)):
@@ -227,7 +243,9 @@ class CorrectWidget(QWidget):
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any,
                **options: Any) -> None:
-        """Work in a thread; the buttons rest meanwhile."""
+        """Work in a thread; the buttons rest meanwhile. What changes labels is told to who else would replace them."""
+        if receive == self._on_change:
+            self._hub.edited.add(self._layer())
         self._task = Task(lambda: function(*arguments, **options))
         self._task.returned.connect(receive)
         self._task.failed.connect(self._on_failed)
@@ -237,8 +255,9 @@ class CorrectWidget(QWidget):
         self._task.start()
 
     def _on_ended(self) -> None:
-        self._task = None
-        self._enable()
+        if self.sender() in (None, self._task):  # else what came of it has begun the next already
+            self._task = None
+            self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
         self.said.setText(str(error))

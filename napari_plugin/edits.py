@@ -80,7 +80,9 @@ def begin(data: Any, spacing: Sequence[float], scores: Mapping[int, float], jour
         If it cannot be edited in place.
     """
     if not (isinstance(data, np.ndarray) or is_stored(data)):
-        raise DataError(f"labels as {type(data).__name__}, of which napari would edit a copy in memory",
+        several = type(data).__name__ == "MultiScaleData"
+        raise DataError("labels of several resolutions, which napari does not edit" if several else
+                        f"labels as {type(data).__name__}, of which napari would edit a copy in memory",
                         expected="an array in memory or a zarr array", remedy="click on Make editable first")
     return Session(Canvas(data, spacing, journal=journal), scores)
 

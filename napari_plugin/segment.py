@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -21,13 +22,15 @@ from qtpy.QtWidgets import (
 
 from biosegkit.errors import BiosegError, DataError
 
-from .layers import image_of, look_at, snapshot, stand_in
+from .layers import Look, image_of, look_at, snapshot, stand_in
 from .region import REGIONS, Region, frame_of, region_of
 from .shared import Hub, LayerBox, ModelBox, Result, hub_of, own, tipped
 from .work import Latest, Task, notify
 
 __all__ = ["Answer", "Outcome", "SegmentWidget", "Wish", "add_result", "answered", "outcome_of", "segmented"]
 
+#: Milliseconds after the last move of the view.
+_PAUSE = 300
 _AXES = {"as the layer says": None, "y x": "yx", "z y x": "zyx", "c y x": "cyx", "c z y x": "czyx", "t y x": "tyx",
          "t z y x": "tzyx"}
 
@@ -51,6 +54,8 @@ class Wish:
         Time point.
     tta : bool
         Average mirrored copies.
+    sight : int
+        Of a layer with several resolutions the one in sight, for a model that knows no pixel size; 0 is the finest.
     """
 
     model: str
@@ -60,6 +65,7 @@ class Wish:
     axes: str | None = None
     frame: int = 0
     tta: bool = False
+    sight: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def answered(wish: Wish, model: Any) -> Answer:
     try:
         look = look_at(wish.layers[0], wish.axes)
         spacings = [look.grid.resized(shape).spacing for shape in look.levels]
-        level = level_for(plan, spacings, look.grid.unit)
+        level = level_for(plan, spacings, look.grid.unit, wish.sight)
         window = _window(wish, look.grid.ndim, 2 if plan is None else plan.configuration.ndim)
         at_level = replace(look, grid=look.grid.resized(look.levels[level]))
         scaled = _scaled(window, look.levels[0], look.levels[level])
@@ -106,7 +112,8 @@ def answered(wish: Wish, model: Any) -> Answer:
     size = " × ".join(map(str, image.grid.shape))
     unit = "" if image.grid.unit == "px" else " at " + " × ".join(f"{s:.3g}" for s in image.grid.spacing) + (
         f" {image.grid.unit}")
-    return Answer(True, f"{size} voxels{unit}. {found}".strip(), level, scaled)
+    which = _which(level, look, level_for(plan, spacings, look.grid.unit, -1) < 0)
+    return Answer(True, f"{size} voxels{unit}{which}. {found}".strip(), level, scaled)
 
 
 def segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
@@ -118,6 +125,16 @@ def segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
     image = image_of(wish.layers, axes=wish.axes, frame=wish.frame, level=answer.level, window=answer.window)
     result = Result(live(model, image, tta=wish.tta), model, wish.model)
     return outcome_of(result, f"{wish.layers[0].name} {Path(wish.model).stem}", begun)
+
+
+def _which(level: int, look: Look, sizeless: bool) -> str:
+    """Which of several resolutions a model gets, and why."""
+    if len(look.levels) == 1:
+        return ""
+    why = "that of the model"
+    if sizeless:
+        why = "the one in sight: zoom in for a finer one" if level else "the finest"
+    return f", resolution {level + 1} of {len(look.levels)}, {why}"
 
 
 def _window(wish: Wish, axes: int, model_axes: int) -> tuple[slice, ...]:
@@ -165,6 +182,9 @@ class SegmentWidget(QWidget):
         self._questions.returned.connect(self._on_answer)
         self._questions.failed.connect(self._on_unusable)
         self._viewer.dims.events.current_step.connect(self._on_step)
+        self._moved = QTimer(self, singleShot=True, interval=_PAUSE)
+        self._moved.timeout.connect(self._on_step)
+        self._viewer.camera.events.connect(self._on_camera)
         for signal in (self.layer.changed, self.model.changed):
             signal.connect(self._on_choice)
         for signal in (self.region.currentIndexChanged, self.axes.currentIndexChanged):
@@ -224,7 +244,7 @@ class SegmentWidget(QWidget):
         together = layers if len(layers) > 1 and layer in layers else [layer]
         return Wish(self.model.model, tuple(snapshot(one) for one in together), kind,
                     region_of(kind, self._viewer, layer, look), axes, frame_of(self._viewer, layer, look),
-                    self.tta.isChecked())
+                    self.tta.isChecked(), layer.data_level if kind == "view" and layer.multiscale else 0)
 
     def start(self) -> None:
         """Run what is chosen."""
@@ -290,6 +310,11 @@ class SegmentWidget(QWidget):
         """Another plane is shown."""
         if self.region.currentText() in ("view", "plane"):
             self._on_choice()
+
+    def _on_camera(self, event: Any = None) -> None:
+        """The view moves: ask when it has come to rest."""
+        if self.region.currentText() == "view":
+            self._moved.start()
 
     def _ask(self, wish: Wish) -> tuple[Wish, Answer]:
         """In a thread: load the model and compare."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QToolButton, QWidget
@@ -56,6 +56,8 @@ class Hub(QObject):
         super().__init__()
         self.rows: list[Row] = []
         self.results: WeakKeyDictionary[Any, Result] = WeakKeyDictionary()
+        #: Results that were changed by hand since they were decoded.
+        self.edited: WeakSet[Any] = WeakSet()
         self._loaded: dict[str, Predictor] = {}
         self._added: list[str] = []
         self.folder = Path()

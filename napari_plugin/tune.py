@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
 
@@ -177,6 +178,8 @@ class TuneWidget(QWidget):
         return layer in self.hub.results
 
     def _on_result(self, layer: Any) -> None:
+        for event in (layer.events.paint, layer.events.labels_update):
+            event.connect(self._on_edit)
         self.layer.refresh()
         self.layer.layer = layer
 
@@ -214,9 +217,30 @@ class TuneWidget(QWidget):
         layer, data, features, count = found
         if layer not in self._viewer.layers:  # it was deleted meanwhile
             return
+        text = f"{count} objects" if "index" in features else ""
+        if layer in self.hub.edited:
+            layer, said = self._beside(layer), f"{layer.name} was edited by hand and is kept as it is, hidden"
+            text = f"{text}. {said}; the thresholds act on {layer.name} from now on".lstrip(". ")
         layer.data = data
         layer.features = features
-        self.said.setText(f"{count} objects" if "index" in features else "")
+        self.said.setText(text)
+
+    def _on_edit(self, event: Any) -> None:
+        """A stroke of the brush, a fill, a polygon: these labels are no longer what was decoded."""
+        self.hub.edited.add(event.source)
+
+    def _beside(self, edited: Any) -> Any:
+        """A layer for new labels beside one that was edited by hand, which is tuned no more."""
+        data, settings, kind = edited.as_layer_data_tuple()
+        kept = {key: value for key, value in settings["metadata"].items() if key != "corrections"}
+        new = type(edited).create(np.zeros_like(data), {**settings, "name": f"{edited.name} tuned", "metadata": kept},
+                                  kind)
+        self.hub.results[new] = self.hub.results.pop(edited)
+        edited.visible = False
+        self._tuned = new  # its rows stay
+        self._viewer.layers.insert(self._viewer.layers.index(edited) + 1, new)
+        self.hub.result_added.emit(new)
+        return new
 
     def _on_saved(self, found: tuple[Result, Any]) -> None:
         result, new = found

@@ -9,12 +9,13 @@ from PIL import Image as Pillow
 from stub_models import Bands, Discs, fresh_weights, image, segmenter, stub_plan
 
 from biosegkit.bundle import load, write_bundle
-from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.errors import Cancelled, DataError, FileError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import ReadOptions, read, read_labels, write
 from biosegkit.predict import predict, predict_files
 from biosegkit.predictor import Predictor
+from biosegkit.progress import watched
 
 
 class Threshold:
@@ -59,6 +60,20 @@ def test_files_give_outputs_at_their_relative_path(folder):
     assert labels.array.shape == (20, 17)
     assert set(labels.values) <= {0, 3, 7}
     assert not (folder / "out/failures.csv").exists()
+
+
+def test_a_cancel_is_no_failure_of_an_image(folder):
+    def stop_at_the_second_image(done, total, stage):
+        if (folder / "out/a.tif").exists():
+            raise Cancelled("a click on Cancel")
+
+    model = load(folder / "run", "cpu")
+    with pytest.raises(Cancelled), watched(stop_at_the_second_image):
+        predict_files(model, folder / "in", folder / "out")
+    assert [p.name for p in (folder / "out").rglob("*.tif")] == ["a.tif"]
+    assert not (folder / "out/failures.csv").exists()
+    outcomes = predict_files(model, folder / "in", folder / "out", resume=True)
+    assert [o.state for o in outcomes] == ["kept", "done", "done"]
 
 
 def test_a_table_and_a_dataset_folder_name_their_images(folder):

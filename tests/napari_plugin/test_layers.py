@@ -129,6 +129,23 @@ def test_a_window_of_a_coarser_level_has_its_own_place():
     assert image.grid.origin == (2.25, 1.25)
 
 
+def test_a_slide_read_by_region_comes_back_from_its_layer(tmp_path):
+    import pyramids
+    from biosegkit_napari.layers import image_of, look_at
+
+    from biosegkit.io import open_pyramid
+    from biosegkit.viewing import file_layers
+
+    path = pyramids.svs(tmp_path / "a.svs", pyramids.halves(pyramids.tissue(), 2))
+    layer = layer_of(file_layers(path)[0])
+    pyramid = open_pyramid(path)
+    assert (look_at(layer).axes, look_at(layer).channels) == ("yxs", 3)
+    image = image_of([layer], level=1, window=(slice(10, 60), slice(20, 90)))
+    np.testing.assert_array_equal(image.array, pyramid.arrays[1][:, 10:60, 20:90])
+    assert image.grid.mismatch(pyramid.grids[1].window((10, 20), (50, 70))) < 1e-9
+    assert image.channels == ("red", "green", "blue")
+
+
 def test_predictions_bring_their_table_and_maps():
     labels = Labels.from_values(np.array([[0, 1], [2, 2]]), Grid.regular((2, 2)), "instance")
     found = Prediction(labels, {"id": np.array([1, 2]), "score": np.array([0.9, 0.4], np.float32)},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from biosegkit.errors import DataError
+from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
 from biosegkit.io import read, read_labels, write
@@ -61,6 +61,17 @@ def test_the_reader_takes_what_biosegkit_reads(tmp_path):
     assert labels[1]["scale"] == (0.5, 0.5)
     assert get_reader("notes.txt") is None
     assert get_reader([]) is None
+
+
+def test_a_folder_of_dicom_is_ours_and_what_is_no_slide_is_refused_with_a_remedy(tmp_path):
+    from biosegkit_napari._reader import get_reader
+
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
+    assert get_reader(str(tmp_path)) is None
+    reader = get_reader(str(tmp_path / "scan"))
+    with pytest.raises(FileError, match="convert other DICOM series to NIfTI"):
+        reader(str(tmp_path / "scan"))
 
 
 def test_labels_inside_a_zarr_are_opened_with_it(tmp_path):

@@ -171,13 +171,35 @@ def test_a_pyramid_is_looked_at_in_the_voxels_of_the_model(model, segment, spin)
     model.add_image([fine, coarse], multiscale=True, scale=(0.5, 0.5), units=("um", "um"), axis_labels=("y", "x"),
                     name="slide")
     spin(ready(widget))
-    assert widget.said.text().startswith("32 × 32 voxels at 1 × 1 um")
+    assert widget.said.text().startswith("32 × 32 voxels at 1 × 1 um, resolution 2 of 2, that of the model.")
     widget.start()
     spin(ended(widget))
     labels = model.layers[-1]
     assert labels.data.shape == (32, 32)
     np.testing.assert_allclose(labels.scale, (1.0, 1.0))
     np.testing.assert_allclose(labels.translate, (0.25, 0.25), err_msg="the centre of its first pixel")
+
+
+def test_a_model_without_pixel_size_gets_the_resolution_in_sight(model, segment, spin):
+    fine = np.random.default_rng(0).random((64, 48), np.float32) * 3
+    predictor = segmenter(Bands(), stub_plan(2))
+    widget = segment(predictor)
+    layer = model.add_image([fine, fine[::2, ::2], fine[::4, ::4]], multiscale=True, name="slide")
+    spin(ready(widget))
+    assert widget.said.text().startswith("64 × 48 voxels, resolution 1 of 3, the finest.")
+    layer.data_level, layer.corner_pixels = 2, np.array([[4, 2], [7, 10]])
+    widget.region.setCurrentText("view")
+    spin(ready(widget))
+    assert widget.said.text().startswith("4 × 9 voxels, resolution 3 of 3, the one in sight: zoom in for a finer one.")
+    widget.start()
+    spin(ended(widget))
+    labels, seen = model.layers[-1], fine[::4, ::4][4:8, 2:11]
+    wanted = predictor.predict(Image(seen[None], Grid.regular(seen.shape))).labels.restored()
+    np.testing.assert_array_equal(labels.data, wanted)
+    np.testing.assert_allclose(labels.scale, (4.0, 4.0))
+    layer.data_level, layer.corner_pixels = 1, np.array([[0, 0], [9, 9]])
+    model.camera.zoom *= 2
+    spin(lambda: widget.said.text().startswith("10 × 10 voxels, resolution 2 of 3"))
 
 
 def test_colours_and_time_points_reach_the_model(model, segment, spin):

@@ -70,6 +70,55 @@ def test_a_storm_of_moves_ends_at_the_last(tune, spin):
         layer.data, predictor.predict(picture(), thresholds={row.name: row.value}).labels.restored())
 
 
+@pytest.mark.parametrize("by", ["brush", "Correct"])
+def test_what_was_edited_by_hand_is_never_decoded_over(tune, model, spin, by):
+    from biosegkit_napari.correct import CorrectWidget
+
+    widget, add = tune
+    predictor = segmenter(Discs(), stub_plan(2, instance=True))
+    layer = add(predictor)
+    correct = CorrectWidget(model)
+    spin(lambda: correct.session is not None and correct._task is None)
+    number = int(layer.data.max())
+    if by == "brush":
+        layer.selected_label = number
+        layer.paint((0, 0), number)
+    else:
+        correct.session.pick(number)
+        correct.act("delete")
+        spin(lambda: correct._task is None)
+    edited = layer.data.copy()
+    row = next(row for row in widget.rows if row.name == "seed")
+    for value in (0.7, 0.6):
+        row.number.setValue(value)
+        spin(lambda: not widget._decoding.busy)
+    np.testing.assert_array_equal(layer.data, edited)
+    new = widget.layer.layer
+    assert (new.name, layer.visible, len(model.layers)) == ("discs tuned", False, 2)
+    np.testing.assert_array_equal(new.data, predictor.predict(picture(), thresholds={"seed": 0.6}).labels.restored())
+    assert row.number.value() == 0.6
+    correct.close()
+
+
+def test_correct_begins_anew_with_labels_that_were_tuned(tune, model, spin):
+    from biosegkit_napari.correct import CorrectWidget
+
+    widget, add = tune
+    layer = add(segmenter(Discs(), stub_plan(2, instance=True)))
+    correct = CorrectWidget(model)
+    spin(lambda: correct.session is not None and correct._task is None)
+    next(row for row in widget.rows if row.name == "seed").number.setValue(0.7)
+    spin(lambda: not widget._decoding.busy and correct.session is not None and correct._task is None)
+    assert len(model.layers) == 1
+    number = int(layer.data.max())
+    assert correct.session.canvas.ids() == np.unique(layer.data)[1:].tolist()
+    correct.session.pick(number)
+    correct.act("delete")
+    spin(lambda: correct._task is None)
+    assert number not in layer.data
+    correct.close()
+
+
 def test_a_layer_deleted_while_it_is_decoded_is_left_alone(tune, model, spin):
     widget, add = tune
     layer = add(segmenter(Discs(), stub_plan(2, instance=True)))
