@@ -16,12 +16,14 @@ import numpy.typing as npt
 from .errors import DataError
 from .grid import Grid, Turn
 
-__all__ = ["UNIT_NAMES", "grid_at", "matrix_of", "placed", "turned_home"]
+__all__ = ["UNIT_NAMES", "grid_at", "matrix_of", "pixels_in", "placed", "turned_home"]
 
 #: Unit of a grid → the name that viewers know.
 UNIT_NAMES = {"mm": "mm", "um": "um", "nm": "nm", "px": "pixel"}
 #: Voxels that a corner may be off before an affine is needed.
 _STRAIGHT = 1e-3
+#: Voxels that a region may begin beside one: levels of a pyramid round their sizes.
+_BETWEEN = 0.05
 
 
 def matrix_of(grid: Grid) -> npt.NDArray[np.float64]:
@@ -74,6 +76,48 @@ def grid_at(shape: Sequence[int], matrix: npt.NDArray[np.float64], unit: str) ->
     """
     n = len(shape)
     return Grid(tuple(shape), np.asarray(matrix)[[*range(n - 1, -1, -1), n]], unit)
+
+
+def pixels_in(part: Grid, whole: Grid) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Where a grid begins within a finer or equal one, and how many voxels of that one each of its voxels has.
+
+    Parameters
+    ----------
+    part : Grid
+        Of a region of an image, perhaps at a lower resolution.
+    whole : Grid
+        Of the image at its full resolution.
+
+    Returns
+    -------
+    corner : tuple of int
+        In voxels of ``part``.
+    scale : tuple of float
+
+    Raises
+    ------
+    DataError
+        If the axes are not parallel, or the region begins between voxels.
+
+    Examples
+    --------
+    >>> whole = Grid.regular((40, 60), 0.25, "um")
+    >>> pixels_in(whole.resized((20, 30)).window((3, 5), (4, 4)), whole)
+    ((3, 5), (2.0, 2.0))
+    """
+    if part.ndim != whole.ndim or part.unit != whole.unit:
+        raise DataError(f"labels of {part.ndim} axes in {part.unit}", expected=f"{whole.ndim} in {whole.unit}",
+                        remedy="write them on their own, or segment the image that is meant")
+    n = whole.ndim
+    change = np.linalg.inv(whole.affine) @ part.affine
+    scale = np.diag(change)[:n]
+    begin = (change @ np.array([*[-0.5] * n, 1.0]))[:n] + 0.5
+    corner = np.rint(begin / scale)
+    straight = np.abs(change[:n, :n] - np.diag(scale)).max() <= _STRAIGHT
+    if not straight or (scale <= 0).any() or np.abs(begin / scale - corner).max() > _BETWEEN or (corner < 0).any():
+        raise DataError("labels that do not lie on voxels of their image", expected="a region of it",
+                        remedy="undo what moved or turned the layer")
+    return tuple(int(c) for c in corner), tuple(float(s) for s in scale)
 
 
 def turned_home(shown: Grid, kept: Mapping[str, Any] | None) -> tuple[Turn, Grid]:

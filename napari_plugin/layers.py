@@ -15,7 +15,7 @@ from biosegkit.image import Image, Labels
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
-__all__ = ["Look", "axes_of", "image_of", "labels_of", "look_at", "snapshot", "stand_in"]
+__all__ = ["Look", "axes_of", "home_grid", "image_of", "labels_of", "look_at", "snapshot", "stand_in"]
 
 #: Axes that are assumed where a layer does not name its own.
 _USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
@@ -162,6 +162,11 @@ def labels_of(layer: Any, task: str = "instance", *, frame: int = 0) -> Labels:
     turn, home = turned_home(look.grid, _metadata(layer))
     return Labels.from_values(np.ascontiguousarray(turn.apply(array)), home, "semantic" if task == "semantic" else
                               "instance", source=str(_metadata(layer).get("source", "")) or layer.name)
+
+
+def home_grid(layer: Any, axes: str | None = None) -> Grid:
+    """The grid of the file that a layer shows, at its finest resolution."""
+    return turned_home(look_at(layer, axes).grid, _metadata(layer))[1]
 
 
 def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | None = None) -> Image:

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from biosegkit.errors import BiosegError, DataError
 
-from .layers import Look, image_of, look_at, snapshot, stand_in
+from .layers import Look, home_grid, image_of, look_at, snapshot, stand_in
 from .region import REGIONS, Region, frame_of, region_of
 from .shared import Hub, LayerBox, ModelBox, Result, hub_of, own, tipped
 from .work import Latest, Task, notify
@@ -124,7 +124,9 @@ def segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
     model = hub.loaded(wish.model)
     image = image_of(wish.layers, axes=wish.axes, frame=wish.frame, level=answer.level, window=answer.window)
     result = Result(live(model, image, tta=wish.tta), model, wish.model)
-    return outcome_of(result, f"{wish.layers[0].name} {Path(wish.model).stem}", begun)
+    made = outcome_of(result, f"{wish.layers[0].name} {Path(wish.model).stem}", begun)
+    made.layer.metadata["image"] = home_grid(wish.layers[0], wish.axes).to_dict()
+    return made
 
 
 def _which(level: int, look: Look, sizeless: bool) -> str:

@@ -10,10 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from biosegkit._lazy import optional
 from biosegkit.errors import OptionError
-from biosegkit.image import Image
+from biosegkit.image import Image, Labels
 from biosegkit.predictor import Prediction
 
 from .coco import coco, write_coco
@@ -25,9 +29,9 @@ from .rois import rois, write_rois
 from .tables import write_csv, write_parquet
 from .thumbnail import thumbnail, write_thumbnail
 
-__all__ = ["OUTPUTS", "Found", "boxed", "checked_outputs", "found_in", "measured", "output_path", "thumbnail",
-           "write_all", "write_coco", "write_csv", "write_dicom", "write_geojson", "write_parquet", "write_rois",
-           "write_thumbnail"]
+__all__ = ["OUTPUTS", "Found", "boxed", "checked_outputs", "found_in", "found_of", "measured", "output_path",
+           "thumbnail", "write_all", "write_coco", "write_csv", "write_dicom", "write_geojson", "write_parquet",
+           "write_rois", "write_thumbnail"]
 
 #: What can be written beside labels, and how its name ends.
 OUTPUTS = {"csv": ".csv", "parquet": ".parquet", "geojson": ".geojson", "rois": "_rois.zip",
@@ -99,6 +103,40 @@ def found_in(prediction: Prediction, classes: Mapping[int, str] | None = None, s
         return Found.of(labels.array, labels.grid, prediction.objects or None, classes=names, source=source)
     found = Found.of(labels.array, labels.grid, classes=names, source=source, task="semantic")
     return replace(found, table={**found.table, "class": labels.values[found.table["id"]]})
+
+
+def found_of(labels: Labels, table: Mapping[str, npt.NDArray[Any]] | None = None, **more: Any) -> Found:
+    """What labels hold now, with the user's own ids; what a table says of objects that are there is kept.
+
+    Parameters
+    ----------
+    labels : Labels
+        Perhaps corrected since the table was made.
+    table : dict of ndarray, optional
+        Columns by ``id``. Objects that it does not name get no number; those that are gone are left out.
+    **more
+        Further fields of :class:`Found`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from biosegkit.grid import Grid
+    >>> labels = Labels.from_values(np.array([[0, 7, 9]]), Grid.regular((1, 3)), "instance")
+    >>> found = found_of(labels, {"id": np.array([5, 9]), "score": np.array([0.1, 0.5])})
+    >>> found.table["id"].tolist(), found.table["score"].tolist()
+    ([7, 9], [nan, 0.5])
+    """
+    if labels.task == "semantic":
+        return replace(found_in(Prediction(labels)), **more)
+    values = labels.restored()
+    rows = boxed(values)
+    columns = {name: np.asarray(column) for name, column in (table or {}).items()}
+    known = {int(number): k for k, number in enumerate(columns.pop("id", ()))}
+    place = np.array([known.get(int(number), -1) for number in rows["id"]], np.int64)
+    for name, column in columns.items():
+        if name not in rows and column.dtype.kind in "buif":
+            rows[name] = np.where(place < 0, np.nan, column[place]) if len(column) else np.full(len(place), np.nan)
+    return Found.of(values, labels.grid, rows, **more)
 
 
 def write_all(found: Found, image: Image | None, folder: str | Path, name: str, kinds: Sequence[str]) -> list[Path]:

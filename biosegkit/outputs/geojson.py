@@ -36,7 +36,7 @@ _TO_UM = {"um": 1.0, "mm": 1e3, "nm": 1e-3}
 _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
 
-def write_geojson(found: Found, path: str | Path, *, kind: Kind | None = None) -> None:
+def write_geojson(found: Found, path: str | Path, *, kind: Kind | None = None, corner: Sequence[int] = ()) -> None:
     """Write the objects of an image for QuPath; the file appears only when whole.
 
     Parameters
@@ -47,6 +47,8 @@ def write_geojson(found: Found, path: str | Path, *, kind: Kind | None = None) -
         Ending in ``.geojson``, which QuPath knows.
     kind : {"detection", "annotation", "cell"}, optional
         What they are to QuPath; by default objects are detections and classes are annotations.
+    corner : sequence of int, optional
+        Where labels of a part of the image begin, in voxels of the labels, in array order.
 
     Examples
     --------
@@ -59,28 +61,32 @@ def write_geojson(found: Found, path: str | Path, *, kind: Kind | None = None) -
     >>> feature["geometry"]["coordinates"], feature["properties"]["objectType"]
     ([[[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]]], 'detection')
     """
-    with geojson(found, path, kind=kind) as add:
+    with geojson(found, path, kind=kind, corner=corner) as add:
         for part in object_runs(found):
             add(part)
 
 
 @contextmanager
-def geojson(found: Found, path: str | Path, *, kind: Kind | None = None) -> Iterator[Callable[[ObjectRuns], None]]:
+def geojson(found: Found, path: str | Path, *, kind: Kind | None = None,
+            corner: Sequence[int] = ()) -> Iterator[Callable[[ObjectRuns], None]]:
     """A file to which objects are added as they come, for several outputs of one reading."""
     named = _Properties(found, kind or ("annotation" if found.task == "semantic" else "detection"))
     stack = found.labels.ndim == 3
+    *below, top, left = map(int, corner or (0,) * found.labels.ndim)
+    first = sum(below)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b'{"type":"FeatureCollection","features":[')
         between = b"\n"
 
         def add(part: ObjectRuns) -> None:
             nonlocal between
-            rings = contours(part.offset, part.y, part.start, part.stop)
+            rings = contours(part.offset, part.y + top, part.start + left, part.stop + left)
+            z = part.plane + first
             text, ends = coordinates(rings, found.scale)
             whole, places = text.tobytes(), ends.tolist()
             several = (np.diff(rings.owner) != 1).tolist()
-            plane = f',"plane":{{"c":-1,"z":{part.plane},"t":0}}'.encode() if stack else b""
-            heads, tails = named.of(part.rows, part.plane if stack else 0)
+            plane = f',"plane":{{"c":-1,"z":{z},"t":0}}'.encode() if stack else b""
+            heads, tails = named.of(part.rows, z if stack else 0)
             pieces: list[bytes] = []
             for n, (head, tail) in enumerate(zip(heads, tails, strict=True)):
                 pieces += [between, head, b'"MultiPolygon"' if several[n] else b'"Polygon"', b',"coordinates":',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,40 @@ def test_the_writer_keeps_values_and_place(tmp_path, ending):
     again = read_labels(path, "instance")
     np.testing.assert_array_equal(again.restored(), values)
     assert again.grid.mismatch(grid) < 1e-5
+
+
+@pytest.mark.usefixtures("napari")
+def test_outlines_are_written_in_pixels_of_the_whole_image(tmp_path):
+    from biosegkit_napari._writer import write_labels
+    from napari.layers import Layer
+
+    from biosegkit.viewing import label_layer
+
+    whole = Grid.regular((80, 120), 0.25, "um")
+    values = np.zeros((6, 8), np.uint8)
+    values[1:3, 2:7], values[4, 0] = 9, 4
+    part = Labels.from_values(values, whole.resized((40, 60)).window((10, 20), (6, 8)), "instance")
+    objects = {"id": np.array([9, 30]), "score": np.array([0.75, 0.1])}
+    data, settings, kind = label_layer(part, "a", objects)
+    settings["metadata"]["image"] = whole.to_dict()
+    layer = Layer.create(data, settings, kind)
+    for path, scale, corner in ((tmp_path / "a.geojson", 2, (10, 20)), (tmp_path / "b.GeoJSON", 1, (0, 0))):
+        data, attributes, _ = layer.as_layer_data_tuple()
+        write_labels(str(path), data, attributes)
+        del layer.metadata["image"]
+        layer.metadata["image"] = part.grid.to_dict()  # as of an image of its own
+        found = {f["properties"]["name"]: f for f in json.loads(path.read_text("utf-8"))["features"]}
+        assert set(found) == {"4", "9"}
+        ring = np.array(found["9"]["geometry"]["coordinates"][0])
+        low, high = (scale * (np.array(corner) + place) for place in ((1, 2), (3, 7)))
+        np.testing.assert_array_equal([ring.min(0)[::-1], ring.max(0)[::-1]], [low, high])
+        assert found["9"]["properties"]["measurements"]["Score"] == 0.75
+        assert "Score" not in found["4"]["properties"]["measurements"]
+    layer.rotate = 30
+    data, attributes, _ = layer.as_layer_data_tuple()
+    with pytest.raises(DataError, match="do not lie on voxels of their image"):
+        write_labels(str(tmp_path / "c.geojson"), data, attributes)
+    assert not (tmp_path / "c.geojson").exists()
 
 
 def test_negative_labels_are_refused_with_a_remedy(tmp_path, napari):
