@@ -10,8 +10,9 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from biosegkit.errors import DataError
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basin_graph import BasinGraph, cut, join
-from biosegkit.kernels.basins import TOP, fragments, quantise
+from biosegkit.kernels.basins import TOP, fragments, quantise, quantised
 from biosegkit.methods import Block
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 
@@ -201,3 +202,25 @@ def test_a_missing_block_or_halo_is_refused():
         basin_state(height[:, :10], height[:, :10], 0.1, bare)
     with pytest.raises(DataError, match="shape"):
         basin_state(height, height, 0.1, left)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 1 << 16])
+@pytest.mark.parametrize("shape", [(), (0,), (5, 0), (23,), (7, 9), (4, 5, 6), (3, 1, 2, 5)])
+def test_bands_are_the_array_in_raster_order(shape, size):
+    places = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    parts = [places[band] for band in bands(shape, size)]
+    if not shape or not places.size:
+        assert not parts
+        return
+    assert np.concatenate([part.ravel() for part in parts]).tolist() == places.ravel().tolist()
+    assert all(part.size <= max(size, shape[-1] if len(shape) > 1 else 1) for part in parts)
+
+
+def test_values_are_rounded_alike_in_bands_of_any_kind_of_array():
+    values = np.random.default_rng(4).uniform(-0.2, 1.2, (2, 300, 310))
+    values[0, 3, 4] = np.nan
+    expected = quantise(values.astype(np.float32))
+    assert quantise(values).tobytes() == expected.tobytes()
+    assert quantise(np.asfortranarray(values)).tobytes() == expected.tobytes()
+    assert quantised(values.shape, lambda part: values[part]).tobytes() == expected.tobytes()
+    assert (expected.min(), expected.max()) == (0, TOP)

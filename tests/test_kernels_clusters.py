@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from biosegkit.kernels.cluster_claims import claims
-from biosegkit.kernels.clusters import assign, lead
+from biosegkit.kernels.clusters import assign, falling, lead
 
 LIMITS = [0.7, 1.5, 3.0]
 
@@ -66,3 +66,17 @@ def test_claims_that_are_all_different_fill_a_larger_table():
     np.testing.assert_array_equal(rows[:, 3], np.arange(2999))
     np.testing.assert_array_equal(rows[:, 0], (np.arange(2999) + 1) // 3)
     assert (found.counts == 1).all()
+
+
+def test_points_are_taken_in_the_order_given():
+    rng = np.random.default_rng(1)
+    points, _, _ = crowd(rng, 2, 900)
+    sigma, seeds = rng.integers(1, 300, 400), rng.integers(0, 40, 400).astype(np.uint16)
+    order = falling(seeds)
+    np.testing.assert_array_equal(order, np.argsort(-seeds.astype(int), kind="stable"))
+    some = order[:150]
+    given, sorted_before = lead(points, sigma, 1.0, 2.0, some), lead(points[some], sigma[some], 1.0, 2.0)
+    np.testing.assert_array_equal(given.leader, some[sorted_before.leader])
+    np.testing.assert_array_equal(assign(given, points), assign(sorted_before, points))
+    assert 1 < len(given.leader) < 150
+    assert falling(np.array([0, 65535, 65535, 0], np.uint16)).tolist() == [1, 2, 0, 3]

@@ -9,7 +9,7 @@ from scipy import ndimage
 from biosegkit.errors import DataError
 from biosegkit.kernels.components import UnionFind, connected_components, sequential
 from biosegkit.kernels.distance import boundary_distance, object_max, share_of_max
-from biosegkit.kernels.neighbours import other_near
+from biosegkit.kernels.neighbours import other_beside, other_near
 
 
 def brute_force(labels, spacing, border):
@@ -148,6 +148,32 @@ def test_other_objects_near_are_those_of_a_filter(shape, share, reach):
     assert np.array_equal(found, inside & (low < high))
     assert found.any()
     assert not found[inside].all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("shape", [(300,), (17, 23), (7, 9, 11), (5, 1, 8)])
+def test_other_objects_across_faces_are_those_of_shifted_arrays(shape, dtype):
+    labels = np.random.default_rng(6).choice([0, 0, 2, 2, 2, 100], shape).astype(dtype)
+    expected = np.zeros(shape, bool)
+    for axis in range(len(shape)):
+        padded = np.pad(labels, [(1, 1) if a == axis else (0, 0) for a in range(len(shape))])
+        for way in (-1, 1):
+            other = np.take(np.roll(padded, way, axis), np.arange(1, shape[axis] + 1), axis)
+            expected |= (labels > 0) & (other > 0) & (other != labels)
+    assert np.array_equal(other_beside(labels), expected)
+    assert expected.any()
+    assert not expected[labels > 0].all()
+
+
+@pytest.mark.parametrize("top", [254, 255])
+def test_distances_of_bytes_are_those_of_the_same_ids_in_more_bytes(top):
+    labels = np.repeat(np.random.default_rng(2).choice([0, 1, 7, top], (12, 7)), 3, axis=1).astype(np.uint8)
+    known = np.random.default_rng(3).random(labels.shape) > 0.1
+    for valid in (None, known):
+        expected = boundary_distance(labels.astype(np.int64), (2.0, 1.0), valid=valid)
+        assert np.array_equal(boundary_distance(labels, (2.0, 1.0), valid=valid), expected)
+    assert (labels == top).any()
+    assert len(np.unique(expected[np.isfinite(expected)])) >= 5
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])

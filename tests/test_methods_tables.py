@@ -56,3 +56,16 @@ def test_every_object_is_listed_by_one_block():
     listed = [rows_in(table, block)["id"] for _, block in blocks_of(shape, size)]
     assert sorted(np.concatenate(listed).tolist()) == list(range(1, 29))
     assert all(len(ids) for ids in listed)
+
+
+def test_without_scores_all_are_0():
+    shape, _ = SPACES["3d"]
+    labels = np.random.default_rng(9).integers(0, 4, shape)
+    given, left_out = Tally(3, 3), Tally(3, 3)
+    given.add(labels, np.zeros(shape, np.uint8), Block.whole(shape))
+    left_out.add(labels, None, Block.whole(shape))
+    tables = [tally.table(np.arange(1, 4), np.arange(1, 4), 1.0) for tally in (given, left_out)]
+    for name, column in tables[0].items():
+        np.testing.assert_array_equal(column, tables[1][name])
+    assert tables[1]["area"].sum() == (labels > 0).sum()
+    assert not tables[1]["score"].any()

@@ -11,7 +11,9 @@ Only voxels whose foreground exceeds a floor take part; the floor lies at or bel
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +21,19 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.threads import spread
 
-__all__ = ["TOP", "Fragments", "fragments", "level_of", "quantise"]
+__all__ = ["TOP", "Fragments", "fragments", "level_of", "quantise", "quantised"]
 
 TOP = 65535
 Ints = npt.NDArray[np.int64]
 
-_EXIT = -2
+# Where a voxel points to, in a byte: 0..26 its neighbours in raster order, 13 being itself, so many more where the
+# neighbour is of another block, and what a voxel outside the domain has.
+_ITSELF = 13
+_EXIT = 27
+_NOWHERE = 255
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,27 @@ def quantise(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     """
     if values.dtype == np.uint16:
         return np.ascontiguousarray(values)
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    out = np.empty(flat.size, np.uint16)
-    _quantise(flat, out)
-    return out.reshape(values.shape)
+    out = np.empty(values.shape, np.uint16)
+    whole = [(...,)] if values.dtype == np.float32 and values.flags.c_contiguous else bands(values.shape)
+    for part in whole:
+        _quantise(np.ascontiguousarray(values[part], np.float32).reshape(-1), out[part].reshape(-1))
+    return out
+
+
+def quantised(shape: tuple[int, ...], values: Callable[[tuple[slice, ...]], npt.NDArray[Any]]
+              ) -> npt.NDArray[np.uint16]:
+    """What :func:`quantise` makes of an expression, of which no more than a band is in memory at a time.
+
+    Examples
+    --------
+    >>> a = np.array([0.5, 1.0])
+    >>> quantised(a.shape, lambda part: 1.0 - a[part]).tolist()
+    [32768, 0]
+    """
+    out = np.empty(shape, np.uint16)
+    for part in bands(shape):
+        out[part] = quantise(values(part))
+    return out
 
 
 def level_of(threshold: float) -> int:
@@ -110,13 +134,14 @@ def fragments(
     ([[[0, 0, 1, 1, 1]]], [5, 7], [[0, 1, 2, 9]])
     """
     core = tuple(n - b - a for n, b, a in zip(height.shape, before, after, strict=True))
-    parent = np.empty(core, np.int64)
+    way = np.empty(core, np.uint8)
     place = (np.array(before), np.array(start), np.array(full))
-    spread(lambda lo, hi: _point(height, foreground, floor, place, parent, lo, hi), core[0] * core[1], workers)
+    spread(lambda lo, hi: _point(height, foreground, floor, place, way, lo, hi), core[0] * core[1], workers)
     label = np.full(core, -1, np.int32)
-    count = _trees(parent.reshape(-1), label.reshape(-1))
+    steps = np.array([(z * core[1] + y) * core[2] + x for z, y, x in itertools.product((-1, 0, 1), repeat=3)])
+    count = _trees(way.reshape(-1), steps, label.reshape(-1))
     root, peak, leads_to = (np.full(count, -1, np.int64) for _ in range(3))
-    _roots(height, foreground, place, parent, label, root, peak, leads_to)
+    _roots(height, place, way, label, root, peak, leads_to)
     edges, links = _pairs(height, foreground, floor, place, label)
     face = np.empty((_open_area(label.shape, height.shape), 2), np.int64)
     face = face[: _face(label, np.array(before), np.array(after), place, face)].copy()
@@ -156,67 +181,62 @@ def _best(height, foreground, floor, z, y, x):  # type: ignore[no-untyped-def] #
 
 
 @numba.njit(cache=True, nogil=True)
-def _point(height, foreground, floor, place, parent, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Parent of every voxel in the core rows ``lo..hi``.
-
-    The core linear index (a root has its own), -1 outside the domain, -2 - code for a parent in another block.
-    """
+def _point(height, foreground, floor, place, way, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Where every voxel in the core rows ``lo..hi`` points to."""
     before = place[0]
-    cz, cy, cx = parent.shape
+    cz, cy, cx = way.shape
     for r in range(lo, hi):
         z, y = r // cy, r % cy
         for x in range(cx):
             az, ay, ax = z + before[0], y + before[1], x + before[2]
             if foreground[az, ay, ax] <= floor:
-                parent[z, y, x] = -1
+                way[z, y, x] = _NOWHERE
                 continue
             code = _best(height, foreground, floor, az, ay, ax)
             pz, py, px = z + code // 9 - 1, y + code // 3 % 3 - 1, x + code % 3 - 1
-            if 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx:
-                parent[z, y, x] = (pz * cy + py) * cx + px
-            else:
-                parent[z, y, x] = _EXIT - code
+            inner = 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx
+            way[z, y, x] = code if inner else code + _EXIT
 
 
 @numba.njit(cache=True, nogil=True)
-def _trees(parent, label):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Number the ends of trees in raster order, then let every voxel follow its parents, painting the path."""
+def _trees(way, steps, label):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Number the ends of trees in raster order, then let every voxel follow its way, painting the path."""
     count = 0
-    for i in range(parent.size):
-        if parent[i] == i or parent[i] <= _EXIT:
+    for i in range(way.size):
+        if way[i] == _ITSELF or _EXIT <= way[i] < _NOWHERE:
             label[i] = count
             count += 1
-    for i in range(parent.size):
-        if parent[i] == -1 or label[i] >= 0:
+    for i in range(way.size):
+        if way[i] == _NOWHERE or label[i] >= 0:
             continue
         k = i
         while label[k] < 0:
-            k = parent[k]
+            k += steps[way[k]]
         found = label[k]
         k = i
         while label[k] < 0:
             label[k] = found
-            k = parent[k]
+            k += steps[way[k]]
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _roots(height, foreground, place, parent, label, root, peak, leads_to):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _roots(height, place, way, label, root, peak, leads_to):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Facts of every tree end."""
     before, start, full = place
-    cz, cy, cx = parent.shape
+    cz, cy, cx = way.shape
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
-                p = parent[z, y, x]
-                if p != (z * cy + y) * cx + x and p > _EXIT:
+                code = np.int64(way[z, y, x])
+                if code != _ITSELF and (code < _EXIT or code == _NOWHERE):
                     continue
                 k = label[z, y, x]
                 gz, gy, gx = z + start[0], y + start[1], x + start[2]
                 root[k] = (gz * full[1] + gy) * full[2] + gx
                 peak[k] = height[z + before[0], y + before[1], x + before[2]]
-                if p <= _EXIT:
-                    code = _EXIT - p
+                if code >= _EXIT:
+                    code -= _EXIT
                     gz, gy, gx = gz + code // 9 - 1, gy + code // 3 % 3 - 1, gx + code % 3 - 1
                     leads_to[k] = (gz * full[1] + gy) * full[2] + gx
 

@@ -40,11 +40,11 @@ def centred_offsets(labels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     >>> centred_offsets(np.array([5, 5, 5, 0, 2, 2, 9])).tolist()
     [[-1.0, 0.0, 1.0, 0.0, -1.0, 1.0, 0.0]]
     """
-    dense, ids = sequential(labels)
+    dense, ids = sequential(labels, np.int32)
     volume = dense.reshape((1,) * (3 - labels.ndim) + labels.shape)
-    out = np.zeros((3, *volume.shape), np.float32)
+    out = np.zeros((labels.ndim, *volume.shape), np.float32)
     _offsets(volume, len(ids), out)
-    return out[3 - labels.ndim :].reshape(labels.ndim, *labels.shape)
+    return out.reshape(labels.ndim, *labels.shape)
 
 
 def offset_breaks(
@@ -80,8 +80,7 @@ def offset_breaks(
     """
     lead = 3 - foreground.ndim
     volume = np.ascontiguousarray(foreground).reshape((1,) * lead + foreground.shape)
-    maps = np.zeros((3, *volume.shape), np.int16)
-    maps[lead:] = offsets.reshape(-1, *volume.shape)
+    maps = np.ascontiguousarray(offsets).reshape(-1, *volume.shape)
     out = np.zeros(volume.shape, np.uint16)
     for direction in itertools.product((0, 1, -1), repeat=foreground.ndim):
         if direction > (0,) * foreground.ndim:  # each pair of neighbours once
@@ -94,6 +93,7 @@ def offset_breaks(
 def _offsets(dense, count, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Two passes: sums and extremes of whole numbers, then the quotients."""
     nz, ny, nx = dense.shape
+    lead = 3 - len(out)
     size = np.zeros(count + 1, np.int64)
     sums = np.zeros((count + 1, 3), np.int64)
     low = np.full((count + 1, 3), np.iinfo(np.int64).max, np.int64)
@@ -117,18 +117,22 @@ def _offsets(dense, count, out):  # type: ignore[no-untyped-def] # noqa: ANN001,
                 if k == 0:
                     continue
                 at = (z, y, x)
-                for a in range(3):
+                for a in range(lead, 3):
                     # Whole numbers times the size: what lies left and right of the centre has exactly one sign.
                     offset = at[a] * size[k] - sums[k, a]
                     reach = high[k, a] * size[k] - sums[k, a] if offset > 0 else sums[k, a] - low[k, a] * size[k]
                     if reach > 0:
-                        out[a, z, y, x] = offset / reach
+                        out[a - lead, z, y, x] = offset / reach
 
 
 @numba.njit(cache=True, nogil=True)
 def _mean_beside(maps, weight, at, go, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Weighted mean of the three maps over ``steps`` voxels from ``at`` on; sums of whole numbers, one quotient."""
+    """Weighted mean of the last three maps over ``steps`` voxels from ``at`` on; sums of whole numbers, one quotient.
+
+    Where there are fewer, the first stands for those that are not there.
+    """
     z, y, x = at
+    middle, last = max(0, len(maps) - 2), len(maps) - 1
     total = a = b = c = np.int64(0)
     for _ in range(steps):
         if not (0 <= z < weight.shape[0] and 0 <= y < weight.shape[1] and 0 <= x < weight.shape[2]):
@@ -136,8 +140,8 @@ def _mean_beside(maps, weight, at, go, steps):  # type: ignore[no-untyped-def] #
         w = np.int64(weight[z, y, x])
         total += w
         a += w * maps[0, z, y, x]
-        b += w * maps[1, z, y, x]
-        c += w * maps[2, z, y, x]
+        b += w * maps[middle, z, y, x]
+        c += w * maps[last, z, y, x]
         z, y, x = z + go[0], y + go[1], x + go[2]
     return a / total, b / total, c / total
 
@@ -156,7 +160,7 @@ def _breaks(maps, weight, go, steps, floor, out):  # type: ignore[no-untyped-def
                 before = _mean_beside(maps, weight, (z, y, x), (-dz, -dy, -dx), steps)
                 after = _mean_beside(maps, weight, (z + dz, y + dy, x + dx), go, steps)
                 square = 0.0
-                for a in range(3):
+                for a in range(3 - len(maps), 3):
                     step = after[a] - before[a]
                     if step * go[a] <= 0.0:
                         square += step * step

@@ -21,7 +21,7 @@ class Centres:
 
     Parameters
     ----------
-    dense : ndarray of int64, (*space)
+    dense : ndarray of int32, (*space)
         The labels as 0..K.
     ids : ndarray, (K,)
         Of the objects, ascending.
@@ -31,7 +31,7 @@ class Centres:
         Voxels.
     """
 
-    dense: npt.NDArray[np.int64]
+    dense: npt.NDArray[np.int32]
     ids: npt.NDArray[Any]
     centres: npt.NDArray[np.float64]
     areas: npt.NDArray[np.int64]
@@ -62,7 +62,7 @@ def object_centres(labels: npt.NDArray[Any], spacing: Sequence[float], *, medoid
     >>> object_centres(bent, (1.0, 1.0), medoid=True).centres.tolist()
     [[0.0, 1.0]]
     """
-    dense, ids = sequential(labels)
+    dense, ids = sequential(labels, np.int32)
     ndim = labels.ndim
     volume = dense.reshape((1,) * (3 - ndim) + labels.shape)
     areas, sums = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3), np.int64)
@@ -83,7 +83,7 @@ def _sums(dense, areas, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, A
     for z in range(dense.shape[0]):
         for y in range(dense.shape[1]):
             for x in range(dense.shape[2]):
-                k = dense[z, y, x] - 1
+                k = np.int64(dense[z, y, x]) - 1
                 if k >= 0:
                     areas[k] += 1
                     sums[k, 0] += z
@@ -97,7 +97,7 @@ def _nearest(dense, areas, sums, squared, least, count, near):  # type: ignore[n
     for z in range(dense.shape[0]):
         for y in range(dense.shape[1]):
             for x in range(dense.shape[2]):
-                k = dense[z, y, x] - 1
+                k = np.int64(dense[z, y, x]) - 1
                 if k < 0:
                     continue
                 n = areas[k]

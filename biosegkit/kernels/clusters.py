@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from biosegkit.kernels.threads import spread
 
-__all__ = ["Clusters", "assign", "distance", "lead"]
+__all__ = ["Clusters", "assign", "distance", "falling", "lead"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,21 @@ class Clusters:
     index: tuple[npt.NDArray[Any], ...]
 
 
-def lead(points: npt.NDArray[Any], sigma: npt.NDArray[Any], within: float, reach: float) -> Clusters:
+def falling(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.int32]:
+    """Places of values from the largest to the smallest, of equals the first first.
+
+    Examples
+    --------
+    >>> falling(np.array([7, 9, 7, 0], np.uint16)).tolist()
+    [1, 0, 2, 3]
+    """
+    order = np.empty(len(values), np.int32)
+    _falling(values, order)
+    return order
+
+
+def lead(points: npt.NDArray[Any], sigma: npt.NDArray[Any], within: float, reach: float,
+         order: npt.NDArray[Any] | None = None) -> Clusters:
     """Clusters by the leader rule: in the order given, a point that no cluster holds begins one.
 
     This is the greedy clustering of Neven et al. 2019 (section 3.2), where the best seed takes all within its Gaussian
@@ -61,6 +75,8 @@ def lead(points: npt.NDArray[Any], sigma: npt.NDArray[Any], within: float, reach
         A cluster holds what is nearer than ``within`` times its sigma; 0 makes every point a cluster.
     reach : float
         How far `assign` will look, in sigmas; at least ``within``.
+    order : ndarray of int, (M,), optional
+        Rows of the points, in the order to take them in; all of them, as they are, if left out.
 
     Examples
     --------
@@ -70,7 +86,8 @@ def lead(points: npt.NDArray[Any], sigma: npt.NDArray[Any], within: float, reach
     """
     cubed = _three(points)
     widths = np.maximum(np.ascontiguousarray(sigma, np.int32), 1)
-    leader, *index = _lead(cubed, widths, within * within, reach)
+    turn = np.arange(len(cubed), dtype=np.int32) if order is None else np.ascontiguousarray(order, np.int32)
+    leader, *index = _lead(cubed, widths, turn, within * within, reach)
     return Clusters(cubed[leader], widths[leader], leader, reach, tuple(index))
 
 
@@ -109,6 +126,20 @@ def _three(points: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     out = np.zeros((len(points), 3), np.int32)
     out[:, 3 - points.shape[1]:] = points
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _falling(values, order):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Count every value, then file the places."""
+    place = np.zeros(65537, np.int64)
+    for v in values:
+        place[65535 - v + 1] += 1
+    for v in range(1, place.size):
+        place[v] += place[v - 1]
+    for i in range(values.size):
+        v = 65535 - values[i]
+        order[place[v]] = i
+        place[v] += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -163,13 +194,13 @@ def _rehashed(keys, heads):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
-def _lead(points, sigma, power, reach):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _lead(points, sigma, order, power, reach):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """The leaders, and the hash of their clusters."""
     keys, heads = np.zeros(1024, np.uint64), np.empty(1024, np.int32)
     owner, after = np.empty(1024, np.int32), np.empty(1024, np.int32)
     leader, used, levels = np.empty(256, np.int64), np.zeros(0, np.int64), np.zeros(64, np.bool_)
     count = entries = places = 0
-    for i in range(points.shape[0]):
+    for i in order:
         held = False
         for shift in used:
             slot = _slot(keys, _key(shift, points[i, 0] >> shift, points[i, 1] >> shift, points[i, 2] >> shift))

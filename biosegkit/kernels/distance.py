@@ -150,16 +150,21 @@ def share_of_max(labels: npt.NDArray[Any], values: npt.NDArray[np.float32]) -> n
 
 
 def coded(labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> tuple[int, npt.NDArray[Any]]:
-    """Contiguous unsigned ids of 4 bytes if they fit, with the code that marks voxels that are not valid."""
+    """Contiguous unsigned ids, with the code that marks voxels that are not valid.
+
+    Of 4 bytes if they fit; bytes stay bytes, unless they need every value themselves.
+    """
     if labels.dtype.kind not in "biu":
         raise DataError(f"labels of type {labels.dtype}", expected="integers")
     top = int(labels.max()) if labels.size else 0
     if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
         raise DataError("negative label values", expected="ids of at least 0", remedy="give ignored voxels as `valid`")
     dtype: type[np.unsignedinteger[Any]] = np.uint32 if top < np.iinfo(np.uint32).max else np.uint64
+    if labels.dtype.itemsize == 1 and top < np.iinfo(np.uint8).max:
+        dtype = np.uint8
     void = int(np.iinfo(dtype).max)
-    same = labels.dtype == np.int32 and dtype is np.uint32  # no id is negative, so nothing need be copied
-    ids = np.ascontiguousarray(labels).view(np.uint32) if same else np.ascontiguousarray(labels, dtype)
+    same = labels.dtype.isnative and labels.dtype.itemsize == np.dtype(dtype).itemsize  # no id is negative
+    ids = np.ascontiguousarray(labels).view(dtype) if same else np.ascontiguousarray(labels, dtype)
     if valid is not None:
         ids = np.ascontiguousarray(np.where(valid, ids, dtype(void)))
     return void, ids

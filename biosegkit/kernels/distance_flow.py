@@ -68,10 +68,10 @@ def distance_flow(
         smooth = np.zeros_like(depth)
         spread(partial(_smooth, ids, void, depth, smooth), lines, workers)
         depth = smooth
-    out = np.zeros((3, *shape), np.float32)
+    out = np.zeros((labels.ndim, *shape), np.float32)
     halves = np.array([0.0] * (3 - labels.ndim) + [1.0 / (2.0 * step) for step in steps], np.float32)
     spread(partial(_gradient, ids, void, depth, halves, out), lines, workers)
-    return out[3 - labels.ndim :].reshape(labels.ndim, *labels.shape)
+    return out.reshape(labels.ndim, *labels.shape)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -108,6 +108,7 @@ def _gradient(ids, void, depth, halves, out, lo, hi):  # type: ignore[no-untyped
     """
     nz, ny, nx = ids.shape
     size, at, g = (nz, ny, nx), np.empty(3, np.int64), np.empty(3, np.float32)
+    lead = 3 - len(out)
     for row in range(lo, hi):
         at[0], at[1] = row // ny, row % ny
         for x in range(nx):
@@ -131,5 +132,5 @@ def _gradient(ids, void, depth, halves, out, lo, hi):  # type: ignore[no-untyped
                 length += g[axis] * g[axis]
             length = np.sqrt(length)
             if length > _STILL:
-                for axis in range(3):
-                    out[axis, at[0], at[1], x] = g[axis] / length
+                for axis in range(lead, 3):
+                    out[axis - lead, at[0], at[1], x] = g[axis] / length

@@ -20,6 +20,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.flow_paths import EXIT, path_ends
 
 __all__ = ["UNIT", "FlowFragments", "flow_fragments", "looked_up", "quantise_flow", "summed"]
@@ -58,9 +59,10 @@ def quantise_flow(flow: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
     >>> quantise_flow(np.array([-2.0, -0.5, 0.0, 1.0])).tolist()
     [-127, -64, 0, 127]
     """
-    values = np.ascontiguousarray(flow, np.float32)
-    steps = np.empty(values.shape, np.int8)
-    _quantise(values.reshape(-1), steps.reshape(-1))
+    steps = np.empty(flow.shape, np.int8)
+    whole = [(...,)] if flow.dtype == np.float32 and flow.flags.c_contiguous else bands(flow.shape)
+    for part in whole:
+        _quantise(np.ascontiguousarray(flow[part], np.float32).reshape(-1), steps[part].reshape(-1))
     return steps
 
 

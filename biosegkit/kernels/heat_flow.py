@@ -78,11 +78,11 @@ def heat_flow(
     found = pieces(labels, valid)
     ratio = np.ones(3)
     ratio[3 - ndim :] = np.array(steps) / min(steps)
-    out = np.zeros((3, *found.number.shape), np.float32)
+    out = np.zeros((ndim, *found.number.shape), np.float32)
     flat = ndim < 3
     number, boxes = found.number, found.boxes
     spread(lambda lo, hi: _objects(number, boxes, ratio, flat, border, out, lo, hi), len(boxes), workers)
-    return out[3 - ndim :].reshape(ndim, *labels.shape)
+    return out.reshape(ndim, *labels.shape)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -266,7 +266,7 @@ def _volume(heat, inside, out, begin, end, strides, ratio):  # type: ignore[no-u
 def _write(heat, code, box, ratio, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Central differences, scaled to unit length, into the voxels of the object."""
     nz, ny, nx = code.shape
-    rim = 0 if nz == box[1] - box[0] else 1
+    axes, rim = len(out), 0 if nz == box[1] - box[0] else 1
     gz = 0.0
     for z in range(rim, nz - rim):
         for y in range(1, ny - 1):
@@ -283,6 +283,8 @@ def _write(heat, code, box, ratio, out):  # type: ignore[no-untyped-def] # noqa:
                     continue
                 sz, sy, sx = gz / top, gy / top, gx / top  # heat far from the centre is tiny, its square would vanish
                 length = np.sqrt(sz**2 + sy**2 + sx**2)
-                out[0, to_z, to_y, to_x + x] = sz / length
-                out[1, to_z, to_y, to_x + x] = sy / length
-                out[2, to_z, to_y, to_x + x] = sx / length
+                if axes == 3:
+                    out[0, to_z, to_y, to_x + x] = sz / length
+                if axes > 1:
+                    out[axes - 2, to_z, to_y, to_x + x] = sy / length
+                out[axes - 1, to_z, to_y, to_x + x] = sx / length

@@ -1,4 +1,4 @@
-"""What lies near a voxel: other objects within a few voxels."""
+"""What lies near a voxel: other objects across its faces, or within a few voxels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,27 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["other_near"]
+__all__ = ["other_beside", "other_near"]
+
+
+def other_beside(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Voxels of objects that have another object across one of their faces.
+
+    Parameters
+    ----------
+    labels : ndarray of int, (Z, Y, X), (Y, X) or (X,)
+        Not negative; 0 is background.
+
+    Examples
+    --------
+    >>> other_beside(np.array([1, 1, 2, 2, 0, 3])).tolist()
+    [False, True, True, False, False, False]
+    """
+    shape = (1,) * (3 - labels.ndim) + labels.shape
+    found = np.zeros(labels.shape, np.bool_)
+    ids = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
+    _beside(ids.reshape(shape), found.reshape(shape))
+    return found
 
 
 def other_near(labels: npt.NDArray[Any], inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
@@ -34,6 +54,24 @@ def other_near(labels: npt.NDArray[Any], inside: npt.NDArray[np.bool_], reach: i
     _search(ids.reshape(lead + labels.shape), np.ascontiguousarray(inside).reshape(lead + labels.shape), reach,
             found.reshape(lead + labels.shape))
     return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _beside(ids, found):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Every voxel and the next one on each axis."""
+    nz, ny, nx = ids.shape
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                mine = ids[z, y, x]
+                if mine == 0:
+                    continue
+                if x + 1 < nx and ids[z, y, x + 1] != mine and ids[z, y, x + 1] != 0:
+                    found[z, y, x] = found[z, y, x + 1] = True
+                if y + 1 < ny and ids[z, y + 1, x] != mine and ids[z, y + 1, x] != 0:
+                    found[z, y, x] = found[z, y + 1, x] = True
+                if z + 1 < nz and ids[z + 1, y, x] != mine and ids[z + 1, y, x] != 0:
+                    found[z, y, x] = found[z + 1, y, x] = True
 
 
 @numba.njit(cache=True, nogil=True)

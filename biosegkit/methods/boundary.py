@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import OptionError
-from biosegkit.kernels.basins import quantise
+from biosegkit.kernels.bands import bands
+from biosegkit.kernels.basins import quantise, quantised
 from biosegkit.kernels.distance import boundary_distance, object_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.windows import window_mean
@@ -139,26 +140,24 @@ class Boundary:
         ``distance`` has the signed distances to the border of class 1 and of class 2.
         """
         known = np.ones(labels.shape, bool) if valid is None else valid
-        ids = np.where(known, labels, 0)
+        ids = labels if known.all() else np.where(known, labels, 0)
         inside = ids > 0
         width = np.float32(self._width(spacing))
-        depth = boundary_distance(ids, spacing, valid=known)
-        _, maxima, dense = object_max(ids, depth)
-        top = np.concatenate([np.zeros(1, np.float32), maxima])[dense]
-        core = inside & (depth > np.minimum(width, np.float32(_SHARE) * top))
-        # One coarse step can be wider than the border, so contacts count by themselves, unless they leave no core.
-        parted = core & ~touching(ids)
-        left = np.zeros(len(maxima) + 1, bool)
-        left[dense[parted]] = True
-        core = np.where(left[dense], parted, core)
-        classes = inside.astype(np.int64) + core
-        # Something unknown may bound a voxel of the core, or show that its object is deeper than it looks.
-        near = (to_unknown(known, spacing) <= width) | touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
-        doubt = core & (near | (beside_unknown(ids, known) & (depth <= width)))
+        depth = boundary_distance(ids, spacing, valid=None if ids is labels else known)
+        core = _core(ids, depth, width)
+        sure = known
+        if ids is not labels:
+            # Something unknown may bound a voxel of the core, or show that its object is deeper than it looks.
+            near = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
+            near |= to_unknown(known, spacing) <= width
+            near |= beside_unknown(ids, known) & (depth <= width)
+            sure = known & ~(core & near)
+        del depth, ids
+        classes = np.add(inside, core, dtype=np.int64)
         targets: ArrayDict = {"classes": classes}
         if self.objective.needs_distance:
             targets["distance"] = signed_distance(np.stack([classes == 1, classes == 2]), spacing, known)
-        return targets, {"classes": (known & ~doubt).astype(np.float32)}
+        return targets, {"classes": sure.astype(np.float32)}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
         """The terms of the objective over three classes."""
@@ -188,10 +187,9 @@ class Boundary:
         """
         width = self._width(block.spacing)
         reach = tuple(min(_REACH, math.ceil(width / s) + 1) for s in block.spacing)
-        core = quantise(maps["classes"][2])
-        around = window_mean(core, reach)
-        height = ((3 * core.astype(np.uint32) + around + 2) // 4).astype(np.uint16)
-        return basin_state(height, 1.0 - maps["classes"][0], self.tunables["foreground"].low, block)
+        outside, _, core = maps["classes"]
+        foreground = quantised(outside.shape, lambda part: 1.0 - outside[part])
+        return basin_state(_raised(quantise(core), reach), foreground, self.tunables["foreground"].low, block)
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""
@@ -209,3 +207,27 @@ class Boundary:
     def _width(self, spacing: Sequence[float]) -> float:
         """Width of the border in units of the spacing."""
         return self.width or 1.5 * min(float(s) for s in spacing)
+
+
+def _core(ids: npt.NDArray[Any], depth: npt.NDArray[np.float32], width: np.float32) -> npt.NDArray[np.bool_]:
+    """Voxels deeper than the border is wide, but some in every object."""
+    _, maxima, dense = object_max(ids, depth)
+    # A depth above the limit is in the core; that of the background, which has none, is 0.
+    limits = np.minimum(width, np.float32(_SHARE) * np.concatenate([np.zeros(1, np.float32), maxima]))
+    core = np.empty(ids.shape, bool)
+    # One coarse step can be wider than the border, so contacts count by themselves, unless they leave no core.
+    contact = touching(ids)
+    left = np.zeros(len(limits), bool)
+    for part in bands(ids.shape):
+        core[part] = depth[part] > limits[dense[part]]
+        left[dense[part][core[part] & ~contact[part]]] = True
+    for part in bands(ids.shape):
+        core[part] &= ~(contact[part] & left[dense[part]])
+    return core
+
+
+def _raised(core: npt.NDArray[np.uint16], reach: tuple[int, ...]) -> npt.NDArray[np.uint16]:
+    """Three quarters of the probability and a quarter of its mean around, rounded."""
+    around = window_mean(core, reach)
+    return quantised(core.shape, lambda part: (
+        (3 * core[part].astype(np.uint32) + around[part] + 2) // 4).astype(np.uint16))

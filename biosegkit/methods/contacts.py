@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from biosegkit.kernels.bands import bands
+from biosegkit.kernels.components import distinct
 from biosegkit.kernels.distance import boundary_distance
-from biosegkit.kernels.neighbours import other_near
+from biosegkit.kernels.neighbours import other_beside, other_near
 
 __all__ = ["beside_unknown", "near_contact", "to_unknown", "touching"]
 
@@ -37,14 +39,7 @@ def touching(labels: npt.NDArray[Any]) -> Mask:
     >>> touching(np.array([[1, 1, 2, 2, 0, 3]])).astype(int).tolist()
     [[0, 1, 1, 0, 0, 0]]
     """
-    found = np.zeros(labels.shape, bool)
-    for axis in range(labels.ndim):
-        here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(labels.ndim))
-        there = tuple(slice(1, None) if a == axis else slice(None) for a in range(labels.ndim))
-        meet = (labels[here] != labels[there]) & (labels[here] > 0) & (labels[there] > 0)
-        found[here] |= meet
-        found[there] |= meet
-    return found
+    return other_beside(labels)
 
 
 def to_unknown(known: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float32]:
@@ -74,5 +69,8 @@ def beside_unknown(labels: npt.NDArray[Any], known: Mask) -> Mask:
     if known.all():
         return np.zeros(labels.shape, bool)
     doubt = ndimage.binary_dilation(~known, np.ones((3,) * labels.ndim, bool))
-    ids = np.unique(labels[doubt & (labels > 0)])
-    return np.asarray(np.isin(labels, ids) & (labels > 0))
+    doubt &= labels > 0
+    ids = distinct(labels[doubt])
+    for part in bands(labels.shape):
+        doubt[part] = np.isin(labels[part], ids)
+    return doubt

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import OptionError
+from biosegkit.kernels.basins import quantise, quantised
 from biosegkit.kernels.distance import boundary_distance, share_of_max
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
@@ -191,9 +192,10 @@ class Distance:
 
     def local(self, maps: ArrayDict, block: Block) -> State:
         """Basins of ``foreground × (distance + lift)`` and the graph that joins them; needs one voxel of halo."""
-        foreground = np.clip(maps["foreground"][0], 0.0, 1.0)
-        height = foreground * ((maps["distance"][0] + _LIFT) / (1.0 + _LIFT))
-        return basin_state(height, foreground, self.tunables["foreground"].low, block)
+        foreground, distance = maps["foreground"][0], maps["distance"][0]
+        height = quantised(foreground.shape, lambda part: np.clip(foreground[part], 0.0, 1.0) * (
+            (distance[part] + _LIFT) / (1.0 + _LIFT)))
+        return basin_state(height, quantise(foreground), self.tunables["foreground"].low, block)
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Which basins are one object, which objects survive, and their ids in raster order of the first voxel."""

@@ -142,12 +142,12 @@ class Flow:
         known = np.ones(labels.shape, bool) if valid is None else valid
         ids = labels if known.all() else np.where(known, labels, 0)
         inside = ids > 0
-        weight = known.astype(np.float32)
-        near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
         targets: ArrayDict = {
             "foreground": inside.astype(np.float32),
             "flow": _FIELDS[self.field](ids, spacing, valid=None if ids is labels else known),
         }
+        weight = known.astype(np.float32)
+        near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
         if self.objective.needs_distance:
             targets["border"] = signed_distance(inside[None], spacing, known)
         return targets, {"foreground": weight, "flow": near.astype(np.float32)}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.flow_trace import UNIT
 from biosegkit.methods.protocol import Block, State
 from biosegkit.methods.tables import Tally
@@ -25,6 +26,8 @@ Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
 
 #: Voxels that a field takes as long for as one call of it takes at least.
 _CALL = 3000
+#: Objects are checked in groups that fill no more than this part of the block, or so many voxels.
+_PARTS, _FEW = 4, 1 << 18
 
 
 def flow_errors(states: Sequence[State], painted: Iterable[npt.NDArray[Any]],
@@ -59,7 +62,7 @@ def flow_errors(states: Sequence[State], painted: Iterable[npt.NDArray[Any]],
         if not several.any():
             squares += squared_errors(state, labels, field, count)
             continue
-        squares += squared_errors(state, np.where(several[labels], 0, labels), field, count)
+        squares += squared_errors(state, _listed(labels, ~several), field, count)
         shared = np.flatnonzero(seen_in(labels, count) & several)
         for k in shared.tolist():
             whole = waiting.pop(k, None) or _Whole.of(k, tally, int(blocks_of[k]))
@@ -122,18 +125,58 @@ def squared_errors(state: State, labels: npt.NDArray[Any], field: Field, count: 
     """
     b, flow = state.block, state.arrays["flow"]
     boxes = ndimage.find_objects(labels, count)
-    sizes = [math.prod(part.stop - part.start for part in box) for box in boxes if box]
-    if sum(sizes) + _CALL * len(sizes) > labels.size:
-        ends = tuple(s + n for s, n in zip(b.start, b.shape, strict=True))
-        return _squares(labels, flow, (b.start, ends, b.full_shape), b.spacing, field, count)
-    squares = np.zeros(count + 1)
-    for k, box in enumerate(boxes, 1):
-        if box:
-            low, high = (tuple(s + getattr(part, side) for s, part in zip(b.start, box, strict=True))
-                         for side in ("start", "stop"))
-            mine = np.where(labels[box] == k, 1, 0)
-            squares[k] = _squares(mine, flow[(slice(None), *box)], (low, high, b.full_shape), b.spacing, field, 1)[1]
+    squares, number = np.zeros(count + 1), np.zeros(count + 1, np.int32)
+    for group in _groups(boxes, labels.shape):
+        parts = list(zip(*(boxes[k - 1] for k in group), strict=True))
+        box = tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in parts)
+        low, high = (tuple(s + getattr(part, side) for s, part in zip(b.start, box, strict=True))
+                     for side in ("start", "stop"))
+        number[group] = np.arange(1, len(group) + 1)
+        mine = number[labels[box]]
+        number[group] = 0
+        squares[group] = _squares(mine, flow[(slice(None), *box)], (low, high, b.full_shape), b.spacing, field,
+                                  len(group))[1:]
     return squares
+
+
+def _groups(boxes: Sequence[tuple[slice, ...] | None], shape: tuple[int, ...]) -> list[list[int]]:
+    """Objects that are checked together, from 1: those of a part of the longest axis, or each alone if these are few.
+
+    Those that are longer than a part are checked all at once, as their boxes may be many times the image.
+
+    Examples
+    --------
+    >>> box = lambda a, b: (slice(0, 600), slice(a, b))
+    >>> _groups([box(0, 400), None, box(500, 900), box(100, 430)], (600, 1000))
+    [[1, 4], [3]]
+    >>> _groups([box(0, 900), box(10, 60), box(50, 950), box(20, 50)], (600, 1000))
+    [[1, 3], [2, 4]]
+    """
+    present = {k: box for k, box in enumerate(boxes, 1) if box}
+    size = math.prod(shape)
+    filled = sum(math.prod(part.stop - part.start for part in box) for box in present.values())
+    if filled + _CALL * len(present) <= size:
+        return [[k] for k in present]
+    axis = int(np.argmax(shape))
+    limit = max(_FEW, size // _PARTS) * shape[axis] // size
+    long = [k for k, box in present.items() if box[axis].stop - box[axis].start > limit]
+    groups = [long]
+    first = -limit
+    for k in sorted(set(present) - set(long), key=lambda k: (present[k][axis].start, k)):
+        if present[k][axis].stop - first > limit:
+            groups.append([])
+            first = present[k][axis].start
+        groups[-1].append(k)
+    return [group for group in groups if group]
+
+
+def _listed(labels: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """The chosen objects alone."""
+    table = np.where(chosen, np.arange(len(chosen)), 0).astype(labels.dtype)
+    out = np.empty_like(labels)
+    for part in bands(labels.shape):
+        out[part] = table[labels[part]]
+    return out
 
 
 def _squares(labels: npt.NDArray[Any], flow: npt.NDArray[np.int8], place: tuple[tuple[int, ...], ...],

@@ -50,17 +50,19 @@ def flow_state(flow: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: floa
     need = Block.cut(block.start, block.shape, block.full_shape, halo=reach + 1)
     if any(have < wish for have, wish in zip(block.before + block.after, need.before + need.after, strict=True)):
         raise DataError("a block without its halo", expected=f"{reach + 1} voxels of surroundings inside the image")
-    vectors, level = quantise_flow(flow), quantise(foreground)
+    level = quantise(foreground)
     place = (_three(block.before, 0), _three(block.shape, 1), _three(block.start, 0), _three(block.full_shape, 1))
     lead = 3 - len(block.shape)
-    whole = np.zeros((3, *_three(block.array_shape, 1)), np.int8)
-    whole[lead:] = vectors.reshape(len(vectors), *whole.shape[1:])
+    whole = quantise_flow(flow).reshape(-1, *_three(block.array_shape, 1))
+    if lead:
+        whole = np.concatenate([np.zeros((lead, *whole.shape[1:]), np.int8), whole])
     pace = tuple(min(block.spacing) / s for s in block.spacing)
     parts = flow_fragments(whole, level.reshape(whole.shape[1:]), level_of(floor), place, (1.0,) * lead + pace, reach)
     arrays = {name: getattr(parts, name) for name in _TABLES}
     arrays["fragment"] = parts.fragment.reshape(block.shape)
     arrays["foreground"] = np.ascontiguousarray(level[block.core])
-    arrays["flow"] = np.ascontiguousarray(vectors[(slice(None), *block.core)])
+    vectors = whole[lead:].reshape(flow.shape)[(slice(None), *block.core)]
+    arrays["flow"] = vectors.copy() if lead else np.ascontiguousarray(vectors)  # a view would keep all of it
     return State(block, arrays)
 
 
@@ -69,18 +71,12 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
 
     ``field(labels, spacing)`` is the method's target, which objects are checked against.
     """
-    blocks = [state.block for state in states]
     graph = graph_of(states)
     level = level_of(thresholds["foreground"])
     root = merge_trees(graph, level, thresholds["repulsion"])
     heads, number = np.unique(root, return_inverse=True)
     component = [(number + 1)[tree] for tree in graph.tree_of]
-    tally = Tally(len(heads), len(blocks[0].shape))
-    blocks_of = np.zeros(len(heads) + 1, np.int64)
-    for state, lookup in zip(states, component, strict=True):
-        labels = labels_of(state, level, lookup)
-        tally.add(labels, state.arrays["foreground"], state.block)
-        blocks_of += seen_in(labels, len(heads))
+    tally, blocks_of = _tallied(states, component, level, len(heads))
     kept = tally.area >= max(1.0, thresholds["min_size"])
     if thresholds["flow_error"] < WORST and kept.any():
         painted = (labels_of(state, level, lookup) for state, lookup in zip(states, component, strict=True))
@@ -91,6 +87,17 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     ids[alive + 1] = np.arange(1, len(alive) + 1)
     found = {state.block.start: ids[lookup] for state, lookup in zip(states, component, strict=True)}
     return Decisions(dict(thresholds), found, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
+
+
+def _tallied(states: Sequence[State], component: Sequence[npt.NDArray[np.int64]], level: int, count: int
+             ) -> tuple[Tally, npt.NDArray[np.int64]]:
+    """Sizes and boxes of ``1..count``, and in how many blocks each of ``0..count`` is; labels are let go of again."""
+    tally, blocks_of = Tally(count, len(states[0].block.shape)), np.zeros(count + 1, np.int64)
+    for state, lookup in zip(states, component, strict=True):
+        labels = labels_of(state, level, lookup)
+        tally.add(labels, state.arrays["foreground"], state.block)
+        blocks_of += seen_in(labels, count)
+    return tally, blocks_of
 
 
 def graph_of(states: Sequence[State]) -> FlowGraph:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import OptionError
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basins import TOP, quantise
 from biosegkit.kernels.centred import centred_offsets, offset_breaks
 from biosegkit.kernels.signed import signed_distance
@@ -139,7 +140,7 @@ class HoverMaps:
         Where the loss needs it, ``border`` has the signed distance to the border of the foreground.
         """
         known = np.ones(labels.shape, bool) if valid is None else valid
-        ids = np.where(known, labels, 0)
+        ids = labels if known.all() else np.where(known, labels, 0)
         inside = ids > 0
         weight = known.astype(np.float32)
         near = np.where(inside, np.float32(1.0), np.float32(self.background_weight)) * weight
@@ -189,9 +190,11 @@ class HoverMaps:
         """Basins of ``foreground × (1 - energy)``; the energy is how far offsets side by side are not of one object."""
         foreground = quantise(maps["foreground"][0])
         floor = self.tunables["foreground"].low
-        offsets = np.rint(np.clip(maps["offsets"], -1.0, 1.0) * 32767.0).astype(np.int16)
-        energy = offset_breaks(offsets, foreground, self._steps(block.spacing), int(floor * TOP)).astype(np.uint64)
-        height = (foreground.astype(np.uint64) * (TOP - energy) // TOP).astype(np.uint16)
+        energy = offset_breaks(_whole(maps["offsets"]), foreground, self._steps(block.spacing), int(floor * TOP))
+        height = energy  # in place
+        for part in bands(energy.shape):
+            level = foreground[part].astype(np.uint32)
+            height[part] = level * (TOP - energy[part].astype(np.uint32)) // TOP
         return basin_state(height, foreground, floor, block)
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
@@ -211,3 +214,11 @@ class HoverMaps:
         """Voxels of the window on every axis."""
         width = self.window or min(spacing)
         return tuple(min(_REACH, max(1, round(width / s))) for s in spacing)
+
+
+def _whole(offsets: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+    """Offsets in steps of 1/32767."""
+    out = np.empty(offsets.shape, np.int16)
+    for part in bands(offsets.shape):
+        out[part] = np.rint(np.clip(offsets[part], -1.0, 1.0) * 32767.0)
+    return out

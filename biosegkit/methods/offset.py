@@ -37,9 +37,10 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basins import TOP, level_of, quantise
 from biosegkit.kernels.centres import object_centres
-from biosegkit.kernels.clusters import lead
+from biosegkit.kernels.clusters import falling, lead
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.offset_decoding import clusters_of, dense_of, owners_of, reaches
 from biosegkit.methods.offset_trials import OFFSET_COST, offset_counter
@@ -164,17 +165,18 @@ class Offset:
         found = object_centres(ids, spacing, medoid=self.centre == "medoid")
         volumes = np.asarray(found.areas * float(steps.prod()), np.float64)
         sigma = _bandwidths(found.centres * steps, volumes, float(steps.min()))
-        inside = found.dense > 0
-        k = found.dense[inside] - 1
         offset = np.zeros((labels.ndim, *labels.shape), np.float32)
-        for axis, position in enumerate(np.nonzero(inside)):
-            offset[axis][inside] = (found.centres[k, axis] - position) * steps[axis]
         bandwidth = np.full(labels.shape, self.scale / _PART, np.float32)
-        bandwidth[inside] = sigma[k]
-        foreground = inside.astype(np.float32)
+        for part in bands(labels.shape):
+            where = np.nonzero(found.dense[part])
+            k = found.dense[part][where] - 1
+            for axis, (position, band) in enumerate(zip(where, part, strict=True)):
+                offset[axis][part][where] = (found.centres[k, axis] - (position + band.start)) * steps[axis]
+            bandwidth[part][where] = sigma[k]
+        foreground = (found.dense > 0).astype(np.float32)
         targets: ArrayDict = {"foreground": foreground, "offset": offset, "bandwidth": bandwidth, "seed": foreground}
         if self.objective.needs_distance:
-            targets["border"] = signed_distance(inside[None], spacing, known)
+            targets["border"] = signed_distance(foreground[None], spacing, known)
         weight = known.astype(np.float32)
         return targets, {head.name: weight for head in self.heads(labels.ndim)}
 
@@ -229,33 +231,42 @@ class Offset:
         if foreground.shape != block.array_shape:
             raise DataError(f"maps of shape {foreground.shape}", expected=f"{block.array_shape} (the block's arrays)")
         level = quantise(foreground[block.core])
-        voxels = np.flatnonzero(level > level_of(self.tunables["foreground"].low))
-        place = np.unravel_index(voxels, block.shape)
-        step = min(block.spacing) / _STEPS
-        points = np.zeros((len(voxels), 3), np.int32)
-        for axis, (start, size, at) in enumerate(zip(block.start, block.spacing, place, strict=True)):
-            offset = maps["offset"][axis][block.core].reshape(-1)[voxels]
-            centre = (at + start) * (size / step) + offset.astype(np.float64) / step
-            points[:, 3 - len(place) + axis] = np.rint(np.clip(centre, -(2.0**30), 2.0**30))
-        width = maps["bandwidth"][0][block.core].reshape(-1)[voxels].astype(np.float64) / step
-        seed = quantise(maps["seed"][0][block.core].reshape(-1)[voxels])
-        return State(block, {
-            "voxels": voxels.astype(np.int32 if math.prod(block.shape) < 2**31 else np.int64),
-            "foreground": level.reshape(-1)[voxels], "points": points,
-            "sigma": np.rint(np.clip(width, 1.0, 2.0**20)).astype(np.int32), "seed": seed,
-            "order": np.argsort(TOP - seed, kind="stable").astype(np.int32),
-        })
+        floor = level_of(self.tunables["foreground"].low)
+        core: dict[str, npt.NDArray[Any]] = {name: values[(slice(None), *block.core)] for name, values in maps.items()}
+        step, ndim = min(block.spacing) / _STEPS, len(block.shape)
+        arrays = _room(int(np.count_nonzero(level > floor)), math.prod(block.shape))
+        done = 0
+        for part in bands(block.shape):
+            where = np.nonzero(level[part] > floor)
+            here = slice(done, done + len(where[0]))
+            done = here.stop
+            place = [at + p.start for at, p in zip(where, part, strict=True)]
+            arrays["voxels"][here] = np.ravel_multi_index(place, block.shape)
+            arrays["foreground"][here] = level[part][where]
+            for axis, (start, size, at) in enumerate(zip(block.start, block.spacing, place, strict=True)):
+                offset = core["offset"][axis][part][where]
+                centre = (at + start) * (size / step) + offset.astype(np.float64) / step
+                arrays["points"][here, 3 - ndim + axis] = np.rint(np.clip(centre, -(2.0**30), 2.0**30))
+            width = core["bandwidth"][0][part][where].astype(np.float64) / step
+            arrays["sigma"][here] = np.rint(np.clip(width, 1.0, 2.0**20))
+            arrays["seed"][here] = quantise(core["seed"][0][part][where])
+        return State(block, {**arrays, "order": falling(arrays["seed"])})
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """Clusters of all blocks; objects are numbered in raster order of their first voxel."""
         used = checked_thresholds(self.tunables, thresholds)
         clusters = clusters_of(states, used)
         tally = Tally(len(clusters.sigma), len(states[0].block.shape))
+        numbers = np.arange(1, len(clusters.sigma) + 2, dtype=np.uint32)
+        numbers[-1] = 0  # of what has no owner, which is -1
         owners = []
         for state in states:
             owner = owners_of(state, clusters, used)
-            tally.add(*dense_of(state, owner + 1), state.block)
-            owners.append(np.unique(owner[owner >= 0]))
+            tally.add(dense_of(state, owner, numbers), dense_of(state, state.arrays["seed"]), state.block)
+            met = np.zeros(len(numbers), bool)
+            for part in bands(owner.shape):
+                met[owner[part]] = True
+            owners.append(np.flatnonzero(met[:-1]))
         alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
         alive = alive[np.argsort(tally.first[alive])]
         ids = np.zeros(len(clusters.sigma), np.int64)
@@ -270,12 +281,21 @@ class Offset:
         rows = decisions.lookup[state.block.start]
         here = lead(rows[:, :3], rows[:, 3], 0.0, reaches(decisions.thresholds)[1])
         owner = owners_of(state, here, decisions.thresholds)
-        ids = np.concatenate([rows[:, 4], [0]])[owner]
-        return dense_of(state, ids)[0].astype(np.uint32), rows_in(decisions.objects, state.block)
+        ids = np.concatenate([rows[:, 4], [0]]).astype(np.uint32)
+        return dense_of(state, owner, ids), rows_in(decisions.objects, state.block)
 
     def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
         """Trials of thresholds from tables of claims; see `biosegkit.methods.trials`."""
         return offset_counter(held, tried, lambda given: checked_thresholds(self.tunables, given))
+
+
+def _room(count: int, size: int) -> ArrayDict:
+    """Arrays for so many voxels of a block of that size."""
+    return {
+        "voxels": np.empty(count, np.int32 if size < 2**31 else np.int64), "foreground": np.empty(count, np.uint16),
+        "points": np.zeros((count, 3), np.int32), "sigma": np.empty(count, np.int32),
+        "seed": np.empty(count, np.uint16),
+    }
 
 
 def _bandwidths(centres: npt.NDArray[np.float64], volumes: npt.NDArray[np.float64],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basins import TOP, level_of
 from biosegkit.kernels.clusters import Clusters, assign, lead
 from biosegkit.methods.protocol import State
@@ -29,9 +30,10 @@ def reaches(thresholds: Mapping[str, float]) -> tuple[float, float]:
 def seeds_of(state: State, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
     """The voxels of a state that may begin an object, by falling seed, then in raster order."""
     a = state.arrays
-    order = a["order"]
-    order = order[: int(np.searchsorted(TOP - a["seed"][order].astype(np.int64), TOP - level_of(used["seed"])))]
-    return np.asarray(order[a["foreground"][order] > level_of(used["foreground"])])
+    order = a["order"][: np.count_nonzero(a["seed"] > level_of(used["seed"]))]
+    level = level_of(used["foreground"])
+    parts = (order[part] for part in bands(order.shape))
+    return np.concatenate([np.zeros(0, np.int32), *(part[a["foreground"][part] > level] for part in parts)])
 
 
 def clusters_of(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
@@ -42,8 +44,8 @@ def clusters_of(states: Sequence[State], used: Mapping[str, float]) -> Clusters:
     """
     within, reach = reaches(used)
     if len(states) == 1:
-        order, a = seeds_of(states[0], used), states[0].arrays
-        return lead(a["points"][order], a["sigma"][order], within, reach)
+        a = states[0].arrays
+        return lead(a["points"], a["sigma"], within, reach, order=seeds_of(states[0], used))
     found = lead(np.zeros((0, 3), np.int32), np.zeros(0, np.int32), within, within)
     for low, high in _bands(states, used):
         points, sigma, keys = [], [], []
@@ -87,16 +89,18 @@ def _seeds_between(state: State, used: Mapping[str, float], low: int, high: int
 
 def owners_of(state: State, clusters: Clusters, used: Mapping[str, float]) -> npt.NDArray[np.int32]:
     """The cluster of every voxel of a state, -1 for none."""
-    inside = state.arrays["foreground"] > level_of(used["foreground"])
-    owner = np.full(len(inside), -1, np.int32)
-    owner[inside] = assign(clusters, state.arrays["points"][inside])
+    foreground, points, level = state.arrays["foreground"], state.arrays["points"], level_of(used["foreground"])
+    owner = np.full(len(foreground), -1, np.int32)
+    for part in bands(owner.shape):
+        inside = foreground[part] > level
+        owner[part][inside] = assign(clusters, points[part][inside])
     return owner
 
 
-def dense_of(state: State, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Values and seeds of a state's voxels as images, 0 elsewhere."""
-    image = np.zeros(math.prod(state.block.shape), values.dtype)
-    seed = np.zeros(image.shape, np.uint16)
-    image[state.arrays["voxels"]] = values
-    seed[state.arrays["voxels"]] = state.arrays["seed"]
-    return image.reshape(state.block.shape), seed.reshape(state.block.shape)
+def dense_of(state: State, values: npt.NDArray[Any], table: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Values of a state's voxels, or what a table has for them, as an image; 0 elsewhere."""
+    image = np.zeros(math.prod(state.block.shape), values.dtype if table is None else table.dtype)
+    voxels = state.arrays["voxels"]
+    for part in bands(voxels.shape):
+        image[voxels[part]] = values[part] if table is None else table[values[part]]
+    return image.reshape(state.block.shape)

@@ -115,13 +115,13 @@ def _claimed(case: _Case, used: Mapping[str, float], far: Sequence[float]) -> _T
     a = case.state.arrays
     order = seeds_of(case.state, used)
     limits = [reaches({**used, "reach": reach}) for reach in far]
-    clusters = lead(a["points"][order], a["sigma"][order], limits[0][0], limits[0][0])
+    clusters = lead(a["points"], a["sigma"], limits[0][0], limits[0][0], order)
     inside = np.flatnonzero(a["foreground"] > level_of(used["foreground"]))
     found = claims(clusters, [limit for _, limit in limits], a["points"], case.marks, inside)
     rows, true = found.rows, found.rows[:, 3]
     rows[:, 3] = np.where(true > len(case.area), -1, np.where(true > 0, true + case.objects, 0))
     first = a["voxels"][found.first].astype(np.int64) + case.voxels
-    return _Table(rows, found.counts, first, a["seed"][order[clusters.leader]].astype(np.int64))
+    return _Table(rows, found.counts, first, a["seed"][clusters.leader].astype(np.int64))
 
 
 def _side_by_side(tables: Sequence[_Table]) -> _Table:

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import OptionError
+from biosegkit.kernels.bands import bands
+from biosegkit.kernels.basins import quantise
 from biosegkit.kernels.distance import boundary_distance
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
@@ -150,27 +152,21 @@ class SignedDistance:
         distance to the border of the foreground, whatever touches.
         """
         known = np.ones(labels.shape, bool) if valid is None else valid
-        ids = np.where(known, labels, 0)
+        ids = labels if known.all() else np.where(known, labels, 0)
         inside = ids > 0
-        rim = min(float(s) for s in spacing)
-        unit = np.float32(self.length or 3.0 * rim)
-        distance = self._signed(ids, inside, spacing, known)
-        target = _logistic(distance / unit)
-        # An unknown voxel may be of another object or of the background: the distance could then be as small as this.
-        beside = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
-        unseen = to_unknown(known, spacing)
-        nearest = np.where(inside, np.where(beside, 0.0, unseen - rim), rim / 2 - unseen).astype(np.float32)
-        bound = np.where(inside, np.minimum(distance, nearest), np.maximum(distance, nearest))
-        sure = known & (np.abs(_logistic(np.asarray(bound / unit, np.float32)) - target) <= _DOUBT)
+        unit = np.float32(self.length or 3.0 * min(float(s) for s in spacing))
+        distance = _signed(ids, inside, spacing, None if ids is labels else known)
+        sure = known if ids is labels else known & _certain(distance, inside, known, spacing, unit)
+        target = distance  # in place
+        for part in bands(labels.shape):
+            target[part] = _logistic(distance[part] / unit)
         weight = np.where(target < _FAR, np.float32(self.background_weight), np.float32(1.0))
-        weight = np.where(near_contact(labels, inside), np.float32(self.contact_weight), weight)
+        weight[near_contact(labels, inside)] = self.contact_weight
+        weight[~sure] = 0.0
         targets: ArrayDict = {"signed_distance": target, "foreground": inside.astype(np.float32)}
         if self.objective.needs_distance:
             targets["border"] = signed_distance(inside[None], spacing, known)
-        return targets, {
-            "signed_distance": np.where(sure, weight, 0.0).astype(np.float32),
-            "foreground": (known & ~touching(ids)).astype(np.float32),
-        }
+        return targets, {"signed_distance": weight, "foreground": (known & ~touching(ids)).astype(np.float32)}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
         """The objective's terms on the sharpened distance, smooth L1 on its logistic."""
@@ -196,7 +192,7 @@ class SignedDistance:
 
     def local(self, maps: ArrayDict, block: Block) -> State:
         """Basins of the map and the graph that joins them; needs one voxel of halo."""
-        height = maps["signed_distance"][0]
+        height = quantise(maps["signed_distance"][0])
         return basin_state(height, height, self.tunables["foreground"].low, block)
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
@@ -212,20 +208,38 @@ class SignedDistance:
         return basin_counter(held, tried["foreground"], self.keep_unseeded,
                              lambda given: checked_thresholds(self.tunables, given))
 
-    def _signed(self, ids: npt.NDArray[Any], inside: npt.NDArray[np.bool_], spacing: Sequence[float],
-                known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Signed distance in units of the spacing; infinite where no border is in sight."""
-        rim = np.float32(min(float(s) for s in spacing))
-        steps = [float(s) for s in spacing]
-        either = boundary_distance(inside.view(np.uint8) + np.uint8(1), steps, valid=known)
-        either -= rim / 2
-        # With the background not valid, only other objects bound an object. Ways that leave it for background are seen
-        # along some axes only; what lies beyond is hardly nearer (by less than half a voxel), so turns cost a little.
-        others = boundary_distance(ids, steps, valid=inside)
-        others -= rim
-        np.minimum(either, others, out=either, where=inside)
-        np.negative(either, out=either, where=~inside)
-        return np.minimum(either, np.float32(0.0), out=either, where=touching(ids))
+
+def _signed(ids: npt.NDArray[Any], inside: npt.NDArray[np.bool_], spacing: Sequence[float],
+            known: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
+    """Signed distance in units of the spacing; infinite where no border is in sight."""
+    rim = np.float32(min(float(s) for s in spacing))
+    steps = [float(s) for s in spacing]
+    either = boundary_distance(inside.view(np.uint8) + np.uint8(1), steps, valid=known)
+    either -= rim / 2
+    # With the background not valid, only other objects bound an object. Ways that leave it for background are seen
+    # along some axes only; what lies beyond is hardly nearer (by less than half a voxel), so turns cost a little.
+    others = boundary_distance(ids, steps, valid=inside)
+    others -= rim
+    np.minimum(either, others, out=either, where=inside)
+    np.negative(either, out=either, where=~inside)
+    return np.minimum(either, np.float32(0.0), out=either, where=touching(ids))
+
+
+def _certain(distance: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_],
+             spacing: Sequence[float], unit: np.float32) -> npt.NDArray[np.bool_]:
+    """Where no unknown voxel could move the target much."""
+    rim = min(float(s) for s in spacing)
+    beside = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
+    unseen = to_unknown(known, spacing)
+    sure = np.empty(known.shape, bool)
+    for part in bands(known.shape):
+        within, far, found = inside[part], unseen[part], distance[part]
+        # An unknown voxel may be of another object or of the background: the distance could then be as small as this.
+        nearest = np.where(within, np.where(beside[part], 0.0, far - rim), rim / 2 - far).astype(np.float32)
+        bound = np.where(within, np.minimum(found, nearest), np.maximum(found, nearest))
+        moved = _logistic(np.asarray(bound / unit, np.float32)) - _logistic(found / unit)
+        sure[part] = np.abs(moved) <= _DOUBT
+    return sure
 
 
 def _logistic(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -28,6 +28,7 @@ from biosegkit.kernels.ray_distances import ray_distances
 from biosegkit.kernels.rays import Rays, circle, sphere
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.star_nms import RULES
+from biosegkit.kernels.star_painting import paint_shapes
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -40,7 +41,7 @@ from biosegkit.methods.protocol import (
     Tunable,
     checked_thresholds,
 )
-from biosegkit.methods.star_decoding import Shapes, owners, shapes_of, shapes_within
+from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
 from biosegkit.methods.star_trials import STAR_COST, Settings, star_counter
 from biosegkit.methods.tables import Tally, rows_in
 from biosegkit.methods.trials import Counter, Held
@@ -270,7 +271,7 @@ class Star:
         tally = Tally(len(shapes.scores), len(whole.shape))
         rows = [_rows(shapes, state.block, self.reach) for state in states]
         for state, table in zip(states, rows, strict=True):
-            tally.add(self._painted(state, table, used), np.zeros(state.block.shape, np.int64), state.block)
+            tally.add(self._painted(state, table, used), None, state.block)
         alive = np.flatnonzero(tally.area >= max(1.0, used["min_size"]))
         alive = alive[np.argsort(tally.first[alive])]
         ids = np.zeros(len(shapes.scores) + 1, np.int64)
@@ -293,11 +294,13 @@ class Star:
 
     def _painted(self, state: State, rows: npt.NDArray[Any], used: Mapping[str, float]) -> npt.NDArray[np.uint32]:
         """The shapes of a block in their order, without voxels that are hardly foreground."""
-        n = 1 + len(state.block.shape)
-        near, far = owners(state.block, rows[:, 1:n].astype(np.int64), rows[:, n:].astype(np.float32),
-                           self._rays(n - 1), self.reach)
-        object_of = np.concatenate([[0], rows[:, 0]]).astype(np.uint32)
-        labels: npt.NDArray[np.uint32] = object_of[np.where(near > 0, near, far)]
+        n, block = 1 + len(state.block.shape), state.block
+        ids, centres, lengths = rows[:, 0].astype(np.uint32), rows[:, 1:n].astype(np.int64), rows[:, n:]
+        near = lengths.astype(np.float32)
+        if self.reach > 1:  # as large as they reach, and over that as they are
+            far = (near * np.float32(self.reach)).astype(np.float32)
+            ids, centres, near = np.tile(ids, 2), np.tile(centres, (2, 1)), np.concatenate([far, near])
+        labels = paint_shapes(block.shape, centres, near, self._rays(n - 1), block.spacing, ids=ids, start=block.start)
         if used["foreground"] > 0:
             labels[state.arrays["foreground"] <= level_of(used["foreground"])] = 0
         return labels

@@ -192,7 +192,7 @@ def star_labels(probability: npt.NDArray[Any], distances: npt.NDArray[Any], rays
     shapes = shapes_of(found, rays, (1.0,) * ndim, full, overlap=overlap)
     painted = paint_shapes(full, shapes.centres, shapes.distances, rays, ids=shapes.objects)
     tally = Tally(len(shapes.scores), ndim)
-    tally.add(painted, np.zeros(full, np.int64), Block.whole(full))
+    tally.add(painted, None, Block.whole(full))
     alive = np.flatnonzero(tally.area > 0)
     alive = alive[np.argsort(tally.first[alive])]
     ids = np.zeros(len(shapes.scores) + 1, np.uint32)

@@ -38,13 +38,16 @@ class Tally:
         self.low: npt.NDArray[np.int64] = np.full((count, 3), _NONE, np.int64)
         self.high: npt.NDArray[np.int64] = np.full((count, 3), -1, np.int64)
 
-    def add(self, objects: npt.NDArray[Any], score: npt.NDArray[Any], block: Block) -> None:
-        """Add a block; ``objects`` holds ``1..count`` and 0 for nothing, ``score`` whole numbers."""
+    def add(self, objects: npt.NDArray[Any], score: npt.NDArray[Any] | None, block: Block) -> None:
+        """Add a block; ``objects`` holds ``1..count`` and 0 for nothing, ``score`` whole numbers; none are all 0."""
         start, full = _three(block.start, 0), _three(block.full_shape, 1)
         shape = (1,) * (3 - self.ndim) + objects.shape
         into = (self.area, self.score, self.first, self.sums, self.low, self.high)
         labels = np.ascontiguousarray(objects, np.uint32).reshape(shape)
-        whole = np.ascontiguousarray(score, score.dtype if score.dtype in _SCORES else np.int64).reshape(shape)
+        if score is None:
+            whole: npt.NDArray[Any] = np.zeros((0, 0, 0), np.uint16)
+        else:
+            whole = np.ascontiguousarray(score, score.dtype if score.dtype in _SCORES else np.int64).reshape(shape)
         _add(labels, whole, start, full, into)
 
     def table(self, rows: npt.NDArray[Any], ids: npt.NDArray[Any], scale: float) -> ObjectTable:
@@ -84,6 +87,7 @@ def _add(objects, score, start, full, into):  # type: ignore[no-untyped-def] # n
     """One pass over a block, run by run."""
     area, total, first, sums, low, high = into
     nz, ny, nx = objects.shape
+    scored = score.size > 0
     for z in range(nz):
         for y in range(ny):
             row = ((z + start[0]) * full[1] + y + start[1]) * full[2] + start[2]
@@ -91,7 +95,8 @@ def _add(objects, score, start, full, into):  # type: ignore[no-untyped-def] # n
             while x < nx:
                 begin, value, gained = x, objects[z, y, x], np.int64(0)
                 while x < nx and objects[z, y, x] == value:
-                    gained += np.int64(score[z, y, x])
+                    if scored:
+                        gained += np.int64(score[z, y, x])
                     x += 1
                 if value == 0:
                     continue
