@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import io as io
     from .bundle import load as load
     from .cases import Case as Case
     from .cases import Dataset as Dataset
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS", "NETS", "BiosegError", "Case", "Dataset", "Description", "Fingerprint", "Grid", "Image", "Labels",
     "Plan", "Prediction", "Predictor", "Problem", "ReadOptions", "__version__", "diagnose", "evaluate",
-    "evaluate_folder", "fit", "load", "load_model", "make_plan", "measure", "predict", "predict_files", "read",
+    "evaluate_folder", "fit", "io", "load", "load_model", "make_plan", "measure", "predict", "predict_files", "read",
     "read_labels", "run_recipe", "scan", "write", "write_report",
 ]
 
@@ -78,6 +79,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("biosegkit")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    elif name == "io":
+        value = importlib.import_module(".io", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

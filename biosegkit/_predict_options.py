@@ -49,13 +49,13 @@ class Predicting:
 
         return Opening(model, device, tuple(pairs(self.option, "--option", "name=value")), self.depth)
 
-    def wish(self, reading: ReadOptions) -> Wish:
+    def wish(self, reading: ReadOptions, tissue: str) -> Wish:
         """What changes the result."""
         from .outputs import checked_outputs
         from .records import Wish
 
         also = checked_outputs([kind.strip() for kind in (self.also or "").split(",") if kind.strip()])
-        return Wish(self.tta, self.thresholds() or {}, self.save_maps, reading, also)
+        return Wish(self.tta, self.thresholds() or {}, self.save_maps, reading, also, tissue)
 
     def thresholds(self) -> dict[str, float] | None:
         """Thresholds by name."""
@@ -80,14 +80,15 @@ class Batching:
         metavar="SIZE", help="Memory of one worker, e.g. 2GB; by default its share of the machine's.",
         rich_help_panel=_BATCH)] = None
 
+    tissue: Annotated[str, typer.Option(
+        metavar="auto|off|MASK", help="Where slides are looked at: on tissue, everywhere, or in a mask (an image, or a "
+        "GeoJSON of regions).", rich_help_panel=_BATCH)] = "auto"
+
     def staff(self) -> Staff | None:
         """The workers asked for; None for none."""
         from .batch.engine import Staff
         from .plan.units import parse_memory
 
-        if self.workers is None and self.scheduler is None:
-            if self.memory is not None:
-                raise OptionError("--memory without workers", expected="--workers or --scheduler beside it",
-                                  remedy="for example --workers 1")
+        if self.workers is None and self.scheduler is None and self.memory is None:
             return None
         return Staff(self.workers, self.scheduler, None if self.memory is None else parse_memory(self.memory))

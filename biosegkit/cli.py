@@ -181,10 +181,11 @@ def predict(model: Model,
                                markup=False)
     where = choosing.conditions()
     wanted = [scan(source, where=where) for source in inputs] if where else list(inputs)
+    wish = predicting.wish(geometry.description().read_options(), batching.tissue)
     with BatchProgress() as progress:
         outcomes = predict_batch(predicting.opening(model, computing.device), wanted, output, batching.staff(),
-                                 wish=predicting.wish(geometry.description().read_options()), states=predicting.states,
-                                 resume=predicting.resume, overwrite=writing.overwrite, progress=progress)
+                                 wish=wish, states=predicting.states, resume=predicting.resume,
+                                 overwrite=writing.overwrite, progress=progress)
     failed = [o for o in outcomes if o.error]
     out().print(f"{len(outcomes) - len(failed)} of {len(outcomes)} images done, results in {output}")
     if failed:

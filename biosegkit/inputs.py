@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
@@ -33,12 +33,15 @@ class Job:
     output : Path
     reading : dict
         Fields of :class:`biosegkit.io.ReadOptions` that a table or ``dataset.json`` sets.
+    giant : bool
+        Whether it is segmented in blocks, into an OME-Zarr.
     """
 
     images: tuple[Path, ...]
     name: str
     output: Path
     reading: Mapping[str, Any] = field(default_factory=dict)
+    giant: bool = False
 
 
 def output_ending(image: Path) -> str:
@@ -53,7 +56,8 @@ def output_ending(image: Path) -> str:
     return {"nifti": ".nii.gz", "nifti.gz": ".nii.gz", "zarr": ".ome.zarr"}.get(kind, ".tif")
 
 
-def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1) -> list[Job]:
+def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
+              is_giant: Callable[[Path, Mapping[str, Any]], bool] | None = None) -> list[Job]:
     """All images of the inputs with their outputs.
 
     Parameters
@@ -66,6 +70,8 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1) -> 
         Folder of the outputs.
     channels : int
         Of the model: files ``<case>_0000``, ``<case>_0001`` … of one folder are joined if there is one per channel.
+    is_giant : callable, optional
+        Says of a file, and what is said about reading it, whether it is segmented in blocks; by default none is.
 
     Raises
     ------
@@ -87,10 +93,16 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1) -> 
     if not found:
         raise DataError(f"no image in {', '.join(map(str, given))}", expected=f"files ending in {', '.join(ENDINGS)}",
                         remedy="check the paths")
-    jobs = [Job(f.images, f.name, out / (f.name + output_ending(f.images[0])), f.reading or {})
-            for f in _joined(found, channels)]
+    jobs = [_job(f, out, is_giant) for f in _joined(found, channels)]
     _refuse_equal_outputs(jobs)
     return jobs
+
+
+def _job(found: _Found, out: Path, is_giant: Callable[[Path, Mapping[str, Any]], bool] | None) -> Job:
+    """An image with its output."""
+    giant = is_giant is not None and is_giant(found.images[0], found.reading or {})
+    end = ".ome.zarr" if giant else output_ending(found.images[0])
+    return Job(found.images, found.name, out / (found.name + end), found.reading or {}, giant)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +41,7 @@ from .run_folder import locked
 from .segmenter import Segmenter, method_of
 from .signals import finish_first
 
-__all__ = ["Outcome", "Wish", "files_to_do", "predict", "predict_file", "predict_files", "states_of"]
+__all__ = ["Outcome", "Todo", "Wish", "files_to_do", "predict", "predict_file", "predict_files", "predict_jobs"]
 
 
 def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Mapping[str, float] | None = None,
@@ -156,36 +156,71 @@ def predict_files(
     """
     out = Path(out)
     wish = Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
-    jobs, kept = files_to_do(model, inputs, out, wish, states, anew=not (resume or overwrite))
+    todo = files_to_do(model, inputs, out, wish, states, anew=not (resume or overwrite))
+    return predict_jobs(model, todo, wish, resume=resume and not overwrite, progress=progress)
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What there is to predict.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the outputs.
+    jobs : list of Job
+    kept : Path, optional
+        Folder of kept states.
+    """
+
+    out: Path
+    jobs: list[Job]
+    kept: Path | None = None
+
+    def states_of(self, job: Job) -> Path | None:
+        """Where the states of one image are kept."""
+        return None if self.kept is None else self.kept / f"{job.output.relative_to(self.out)}.states"
+
+    @contextmanager
+    def held(self) -> Iterator[str]:
+        """Both folders held by this process (:func:`biosegkit.run_folder.locked`); what the lock of outputs says."""
+        with locked(self.out) as holder, nullcontext() if self.kept is None else locked(self.kept):
+            yield holder
+
+
+def predict_jobs(model: Predictor, todo: Todo, wish: Wish, *, resume: bool = False,
+                 progress: Callable[[Outcome, int, int], None] | None = None) -> list[Outcome]:
+    """Segment one file after the other in this process; see :func:`predict_files`."""
     outcomes: list[Outcome] = []
-    with locked(out), nullcontext() if kept is None else locked(kept):
-        for job in jobs:
-            outcome = predict_file(model, job, wish, states_of(job, out, kept), resume=resume and not overwrite)
-            outcomes.append(outcome)
-            write_failures(out, outcomes)
+    with todo.held():
+        for job in todo.jobs:
+            outcomes.append(predict_file(model, job, wish, todo.states_of(job), resume=resume))
+            write_failures(todo.out, outcomes)
             if progress:
-                progress(outcome, len(outcomes), len(jobs))
+                progress(outcomes[-1], len(outcomes), len(todo.jobs))
     return outcomes
 
 
 def files_to_do(model: Predictor, inputs: Input | Sequence[Input], out: Path, wish: Wish,
-                states: str | Path | None = None, *, anew: bool = True) -> tuple[list[Job], Path | None]:
-    """What there is to predict, and the folder of kept states; all that can be refused is refused before it begins.
+                states: str | Path | None = None, *, anew: bool = True,
+                is_giant: Callable[[Path, Mapping[str, Any]], bool] | None = None) -> Todo:
+    """What there is to predict; all that can be refused is refused before it begins.
 
-    ``anew`` says that the output folder may hold nothing yet. Errors are those of :func:`predict_files`.
+    ``anew`` says that the output folder may hold nothing yet, ``is_giant`` which images are segmented in blocks.
+    Errors are those of :func:`predict_files`.
     """
     if anew and out.exists() and (not out.is_dir() or any(p.name != "lock" for p in out.iterdir())):
         raise FileError("an output that exists", file=out, expected="a new or empty folder",
                         remedy="choose another, or use --resume or --overwrite")
-    channels = len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
     _refuse_impossible(model, wish.tta, wish.thresholds, wish.save_maps)
+    checked_outputs(wish.also)
     kept = None if states is None else _states_folder(model, Path(states), out, wish.save_maps)
-    return find_jobs(inputs, out, channels), kept
+    return Todo(out, find_jobs(inputs, out, _channels(model), is_giant), kept)
 
 
-def states_of(job: Job, out: Path, kept: Path | None) -> Path | None:
-    """Where the states of one image are kept in a folder of them."""
-    return None if kept is None else kept / f"{job.output.relative_to(out)}.states"
+def _channels(model: Predictor) -> int:
+    """How many channels the model takes."""
+    return len(model.plan.preprocessing.channels) if isinstance(model, Bundle | Segmenter) else 1
 
 
 def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -> Path:

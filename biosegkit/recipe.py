@@ -72,18 +72,18 @@ class Predicting(_Frozen):
     thresholds: dict[str, float] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
     save_maps: bool = False
+    also: tuple[str, ...] = ()
+    tissue: str = "auto"
     workers: int | None = Field(default=None, ge=1)
     memory: str | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Predicting:
-        if self.memory is not None:
-            if self.workers is None:
-                raise ValueError("memory without workers; give workers too")
-            try:
+        try:
+            if self.memory is not None:
                 parse_memory(self.memory)
-            except OptionError as error:
-                raise ValueError(str(error)) from error
+        except OptionError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

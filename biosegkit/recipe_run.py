@@ -156,10 +156,11 @@ def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) 
     out = recipe.predictions
     inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
     memory = None if todo.memory is None else parse_memory(todo.memory)
-    outcomes = predict_batch(Opening(str(run), how["device"], tuple(todo.options.items())), inputs, out,
-                             None if todo.workers is None else Staff(todo.workers, memory=memory),
-                             wish=Wish(todo.tta, todo.thresholds, todo.save_maps, recipe.describe.read_options()),
-                             resume=how["resume"])
+    options = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in todo.options.items())
+    outcomes = predict_batch(Opening(str(run), how["device"], options), inputs, out,
+                             Staff(todo.workers, memory=memory) if todo.workers or memory else None,
+                             wish=Wish(todo.tta, todo.thresholds, todo.save_maps, recipe.describe.read_options(),
+                                       todo.also, todo.tissue), resume=how["resume"])
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
     if failed:
         raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,

@@ -63,13 +63,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Wish:
-    """Options that change the result, and what is written beside it; see :func:`biosegkit.predict_files`."""
+    """Options that change the result, and what is written beside it; see :func:`biosegkit.predict_files`.
+
+    ``also`` are keys of :data:`biosegkit.outputs.OUTPUTS`; ``tissue`` is for giant images: ``auto``, ``off`` or a mask.
+    """
 
     tta: bool = False
     thresholds: Mapping[str, float] = field(default_factory=dict)
     save_maps: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
     also: tuple[str, ...] = ()
+    tissue: str = "auto"
 
     def for_case(self, said: Mapping[str, Any]) -> Wish:
         """With what a data set says about reading a case, where the caller says nothing."""
@@ -81,7 +85,8 @@ class Wish:
         """As plain data (memory limits change no result)."""
         reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget"}
         return {"tta": self.tta, "thresholds": dict(self.thresholds), "save_maps": self.save_maps, "reading": reading,
-                **({"also": list(self.also)} if self.also else {})}
+                **({"also": list(self.also)} if self.also else {}),
+                **({} if self.tissue == "auto" else {"tissue": "off" if self.tissue == "off" else "mask"})}
 
 
 def origin_of(model: Predictor, job: Job, wish: Wish) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from pathlib import Path
 from biosegkit.batch.tasks import carry_out, image_task
 
 
-def dying_image_task(opening, job, *rest):
+def dying_image_task(errand, job, states):
     """An image named ``killer`` kills its worker every time, ``once`` the first time; others are done."""
     if job.name == "once":
         marker = Path(job.images[0]).with_suffix(".died")
         if marker.exists():
-            return image_task(opening, job, *rest)
+            return image_task(errand, job, states)
         marker.write_text("")
     if job.name in ("killer", "once"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return image_task(opening, job, *rest)
+    return image_task(errand, job, states)
 
 
 def limit_files(size):

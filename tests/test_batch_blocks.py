@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from giant_images import model_of, random_cuts, same_as, saved, textured
 from giant_workers import segment_in, workers
 from scipy import ndimage
 from stub_models import Context, Discs, fresh_weights, segmenter, stub_plan
@@ -27,91 +25,16 @@ from biosegkit.batch.blocks import (
     segment_giant,
 )
 from biosegkit.batch.giant import GiantJob
-from biosegkit.batch.layout import Costs, Layout, _cuts, plan_layout
-from biosegkit.bundle import Bundle, load, write_bundle
-from biosegkit.errors import DataError, OptionError
+from biosegkit.bundle import load, write_bundle
+from biosegkit.errors import OptionError
 from biosegkit.grid import Grid, Turn
 from biosegkit.image import Image
-from biosegkit.io import read, read_labels, write
-from biosegkit.io.label_store import LabelStore
+from biosegkit.io import read, read_labels
 from biosegkit.io.zarr import CHUNK
 from biosegkit.lattice import Lattice
 from biosegkit.methods import METHODS, Block
 from biosegkit.prepared import prepare
 from biosegkit.tiling import Part, blend
-
-
-def random_cuts(seed):
-    """A stand-in for the planning: any blocks, groups of them, and boxes of them and of whole chunks."""
-    def cut(window, full, turn, chunk, costs):
-        rng = np.random.default_rng(seed)
-        unit = [chunk[p] for p in turn.perm]
-        block = [int(rng.integers(1, 4)) * u for u in unit]
-        block[0] = 1 if costs.planar else block[0] // int(rng.choice([1, 2]))
-        group = [int(rng.integers(1, 4)) * b for b in block]
-        box = [int(rng.integers(1, 3)) * math.lcm(u, b) for u, b in zip(unit, block, strict=True)]
-        sizes = ([_cuts(s[a], window[a], full[a], a in turn.flips) for a in range(len(full))]
-                 for s in (block, group, box))
-        return Layout(tuple(w.stop - w.start for w in window), *map(tuple, sizes), planar=costs.planar)
-
-    return cut
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setitem(CHUNK, 2, (8, 8))
-    monkeypatch.setitem(CHUNK, 3, (4, 8, 8))
-
-
-@pytest.fixture
-def with_model(monkeypatch):
-    """A model that is not on disk."""
-    def set_model(model):
-        bundle = Bundle(model, {}, Path(), "digest", weights_digest="weights")
-        monkeypatch.setattr(giant, "opened_model", lambda *_: bundle)
-        monkeypatch.setattr(blocks, "opened_model", lambda *_: bundle)
-        giant._opened.cache_clear()
-        return bundle
-
-    yield set_model
-    giant._opened.cache_clear()
-
-
-def textured(shape, seed=1):
-    values = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5)
-    return Image(values[None].astype(np.float32), Grid.regular(shape))
-
-
-def saved(image, path):
-    write(image, path)
-    return read(path)
-
-
-def same_as(found, out):
-    """Labels and table on disk are those of a prediction in memory."""
-    labels = read_labels(out, "instance")
-    np.testing.assert_array_equal(labels.restored(), found.labels.restored())
-    assert labels.grid == found.labels.grid
-    if "id" not in found.objects:
-        return
-    with out.with_name(out.name.removesuffix(".ome.zarr") + ".csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows[0] == list(found.objects)
-    expected = zip(*(np.asarray(c).tolist() for c in found.objects.values()), strict=True)
-    assert rows[1:] == [[str(v) for v in row] for row in expected]
-
-
-def model_of(folder, method, ndim, **options):
-    plan = stub_plan(ndim, scheme="zscore", instance=method != "semantic", **options).model_copy(
-        update={"method": method})
-    sample = textured((61, 46) if ndim == 2 else (9, 22, 19))
-    for seed in range(30):  # the first network without training that finds more than a few things
-        shutil.rmtree(folder, ignore_errors=True)
-        write_bundle(folder, plan, {"0": fresh_weights(plan, seed)})
-        model = load(folder, "cpu")
-        if len(np.unique(model.segmenter.predict(sample).labels.array)) > (2 if method == "semantic" else 4):
-            return model
-    raise AssertionError(f"no seed gives objects for {method} in {ndim}D")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -421,130 +344,15 @@ def test_statistics_of_what_is_not_zero_are_those_of_the_whole_image(tmp_path, m
     same_as(whole, Path(job.output))
 
 
-def test_layouts_cover_the_image_stay_within_memory_and_share_the_work():
-    for channels, shape, patch, memory, sharers in [
-            (2, (20000, 20000), (256, 256), 2 << 30, 2), (34, (20000, 20000), (256, 256), 2 << 30, 1),
-            (2, (700, 900), (256, 256), 2 << 30, 2), (4, (300, 2000, 1500), (32, 160, 160), 4 << 30, 2)]:
-        step = tuple(p // 2 for p in patch)
-        costs = Costs(channels, 3, patch, step, 1, memory, sharers)
-        whole = tuple(slice(0, n) for n in shape)
-        layout = plan_layout(whole, shape, Turn(tuple(range(len(shape)))), CHUNK[len(shape)], costs)
-        assert layout == Layout.from_dict(json.loads(json.dumps(layout.to_dict())))
-        found = layout.all_blocks(1)
-        assert sum(int(np.prod(b.shape, dtype=np.int64)) for b in found) == np.prod(shape, dtype=np.int64)
-        for starts in (layout.groups, layout.boxes):
-            members = layout.members(starts)
-            assert sorted(k for group in members for k in group) == list(range(len(found)))
-        for group in layout.members(layout.groups):
-            read = [found[k].read for k in group]
-            columns = np.prod([max(r[a].stop for r in read) - min(r[a].start for r in read)
-                               for a in range(1, len(shape))])
-            rows = patch[0] + found[0].shape[0]
-            assert 4 * channels * rows * columns < memory
-        assert len(layout.members(layout.groups)) >= sharers
-    with pytest.raises(OptionError, match="--memory"):
-        plan_layout(whole, shape, Turn((0, 1, 2)), CHUNK[3], Costs(400, 1, patch, step, 1, 1 << 28))
-
-
 def test_what_blocks_cannot_do_is_refused(tmp_path, monkeypatch, small_chunks):
     saved(textured((20, 21)), tmp_path / "a.tif")
     model_of(tmp_path / "m", "distance", 2)
     job = GiantJob((str(tmp_path / "a.tif"),), str(tmp_path / "a.ome.zarr"), "otsu")
     with pytest.raises(OptionError, match="trained with biosegkit"):
         prepare_image(job)
-    far = stub_plan(2, instance=True, resample=True, spacing=(3.0, 3.0), unit="um").model_copy(
+    scaled = stub_plan(2, instance=True, resample=True, spacing=(3.0, 3.0), unit="um").model_copy(
         update={"method": "distance"})
-    write_bundle(tmp_path / "far", far, {"0": fresh_weights(far)})
-    write(Image(np.zeros((1, 20, 20), np.uint8), Grid.regular((20, 20), 0.5, "um")), tmp_path / "b.tif")
-    with pytest.raises(DataError, match=r"0\.5.*3\.0"):
-        prepare_image(GiantJob((str(tmp_path / "b.tif"),), job.output, str(tmp_path / "far")))
+    write_bundle(tmp_path / "scaled", scaled, {"0": fresh_weights(scaled)})
+    with pytest.raises(OptionError, match="--pixel-size"):
+        prepare_image(GiantJob(job.images, job.output, str(tmp_path / "scaled")))
 
-
-def test_chunks_are_written_whole(tmp_path, small_chunks):
-    store = LabelStore(tmp_path / "a.ome.zarr", Grid.regular((20, 17)), "uint8")
-    store.begin()
-    with pytest.raises(DataError, match="whole chunks"):
-        store.write((0, 4), np.zeros((8, 8), np.uint8))
-    store.write((16, 8), np.ones((4, 9), np.uint8))
-    store.finish(np.arange(2))
-    assert read_labels(tmp_path / "a.ome.zarr", "instance").array[16:, 8:].all()
-
-
-@pytest.mark.parametrize("shape", [(70, 33), (9, 40, 37)])
-def test_a_store_written_in_pieces_is_the_one_written_at_once(tmp_path, monkeypatch, small_chunks, shape):
-    from biosegkit.image import Labels
-    from biosegkit.io import label_store, zarr
-
-    monkeypatch.setattr(zarr, "_SMALLEST", 16)
-    monkeypatch.setattr(label_store, "_PIECE", 300)
-    values = np.random.default_rng(0).integers(0, 300, shape)
-    spacing = (3.0, 0.5, 0.5)[-len(shape):]
-    labels = Labels.from_values(values, Grid.regular(shape, spacing, "um"), "instance")
-    write(labels, tmp_path / "whole/a.ome.zarr")
-    store = LabelStore(tmp_path / "cut/a.ome.zarr", labels.grid, "uint16")
-    store.begin()
-    for start in range(0, shape[0], 8):
-        store.write((start, *(0,) * (len(shape) - 1)), values[start: start + 8])
-    store.finish(labels.values)
-    files = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(tmp_path / "cut") for p in (tmp_path / "cut").rglob("*") if p.is_file())
-    assert sum(1 for f in files if f.name == "zarr.json") > 3
-    for file in files:
-        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
-
-
-OBJECTS = [{"split": "pieces"}, {"split": "largest", "fill_holes": True}, {"fill_holes": True},
-           {"split": "pieces", "fill_holes": True, "border_objects": "remove"}]
-CLASSES = [{"largest": ("foreground",)}, {"largest": ("class 3", "class 7"), "fill_holes": ("foreground",)},
-           {"fill_holes": ("class 7",)}]
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize(("task", "tidy"), [("instance", t) for t in OBJECTS] + [("semantic", t) for t in CLASSES])
-def test_post_processing_in_blocks_is_that_of_the_whole_image(task, tidy, ndim):
-    from biosegkit.batch.tidying import applied, decided_step, steps_of
-    from biosegkit.tidy import Frame, numbered, tidy_classes, tidy_objects, tidy_of
-
-    plan = stub_plan(ndim, instance=task == "instance")
-    options = tidy_of(plan.labels, {**tidy, **({"border_objects": "keep"} if task == "instance" else {})})
-    rng = np.random.default_rng(ndim)
-    shape = (33, 41) if ndim == 2 else (9, 14, 15)
-    changed = False
-    for trial in range(6):
-        blobs = ndimage.zoom(rng.integers(0, 4, [-(-n // 3) for n in shape]), 3, order=0)[tuple(map(slice, shape))]
-        values = (blobs % 3 if task == "semantic" else blobs).astype(np.int64)
-        labels = np.where(rng.random(shape) < (0.15, 0.5, 0.8)[trial % 3], 0, values)
-        stacked = ndim == 3 and task == "instance" and trial % 2 == 1
-        frame = Frame.of([slice(0, n) for n in shape], shape, 2 if stacked else ndim)
-        if task == "instance":
-            whole = tidy_objects(numbered(labels)[0], options, frame)[0]
-        else:
-            whole = tidy_classes(labels, options, plan.labels, frame)
-        cuts = [sorted({0, *rng.integers(1, n, 2).tolist()}) for n in shape]
-        parts = Layout(shape, tuple(map(tuple, cuts)), ((0,),) * ndim, ((0,),) * ndim).all_blocks(0)
-        held = [labels[b.write].copy() for b in parts]
-        for step in steps_of(options, plan.labels, frame):
-            lookups, _ = decided_step(step, parts, lambda k, held=held: held[k])
-            held = [applied(part, step, lookup) for part, lookup in zip(held, lookups, strict=True)]
-        found = np.zeros(shape, np.int64)
-        for block, part in zip(parts, held, strict=True):
-            found[block.write] = part
-        if task == "instance":
-            found = numbered(found)[0]
-        np.testing.assert_array_equal(found, whole)
-        changed |= bool((whole != labels).any())
-    assert changed
-
-
-@pytest.mark.parametrize("options", OBJECTS)
-def test_tidied_objects_of_giant_images_have_the_rows_of_whole_ones(tmp_path, monkeypatch, small_chunks, options):
-    model = model_of(tmp_path / "m", "distance", 2)
-    image = saved(textured((61, 46)), tmp_path / "a.tif")
-    whole = model.segmenter.tidied(**options).predict(image, thresholds={"foreground": 0.45})
-    plain = model.predict(image, thresholds={"foreground": 0.45})
-    assert (whole.labels.restored() != plain.labels.restored()).any()
-    monkeypatch.setattr(blocks, "plan_layout", random_cuts(4))
-    job = GiantJob((str(tmp_path / "a.tif"),), str(tmp_path / "a.ome.zarr"), str(tmp_path / "m"),
-                   thresholds=(("foreground", 0.45),), options=tuple((k, str(v)) for k, v in options.items()))
-    segment_giant(job)
-    same_as(whole, Path(job.output))

@@ -160,6 +160,16 @@ def test_options_apply(tmp_path):
     assert (pyramid.grids[0].spacing, pyramid.grids[0].unit, pyramid.channels) == ((0.5, 0.5), "um", ("DAPI",))
 
 
+def test_a_list_of_one_file_is_the_file(tmp_path):
+    path = subifds(tmp_path / "a.ome.tif", halves(tissue((70, 90)), 1), photometric="rgb")
+    assert open_pyramid([path]).channels == open_pyramid(path).channels == ("red", "green", "blue")
+    named = ReadOptions(channel_names=("a", "b", "c"))
+    assert open_pyramid([path], named).channels == read([path], named).channels == ("a", "b", "c")
+    tifffile.imwrite(path, np.repeat(tissue((70, 90))[..., :1], 3, -1), photometric="rgb")
+    for options, count in ((ReadOptions(), 1), (named, 3)):
+        assert open_pyramid([path], options).arrays[0].shape == read([path], options).array.shape == (count, 70, 90)
+
+
 def test_grey_in_three_channels_is_one(tmp_path):
     grey = np.repeat(tissue()[..., :1], 3, -1)
     made = subifds(tmp_path / "a.ome.tif", halves(grey, 1), photometric="rgb")

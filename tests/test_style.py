@@ -210,7 +210,7 @@ def test_every_public_name_is_listed_once_in_each_place():
 
     stubs = {alias.asname for node in ast.walk(TREES["biosegkit/__init__.py"]) if isinstance(node, ast.ImportFrom)
              for alias in node.names if alias.asname == alias.name}
-    assert set(biosegkit.__all__) - {"__version__"} == stubs == set(biosegkit._HOMES)
+    assert set(biosegkit.__all__) - {"__version__"} == stubs == {*biosegkit._HOMES, "io"}
     homes = {name: f"biosegkit/{home.replace('.', '/')}" for name, home in biosegkit._HOMES.items()}
     for name, home in homes.items():
         tree = TREES.get(f"{home}.py") or TREES[f"{home}/__init__.py"]

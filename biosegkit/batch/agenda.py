@@ -55,6 +55,19 @@ class _Open:
     missing: int = 0
     running: int = 0
     failure: Answer | None = None
+    inferred: bool = False
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the step is about blocks."""
+        return bool(self.calls) and self.calls[0].number is not None
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done; the first step about blocks is nearly all of it."""
+        if self.inferred:
+            return 1.0
+        return 1 - self.missing / len(self.calls) if self.in_blocks else 0.0
 
 
 class Chains:
@@ -137,8 +150,13 @@ class Chains:
     @property
     def blocks(self) -> tuple[int, int]:
         """Calls about blocks in the current steps of open images: over, and all."""
-        counted = [image for image in self._open.values() if image.calls and image.calls[0].number is not None]
+        counted = [image for image in self._open.values() if image.in_blocks]
         return sum(len(i.calls) - i.missing for i in counted), sum(len(i.calls) for i in counted)
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """How much of the work is done, by the number of an open image."""
+        return {number: image.share for number, image in self._open.items()}
 
     def _task(self, number: int, image: _Open) -> Task:
         place = image.ready.popleft()
@@ -151,6 +169,7 @@ class Chains:
 
     def _next(self, number: int, image: _Open, values: list[Any] | None) -> Outcome | None:
         """Go on to the next step of an image; its outcome if there is none."""
+        image.inferred |= image.in_blocks
         try:
             image.calls = next(image.chain) if values is None else image.chain.send(values)
             while not image.calls:

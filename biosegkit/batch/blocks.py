@@ -13,19 +13,16 @@ so that whoever calls may die at any instant. :func:`segment_giant` calls them o
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from biosegkit._atomic import atomic_path, read_json, sha256, write_json, write_npy
+from biosegkit._atomic import read_json, sha256, write_json, write_npy
 from biosegkit.device import describe
 from biosegkit.errors import FileError
 from biosegkit.grid import Grid
@@ -33,13 +30,16 @@ from biosegkit.io.label_store import LabelStore
 from biosegkit.io.zarr import CHUNK
 from biosegkit.methods import ObjectTable
 from biosegkit.methods.classes import decided
+from biosegkit.outputs import write_csv
 from biosegkit.planes import JOINED_NOTE
 from biosegkit.prepared import facts_of, prepare
+from biosegkit.records import file_hash, record_path
 from biosegkit.signals import finish_first
 from biosegkit.state_files import ArrayFile, write_state
 from biosegkit.tables import turned_table
 
 from .decided import Painter, decide, decided_from
+from .findings import write_found
 from .giant import GiantJob, Work, identity_of, opened_image, opened_model
 from .layout import Costs, plan_layout
 
@@ -48,8 +48,6 @@ __all__ = ["Steps", "finish_image", "infer_block", "paint_block", "painted_label
 
 #: Objects that may get a colour of their own in the metadata.
 _COLOURED = 1024
-#: Rows of a table that are turned into text together.
-_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,12 @@ def prepare_image(job: GiantJob) -> Steps:
         If the memory is not enough, or the model has no blocks.
     """
     path = job.folder / "image.json"
-    bundle = opened_model(job.model, job.device, job.options, job.depth)
+    bundle = opened_model(job.model, job.device, job.options, job.depth, job.digest)
     identity = identity_of(job, bundle)
     if not (path.exists() and _is_same(path, identity)):
-        shutil.rmtree(job.folder, ignore_errors=True)
+        for old in job.folder.glob("*"):
+            if old != Path(job.tissue):
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
         image = opened_image(job, bundle.plan)
         prepared = prepare(image, bundle.plan, resample=False)
         segmenter = bundle.segmenter
@@ -167,7 +167,8 @@ def painted_labels(job: GiantJob) -> tuple[Any, Grid, ObjectTable]:
     return labels, work.image.grid, _table(work) if work.is_instance else {}
 
 
-def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kinds: Sequence[str] = (),
+                 notes: Sequence[str] = ()) -> dict[str, Any]:
     """Write further resolutions, table and record, and put the output where it belongs; the work is then removed.
 
     Parameters
@@ -175,6 +176,10 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None) -> d
     job : GiantJob
     made_from : dict, optional
         What the record says that the output was made from.
+    kinds : sequence of str
+        Of :data:`biosegkit.outputs.OUTPUTS`: what is written beside the labels and the table.
+    notes : sequence of str
+        To be added to those of the image.
 
     Returns
     -------
@@ -195,20 +200,25 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None) -> d
         raise FileError(f"{len(missing)} boxes that are not painted", file=job.folder, expected="all of them",
                         remedy="paint them first")
     record = {**_record(work, found), "made_from": dict(made_from or {})}
+    record["notes"] = [*record["notes"], *notes]
     store = _store(work, found)
     if store.folder.exists():  # else it is in its place already
         store.finish(np.arange(1 + min(found["objects"], _COLOURED)) if work.is_instance
                      else np.asarray(work.plan.labels.values))
     with finish_first():
         if store.folder.exists():
-            _record_path(output).unlink(missing_ok=True)
+            record_path(output).unlink(missing_ok=True)
             if output.exists():
                 shutil.rmtree(output)
             output.parent.mkdir(parents=True, exist_ok=True)
             store.folder.replace(output)
-        if work.is_instance:
-            write_table(output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"), _table(work))
-        write_json(_record_path(output), record)
+        table = _table(work) if work.is_instance else {}
+        if kinds:
+            record["also"] = {path.name: sha256(path) for path in write_found(work, table, output, kinds)}
+        if work.is_instance and "csv" not in kinds:
+            write_csv(table, output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"))
+        record["output"] = file_hash(output)
+        write_json(record_path(output), record)
     shutil.rmtree(job.folder, ignore_errors=True)
     return record
 
@@ -222,18 +232,6 @@ def segment_giant(job: GiantJob) -> dict[str, Any]:
     for box in steps.boxes:
         paint_block(job, box)
     return finish_image(job)
-
-
-def write_table(path: Path, table: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Columns as CSV, some rows at a time."""
-    count = len(next(iter(table.values()), ()))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerow(table)
-        for start in range(0, count, _ROWS):
-            text = io.StringIO(newline="")
-            columns = (np.asarray(column[start : start + _ROWS]).tolist() for column in table.values())
-            csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
-            file.write(text.getvalue())
 
 
 def _is_same(path: Path, identity: Mapping[str, Any]) -> bool:
@@ -312,10 +310,6 @@ def _table(work: Work) -> ObjectTable:
     return decided(table, work.plan.labels.object_values)
 
 
-def _record_path(output: Path) -> Path:
-    return output.with_name(output.name + ".json")
-
-
 def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to say of an output."""
     bundle, job = work.bundle, work.job
@@ -326,7 +320,7 @@ def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "file": Path(job.output).name, "task": bundle.plan.labels.task, "objects": found["objects"],
         "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys(notes)), "blocks": len(work.blocks),
         "exact": work.method.exact,
-        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": job.tissue},
+        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "device": describe(bundle.device), "seed": bundle.plan.seed, "plan": bundle.plan.hash,
         "thresholds": dict(bundle.thresholds), "postprocessing": bundle.postprocessing,

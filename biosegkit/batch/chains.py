@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from biosegkit.inputs import Job
-from biosegkit.records import Outcome, Wish
+from biosegkit.records import Outcome
 
 from .agenda import Call, Chain
-from .tasks import Claim, Opening, image_task
+from .blocks import infer_block, paint_block, prepare_image, resolve_image
+from .giant import GiantJob
+from .giants import Begun, begin, finish
+from .tasks import Errand, image_task
 
-__all__ = ["Errand", "whole"]
-
-
-@dataclass(frozen=True)
-class Errand:
-    """What all images of a batch have in common; it travels to the workers.
-
-    Parameters
-    ----------
-    opening : Opening
-    wish : Wish
-    claim : Claim
-    resume : bool
-        Keep outputs that are made from the same.
-    """
-
-    opening: Opening
-    wish: Wish
-    claim: Claim
-    resume: bool = False
+__all__ = ["in_blocks", "whole"]
 
 
 def whole(errand: Errand, job: Job, states: Path | None = None) -> Chain:
     """An ordinary image: one call."""
-    arguments: tuple[Any, ...] = (errand.opening, job, errand.wish, states, errand.resume, errand.claim)
-    outcomes: list[Outcome] = yield [Call("image", image_task, arguments)]
+    outcomes: list[Outcome] = yield [Call("image", image_task, (errand, job, states))]
+    return outcomes[0]
+
+
+def in_blocks(errand: Errand, job: Job, task: GiantJob) -> Chain:
+    """A giant image: a call per group of blocks and per box of the labels, with decisions between."""
+    begun: Outcome | Begun
+    (begun,) = yield [Call("begin", begin, (errand, job, task))]
+    if isinstance(begun, Outcome):
+        return begun
+    (steps,) = yield [Call("prepare", prepare_image, (begun.task,))]
+    yield [Call("infer", infer_block, (begun.task, group), group) for group in steps.groups]
+    yield [Call("resolve", resolve_image, (begun.task,))]
+    yield [Call("paint", paint_block, (begun.task, box), box) for box in steps.boxes]
+    outcomes: list[Outcome] = yield [Call("finish", finish, (errand, job, begun))]
     return outcomes[0]

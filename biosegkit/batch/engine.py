@@ -245,7 +245,7 @@ def _hired(distributed: ModuleType, staff: Staff) -> Iterator[Any]:
     with dask.config.set({f"distributed.{name}": value for name, value in settings.items()}):
         if sys.platform == "linux":
             context = distributed.utils.get_mp_context()
-            context.set_forkserver_preload(["distributed", "biosegkit.predict", "biosegkit.batch.tasks"])
+            context.set_forkserver_preload(["distributed", "biosegkit.predict", "biosegkit.batch.chains"])
         count = staff.workers or 1
         cluster = distributed.LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, security=True,

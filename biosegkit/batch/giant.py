@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from biosegkit._atomic import load_npy, read_json
 from biosegkit.bundle import Bundle
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.image import Image
-from biosegkit.io import ReadOptions, read
+from biosegkit.io import Pyramid, ReadOptions, at_spacing, open_pyramid
+from biosegkit.io.rescaled import rescaled
 from biosegkit.methods import Block, Method
 from biosegkit.methods.protocol import checked_thresholds
 from biosegkit.plan.schema import Plan
@@ -25,11 +26,12 @@ from biosegkit.tidy import Frame
 from biosegkit.views import viewed
 
 from .layout import Layout
+from .tasks import Opening, opened
 
-__all__ = ["GiantJob", "Work", "opened_image", "opened_model"]
+__all__ = ["GiantJob", "Work", "level_for", "opened_image", "opened_model"]
 
 #: A spacing that is off the plan's by less than this is taken for it.
-_TOLERANCE = 0.05
+TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class GiantJob:
         ``NAME.ome.zarr``; a table ``NAME.csv`` and a record ``NAME.ome.zarr.json`` come beside it.
     model : str
         A bundle; see :func:`biosegkit.engines.load_model`, also for ``options`` and ``depth``.
-    device, options, depth
+    device, options, depth, digest
         Of the model.
     tta : bool
     thresholds : tuple of (str, float)
@@ -68,8 +70,9 @@ class GiantJob:
     output: str
     model: str
     device: str = "auto"
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     depth: str | None = None
+    digest: str | None = None
     tta: bool = False
     thresholds: tuple[tuple[str, float], ...] = ()
     reading: ReadOptions = field(default_factory=ReadOptions)
@@ -86,8 +89,8 @@ class GiantJob:
         return Path(self.work) if self.work else output.with_name(f".{output.name}.work")
 
 
-@lru_cache(maxsize=1)
-def opened_model(model: str, device: str, options: tuple[tuple[str, str], ...], depth: str | None) -> Bundle:
+def opened_model(model: str, device: str, options: tuple[tuple[str, Any], ...], depth: str | None,
+                 digest: str | None = None) -> Bundle:
     """The model, loaded once per process.
 
     Raises
@@ -95,9 +98,7 @@ def opened_model(model: str, device: str, options: tuple[tuple[str, str], ...], 
     OptionError
         For a model that has no maps that blocks could be decoded from.
     """
-    from biosegkit.engines import load_model
-
-    found = load_model(model, device, dict(options), depth=depth)
+    found = opened(Opening(model, device, options, depth, digest))
     if not isinstance(found, Bundle):
         raise OptionError(f"model {model} for an image in blocks", expected="a model trained with biosegkit",
                           remedy="cut the image, or train a model")
@@ -105,21 +106,32 @@ def opened_model(model: str, device: str, options: tuple[tuple[str, str], ...], 
 
 
 def opened_image(job: GiantJob, plan: Plan) -> Image:
-    """The image on the grid of the network.
+    """The image on the grid of the network, read when it is sliced."""
+    return level_for(plan, open_pyramid(job.images, job.reading))
+
+
+def level_for(plan: Plan, pyramid: Pyramid) -> Image:
+    """The level with the pixel size of a model, or the next finer one resampled to it.
 
     Raises
     ------
-    DataError
-        If its spacing is not that of the model.
+    OptionError
+        If the model works at a physical pixel size and the image has none.
     """
-    image = read(job.images if len(job.images) > 1 else job.images[0], job.reading)
-    turned = image.grid.turned(turn_of(image.grid, plan))
-    wanted = working_shape(turned, plan)
-    if any(abs(n / m - 1) > _TOLERANCE for n, m in zip(turned.shape, wanted, strict=True)):
-        raise DataError(f"spacing {image.grid.spacing} {image.grid.unit}", file=job.images[0],
-                        expected=f"{plan.configuration.spacing} {plan.preprocessing.unit}, that of the model",
-                        remedy="resample the image, or train a model at its spacing")
-    return image
+    finest, unit, spacing = pyramid.grids[0], plan.preprocessing.unit, plan.configuration.spacing
+    turn = turn_of(finest, plan)
+    back = turn.inverse().perm  # of each axis of the image the one of the model
+    if unit != "px" and (finest.unit != "px" or plan.preprocessing.resample):
+        lead = finest.ndim - len(spacing)
+        return at_spacing(pyramid, [spacing[axis - lead] for axis in back if axis >= lead], unit, TOLERANCE)
+    turned = working_shape(finest.turned(turn), plan)
+    shape = tuple(turned[axis] for axis in back)
+    if all(abs(n / m - 1) <= TOLERANCE for n, m in zip(finest.shape, shape, strict=True)):
+        return at_spacing(pyramid, spacing, "px")
+    image = pyramid.level(0)
+    array = cast("npt.NDArray[Any]", rescaled(pyramid.arrays[0], shape))
+    note = f"{' × '.join(map(str, finest.shape))} pixels resampled to {' × '.join(map(str, shape))}, as for training"
+    return Image(array, finest.resized(shape), image.channels, image.source, (*image.notes, note))
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +268,7 @@ class Work:
 def _opened(job: GiantJob, stamp: int) -> Work:
     """Opened once per process."""
     facts = read_json(job.folder / "image.json")
-    bundle = opened_model(job.model, job.device, job.options, job.depth)
+    bundle = opened_model(job.model, job.device, job.options, job.depth, job.digest)
     if facts.get("identity") != identity_of(job, bundle):
         raise FileError("the work of another image, model or way to read", file=job.folder,
                         expected="that of this job", remedy="prepare the image again")

@@ -5,30 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import sweep
+from biosegkit.bundle import Bundle
 from biosegkit.inputs import Input, Job
-from biosegkit.predict import files_to_do, predict_files, states_of
+from biosegkit.predict import Todo, files_to_do, predict_jobs
 from biosegkit.predictor import Predictor
 from biosegkit.records import Outcome, Wish, shown, write_failures
-from biosegkit.run_folder import locked
 from biosegkit.signals import asked_to_stop
 
 from .agenda import Call, Chain, Chains
-from .chains import Errand, whole
+from .chains import in_blocks, whole
 from .engine import Crew, Staff, Task, employ
+from .giants import giant_job, is_giant, wish_for_giants
 from .ledger import Ledger, open_ledger
-from .tasks import Answer, Claim, Opening, absolute, open_model
+from .report import write_batch_report
+from .tasks import Answer, Claim, Errand, Opening, absolute, open_model
 
 __all__ = ["Standing", "predict_batch"]
 
-#: Images that must be done before the time left is guessed.
-_FEW = 3
+#: Of the work, what must be done before the time left is guessed.
+_SOME = 0.02
 
 
 @dataclass
@@ -104,32 +107,46 @@ def predict_batch(
     FileError, DataError, OptionError
         As :func:`biosegkit.predict_files`; or if no worker is there, or the disk is full.
     """
-    out, wish = Path(out), wish or Wish()
-    if staff is None:
-        return _here(open_model(opening), inputs, out, wish, progress, states=states, resume=resume,
-                     overwrite=overwrite)
-    opening = _checked(opening)
-    if wish.reading.memory_budget is None and staff.share is not None:
+    opening, wish = _checked(opening), wish or Wish()
+    if staff is not None and wish.reading.memory_budget is None and staff.share is not None:
         wish = replace(wish, reading=replace(wish.reading, memory_budget=int(0.8 * staff.share)))
     model = open_model(opening)
-    jobs, kept = files_to_do(model, inputs, out, wish, states, anew=not (resume or overwrite))
+    giant = partial(_is_giant, wish) if isinstance(model, Bundle) else None
+    todo = files_to_do(model, inputs, Path(out), wish, states, anew=not (resume or overwrite), is_giant=giant)
+    resume = resume and not overwrite
+    if any(job.giant for job in todo.jobs):
+        wish, staff = wish_for_giants(wish, states), staff or Staff()
+    if staff is None:
+        return _here(model, todo, wish, progress, resume)
     opening = replace(opening, digest=getattr(model, "digest", None))
+    about = _about(opening, wish, staff)
     with ExitStack() as stack:
-        holder = stack.enter_context(locked(out))
-        stack.enter_context(nullcontext() if kept is None else locked(kept))
-        sweep(out)
-        ledger = stack.enter_context(open_ledger(out, anew=overwrite and not resume))
-        ledger.begin(_about(opening, model, wish, staff), [(shown(job), _place(job, out)) for job in jobs])
-        errand = Errand(opening, wish, Claim(str(out.absolute()), holder), resume and not overwrite)
-        chains = [whole(errand, absolute(job), _absolute(states_of(job, out, kept))) for job in jobs]
-        batch = _Batch(out, jobs, ledger, progress)
+        holder = stack.enter_context(todo.held())
+        sweep(todo.out)
+        ledger = stack.enter_context(open_ledger(todo.out, anew=overwrite and not resume))
+        ledger.begin(about, [(shown(job), _place(job, todo.out)) for job in todo.jobs])
+        errand = Errand(opening, wish, Claim(str(todo.out.absolute()), holder), resume)
+        batch = _Batch(todo, ledger, progress)
         with _closing(ledger, batch), asked_to_stop() as stop, employ(staff) as crew:
-            batch.carry_out(crew, chains, errand.claim, stop)
+            batch.carry_out(crew, [_chain(errand, job, todo, staff) for job in todo.jobs], errand.claim, stop)
+        write_batch_report(todo.out, batch.sorted, about={k: v for k, v in about.items() if not k.endswith("hash")})
     return batch.sorted
 
 
-def _here(model: Predictor, inputs: Input | Sequence[Input], out: Path, wish: Wish, progress: Progress | None,
-          **options: Any) -> list[Outcome]:
+def _is_giant(wish: Wish, path: Path, said: Mapping[str, Any]) -> bool:
+    """Whether an image is segmented in blocks, read as it is to be read."""
+    return is_giant(path, wish.for_case(said).reading)
+
+
+def _chain(errand: Errand, job: Job, todo: Todo, staff: Staff) -> Chain:
+    """What is to be done with an image."""
+    there, states = absolute(job), todo.states_of(job)
+    if job.giant:
+        return in_blocks(errand, there, giant_job(errand, there, staff))
+    return whole(errand, there, None if states is None else states.absolute())
+
+
+def _here(model: Predictor, todo: Todo, wish: Wish, progress: Progress | None, resume: bool) -> list[Outcome]:
     """In this process."""
     standing = Standing(0)
 
@@ -140,8 +157,7 @@ def _here(model: Predictor, inputs: Input | Sequence[Input], out: Path, wish: Wi
         if progress:
             progress(standing, outcome)
 
-    return predict_files(model, inputs, out, tta=wish.tta, thresholds=wish.thresholds, save_maps=wish.save_maps,
-                         also=wish.also, options=wish.reading, progress=told, **options)
+    return predict_jobs(model, todo, wish, resume=resume, progress=told)
 
 
 def _checked(opening: Opening) -> Opening:
@@ -154,21 +170,17 @@ def _checked(opening: Opening) -> Opening:
     return opening
 
 
-def _about(opening: Opening, model: Predictor, wish: Wish, staff: Staff) -> dict[str, Any]:
+def _about(opening: Opening, wish: Wish, staff: Staff) -> dict[str, Any]:
     """What the ledger says of a run."""
     options = json.dumps(wish.data, sort_keys=True, default=str)
     return {"version": Claim("", "").version, "model": Path(opening.model).name, "options": options,
-            "model_hash": getattr(model, "digest", None), "options_hash": hashlib.sha256(options.encode()).hexdigest(),
+            "model_hash": opening.digest, "options_hash": hashlib.sha256(options.encode()).hexdigest(),
             "workers": staff.scheduler or f"{staff.workers or 1} on this machine"}
 
 
 def _place(job: Job, out: Path) -> str:
     """The name of an output in the ledger."""
     return job.output.relative_to(out).as_posix()
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
 
 
 @contextmanager
@@ -187,17 +199,17 @@ class _Batch:
 
     Parameters
     ----------
-    out : Path
-    jobs : list of Job
+    todo : Todo
     ledger : Ledger
     progress : callable, optional
     """
 
-    def __init__(self, out: Path, jobs: list[Job], ledger: Ledger, progress: Progress | None) -> None:
-        self.out, self.jobs, self.ledger, self.progress = out, jobs, ledger, progress
+    def __init__(self, todo: Todo, ledger: Ledger, progress: Progress | None) -> None:
+        self.out, self.jobs, self.ledger, self.progress = todo.out, todo.jobs, ledger, progress
         self.outcomes: dict[int, Outcome] = {}
-        self.standing = Standing(len(jobs))
-        self._sizes = [max(1, sum(_bytes(path) for path in job.images)) for job in jobs]
+        self.standing = Standing(len(self.jobs))
+        self._sizes = [max(1, sum(_bytes(path) for path in job.images)) for job in self.jobs]
+        self._seconds = [0.0] * len(self.jobs)
         self._began = 0.0
 
     @property
@@ -213,6 +225,7 @@ class _Batch:
             outcome = None
             if answered is not None:
                 task, answer = answered
+                self._seconds[task.owner] += answer.seconds
                 self._note_block(task, agenda.call_of(task), answer)
                 end = agenda.answer(task, answer)
                 outcome = None if end is None else self._ended(task.owner, self._outcome(task.owner, end))
@@ -230,10 +243,11 @@ class _Batch:
 
     def _outcome(self, number: int, end: Outcome | Answer) -> Outcome:
         """What became of an image, said with the paths as they were given."""
-        job = self.jobs[number]
+        job, seconds = self.jobs[number], self._seconds[number]
         if isinstance(end, Outcome):
-            return replace(end, input=shown(job), output=str(job.output), error=_as_given(end.error, job))
-        return Outcome(shown(job), str(job.output), "failed", _as_given(end.error, job), end.seconds, trace=end.trace)
+            return replace(end, input=shown(job), output=str(job.output), error=_as_given(end.error, job),
+                           seconds=seconds)
+        return Outcome(shown(job), str(job.output), "failed", _as_given(end.error, job), seconds, trace=end.trace)
 
     def _ended(self, number: int, outcome: Outcome) -> Outcome:
         """Write down what became of an image."""
@@ -247,11 +261,13 @@ class _Batch:
         return outcome
 
     def _tell(self, agenda: Chains, outcome: Outcome | None) -> None:
-        """Say how far it is; the time left follows the bytes of the images, once a few are done."""
-        done = [number for number, outcome in self.outcomes.items() if outcome.state == "done"]
-        if len(done) >= _FEW and outcome is not None:
-            rest = sum(self._sizes) - sum(self._sizes[number] for number in self.outcomes)
-            self.standing.left = (time.monotonic() - self._began) * rest / sum(self._sizes[number] for number in done)
+        """Say how far it is; the time left follows the bytes of the images, once some of them are done."""
+        self.standing.blocks_ended, self.standing.blocks = agenda.blocks
+        begun = sum(self._sizes[number] * share for number, share in agenda.shares.items())
+        done = begun + sum(self._sizes[n] for n, outcome in self.outcomes.items() if outcome.state == "done")
+        rest = sum(self._sizes) - begun - sum(self._sizes[number] for number in self.outcomes)
+        if done > _SOME * (done + rest):
+            self.standing.left = (time.monotonic() - self._began) * rest / done
         if self.progress:
             self.progress(self.standing, outcome)
 

@@ -21,7 +21,8 @@ from biosegkit.inputs import Job
 from biosegkit.predictor import Predictor
 from biosegkit.records import Outcome, Wish
 
-__all__ = ["Answer", "Claim", "Opening", "absolute", "carry_out", "image_task", "open_model", "opened"]
+__all__ = ["Answer", "Claim", "Errand", "Opening", "absolute", "carry_out", "image_task", "open_model",
+           "opened"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,25 @@ class Answer:
     worker: str = ""
 
 
+@dataclass(frozen=True)
+class Errand:
+    """What all images of a batch have in common; it travels to the workers.
+
+    Parameters
+    ----------
+    opening : Opening
+    wish : Wish
+    claim : Claim
+    resume : bool
+        Keep outputs that are made from the same.
+    """
+
+    opening: Opening
+    wish: Wish
+    claim: Claim
+    resume: bool = False
+
+
 def open_model(opening: Opening) -> Predictor:
     """Load the model.
 
@@ -145,11 +165,12 @@ def carry_out(function: Callable[..., Any], arguments: tuple[Any, ...], claim: C
         return Answer(None, text, traceback.format_exc(), time.monotonic() - started, worker)
 
 
-def image_task(opening: Opening, job: Job, wish: Wish, states: Path | None, resume: bool, claim: Claim) -> Outcome:
+def image_task(errand: Errand, job: Job, states: Path | None) -> Outcome:
     """Segment one ordinary image."""
     from biosegkit.predict import predict_file
 
-    return predict_file(opened(opening), job, wish, states, resume=resume, check=claim.check)
+    return predict_file(opened(errand.opening), job, errand.wish, states, resume=errand.resume,
+                        check=errand.claim.check)
 
 
 def absolute(job: Job) -> Job:

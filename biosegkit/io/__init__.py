@@ -75,6 +75,8 @@ def read(source: Source, options: ReadOptions | None = None) -> Image:
     ([[[0, 1, 2], [3, 4, 5]]], (0.5, 0.5), 'um')
     """
     options = options or ReadOptions()
+    if not isinstance(source, str | Path) and len(source) == 1:
+        (source,) = source
     if isinstance(source, str | Path):
         return arrange.to_image(opened(source, options), options)
     if not source:

@@ -104,7 +104,9 @@ def open_pyramid(path: str | Path | Sequence[str | Path], options: ReadOptions |
     """
     options = options or ReadOptions()
     if not isinstance(path, str | Path):
-        return _side_by_side(path, options)
+        if len(path) != 1:
+            return _side_by_side(path, options)
+        (path,) = path
     raw = opened(path, options)
     if raw.window is None:
         image = arrange.to_image(raw, options)

@@ -18,7 +18,7 @@ from biosegkit.batch import chains, engine, run
 from biosegkit.batch.engine import Staff, employ
 from biosegkit.batch.ledger import FILE
 from biosegkit.batch.run import predict_batch
-from biosegkit.batch.tasks import Claim, Opening, absolute, image_task, opened
+from biosegkit.batch.tasks import Claim, Errand, Opening, absolute, image_task, opened
 from biosegkit.bundle import load, write_bundle
 from biosegkit.cli import app
 from biosegkit.errors import FileError, OptionError, PlanError, Stopped
@@ -70,7 +70,7 @@ def add(name, shape=(20, 17), seed=None):
 
 def hashes(folder, *without):
     return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(Path(folder).rglob("*"))
-            if p.is_file() and p.name not in (FILE, *without)}
+            if p.is_file() and p.name not in (FILE, "report.html", *without)}
 
 
 def states(outcomes):
@@ -178,11 +178,12 @@ def test_F8_a_worker_of_a_batch_that_is_gone_touches_nothing(files):
     before = hashes("out")
     job = absolute(find_jobs("in/a.tif", Path("out"))[0])
     Path("out/lock").write_text("other 1 2")
-    gone = image_task(files, job, Wish(tta=True), None, False, Claim(str(Path("out").absolute()), "mine 1 2"))
+    errand = Errand(files, Wish(tta=True), Claim(str(Path("out").absolute()), "mine 1 2"))
+    gone = image_task(errand, job, None)
     assert gone.state == "failed"
     assert "took the folder over" in gone.error
     Path("out/lock").unlink()
-    unseen = image_task(files, job, Wish(tta=True), None, False, Claim(str(Path("out").absolute()), "mine 1 2"))
+    unseen = image_task(errand, job, None)
     assert "share the disk" in unseen.error
     assert hashes("out") == before
     with pytest.raises(PlanError, match=r"biosegkit .* in a worker"):
@@ -199,7 +200,8 @@ def test_F7_a_full_disk_costs_the_images_that_do_not_fit(files, crew):
     assert states(found) == {"a": "done", "b": "done", "c": "done", "large": "failed"}
     (error,) = [o.error for o in found if o.error]
     assert "out/large.tif: found cannot write: File too large" in error
-    assert {p.name for p in Path("out").iterdir() if not p.name.startswith(tuple("abc"))} == {FILE, "failures.csv"}
+    assert {p.name for p in Path("out").iterdir() if not p.name.startswith(tuple("abc"))} == {FILE, "failures.csv",
+                                                                                         "report.html"}
     assert states(predict_batch(files, "in", "out", TWO, resume=True))["large"] == "done"
     assert not Path("out/failures.csv").exists()
 
@@ -243,11 +245,6 @@ def test_the_command_predicts_with_workers_and_ends_with_1_if_some_fail(files):
 def test_staff_that_cannot_be_is_refused(options, match):
     with pytest.raises(OptionError, match=match):
         Staff(**options)
-
-
-def test_memory_without_workers_is_refused(files):
-    done = CliRunner().invoke(app, ["predict", "model", "in", "-o", "out", "--memory", "2GB"])
-    assert done.exit_code == 2
 
 
 def test_P4_no_scheduler_at_the_address_is_an_error_that_names_it(monkeypatch):

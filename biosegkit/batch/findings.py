@@ -1,0 +1,75 @@
+"""What comes out beside the labels of a giant image, read from them tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from biosegkit.exports import class_names
+from biosegkit.io import open_pyramid
+from biosegkit.methods import ObjectTable
+from biosegkit.outputs import Found, write_all
+
+from .giant import Work
+
+__all__ = ["write_found"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """Labels with the user's values, as numbers of classes; read when they are sliced."""
+
+    array: Any
+    values: npt.NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the image."""
+        return tuple(self.array.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.int64]:
+        order = np.argsort(self.values)
+        return np.asarray(order[np.searchsorted(self.values, self.array[key], sorter=order)])
+
+
+def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[str]) -> list[Path]:
+    """Write outputs beside labels that are in their place.
+
+    Parameters
+    ----------
+    work : Work
+    table : dict of ndarray
+        Of the objects; empty for classes.
+    output : Path
+        The OME-Zarr of the labels.
+    kinds : sequence of str
+        See :data:`biosegkit.outputs.OUTPUTS`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    labels, grid = work.plan.labels, work.image.grid
+    finest = open_pyramid(work.job.images, work.job.reading).grids[0]
+    y, x = (a / b for a, b in zip(grid.spacing[-2:], finest.spacing[-2:], strict=True))
+    array: Any = zarr.open_array(output / "0", mode="r")
+    if work.is_instance:
+        found = Found(array, table, grid)
+    else:
+        values = np.asarray(labels.values, np.int64)
+        found = Found.of(cast("npt.NDArray[Any]", _Classes(array, values)), grid)
+        found = replace(found, table={**found.table, "class": values[found.table["id"]]})
+    found = replace(found, classes=class_names(labels), scale=(y, x), source=Path(work.job.images[0]).name)
+    return write_all(found, work.image, output.parent, output.name.removesuffix(".ome.zarr"), kinds)

@@ -1,0 +1,155 @@
+"""The giant images of a batch: which they are, and what is done with one before and after its blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from biosegkit._atomic import sha256
+from biosegkit.bundle import Bundle
+from biosegkit.errors import BiosegError, OptionError
+from biosegkit.inputs import Job
+from biosegkit.io import ReadOptions, open_pyramid
+from biosegkit.io.sniff import ENDINGS, ending
+from biosegkit.outputs import checked_outputs
+from biosegkit.predictor import Predictor
+from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, remove, shown
+
+from .blocks import finish_image
+from .engine import Staff
+from .giant import GiantJob
+from .tasks import Errand, opened
+from .tissue import tissue_of
+
+__all__ = ["GIANT", "Begun", "begin", "finish", "giant_job", "is_giant", "wish_for_giants"]
+
+#: Voxels of an ordinary image, at most.
+GIANT = 64_000_000
+#: Bytes of a file below which an image is not asked for its size: looking into thousands takes minutes.
+_SMALL = 1 << 20
+#: Slides by their names.
+_SLIDES = (".svs", ".ndpi", ".scn")
+#: Memory of a worker that nothing is known of, and what more of would gain nothing, in bytes.
+_UNKNOWN, _ENOUGH = 2 << 30, 4 << 30
+#: Workers of a scheduler, of which nobody knows how many come.
+_CREW = 8
+
+
+def is_giant(path: Path, reading: ReadOptions) -> bool:
+    """Whether an image is segmented in blocks: slides, larger ones than :data:`GIANT`, NIfTI larger than memory.
+
+    An image that cannot be looked at is none: its error comes when it is its turn.
+
+    Examples
+    --------
+    >>> is_giant(Path("slide.svs"), ReadOptions()), is_giant(Path("photo.png"), ReadOptions())
+    (True, False)
+    """
+    if ending(path) in _SLIDES:
+        return True
+    kind = ENDINGS.get(ending(path), "")
+    try:
+        if kind not in ("tiff", "zarr", "nifti") or (path.is_file() and path.stat().st_size < _SMALL):
+            return False
+        pyramid = open_pyramid(path, reading)
+    except (BiosegError, OSError):
+        return False
+    voxels, channels = pyramid.grids[0].voxels, pyramid.arrays[0].shape[0]
+    if kind == "nifti":  # whose users want a NIfTI, as long as there can be one
+        return voxels * channels * pyramid.dtype.itemsize > reading.budget
+    return voxels > GIANT or (kind == "tiff" and len(pyramid.grids) > 1)
+
+
+def wish_for_giants(wish: Wish, states: object) -> Wish:
+    """The wish, with a mask that workers in another folder find too.
+
+    Raises
+    ------
+    OptionError
+        For what images in blocks do not have; before anything runs.
+    """
+    for name, given in (("--save-maps", wish.save_maps), ("--states", states is not None)):
+        if given:
+            raise OptionError(f"{name} with an image in blocks", expected="ordinary images",
+                              remedy=f"leave {name} out, or predict slides and huge images apart from the others")
+    if wish.tissue in ("auto", "off"):
+        return wish
+    if not Path(wish.tissue).is_file():
+        raise OptionError(f"--tissue {wish.tissue}", expected="auto, off, or a file", remedy="check the path")
+    return replace(wish, tissue=str(Path(wish.tissue).absolute()))
+
+
+def giant_job(errand: Errand, job: Job, staff: Staff) -> GiantJob:
+    """A job of a batch as what the functions of :mod:`biosegkit.batch.blocks` take; paths are absolute already."""
+    opening, wish = errand.opening, errand.wish
+    share = staff.share or _UNKNOWN
+    return GiantJob(
+        tuple(map(str, job.images)), str(job.output), opening.model, opening.device, opening.options, opening.depth,
+        opening.digest, wish.tta, tuple(sorted(wish.thresholds.items())), memory=staff.memory or min(share, _ENOUGH),
+        workers=staff.workers or _CREW)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An image that is to be segmented.
+
+    Parameters
+    ----------
+    task : GiantJob
+        With what identifies the image.
+    origin : dict
+        What the output is made from.
+    kinds : tuple of str
+        What is written beside the labels.
+    notes : tuple of str
+    """
+
+    task: GiantJob
+    origin: Mapping[str, Any]
+    kinds: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _kinds(model: Predictor, wish: Wish) -> tuple[str, ...]:
+    """What is written beside the labels: measurements, polygons and a picture always."""
+    objects = isinstance(model, Bundle) and model.plan.labels.task == "instance"
+    return checked_outputs([*wish.also, "geojson", "thumbnail", *(["csv"] if objects else [])])
+
+
+def begin(errand: Errand, job: Job, task: GiantJob) -> Outcome | Begun:
+    """See whether the output is there already; what is there of another is removed (fault F10)."""
+    model: Predictor = opened(errand.opening)
+    kinds = _kinds(model, errand.wish)
+    wish = errand.wish.for_case(job.reading)
+    origin = origin_of(model, job, wish)
+    if wish.tissue not in ("auto", "off"):
+        origin["tissue"] = sha256(wish.tissue)
+    if errand.resume and is_made_from(job, origin, kinds):
+        shutil.rmtree(task.folder, ignore_errors=True)
+        return Outcome(shown(job), str(job.output), "kept", objects=count_of(job.output), origin=origin)
+    errand.claim.check()
+    if not errand.resume:
+        shutil.rmtree(task.folder, ignore_errors=True)
+    elif job.output.exists():  # what was painted is in there, and goes with it
+        shutil.rmtree(task.folder / "painted", ignore_errors=True)
+    remove(job)
+    identity = hashlib.sha256(json.dumps(origin["input"], sort_keys=True).encode()).hexdigest()
+    tissue = tissue_of(wish.tissue, open_pyramid(job.images, wish.reading))
+    mask = ""
+    if tissue.mask is not None:  # named by its content, which states depend on
+        digest = hashlib.sha256(tissue.mask.tobytes()).hexdigest()[:16]
+        mask = tissue.write(task.folder / f"tissue-{digest}.npy")
+    return Begun(replace(task, identity=identity, reading=wish.reading, tissue=mask), origin, kinds, (tissue.note,))
+
+
+def finish(errand: Errand, job: Job, begun: Begun) -> Outcome:
+    """Put the output where it belongs, with everything beside it."""
+    errand.claim.check()
+    record = finish_image(begun.task, begun.origin, begun.kinds, begun.notes)
+    return Outcome(shown(job), str(job.output), "done", objects=record["objects"], notes=tuple(record["notes"]),
+                   origin=begun.origin)
