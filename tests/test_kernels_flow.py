@@ -301,12 +301,13 @@ def test_errors_of_objects_are_the_same_one_by_one_in_parts_and_together(name, s
     state = State(Block(start, shape, full, (0,) * len(shape), (0,) * len(shape), spacing),
                   {"flow": quantise_flow(maps["flow"])})
     found = []
-    for cost, size in ((-(10**9), 1), (10**9, labels.size), (10**9, labels.size // 2)):
+    for cost, parts in ((-(10**9), 1), (10**9, 1), (10**9, 2), (10**9, 4)):
         monkeypatch.setattr(flow_check, "_CALL", cost)
-        monkeypatch.setattr(flow_check, "_FEW", size)
+        monkeypatch.setattr(flow_check, "_PARTS", parts)
         found.append(flow_check.squared_errors(state, labels, FIELDS[name], count + 1))
     np.testing.assert_array_equal(found[1], found[0])
     np.testing.assert_array_equal(found[2], found[0])
+    np.testing.assert_array_equal(found[3], found[0])
     assert count > 5
     assert (found[0][1: count + 1] > 0).all()
     assert found[0][count + 1] == 0

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from biosegkit.methods import METHODS, Block, flow_check
+from biosegkit.methods import METHODS, Block
 
 OBJECTS = [name for name in METHODS if name != "semantic"]
 LIMIT = 3.0
@@ -37,8 +37,7 @@ def traced(job):
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_targets_and_objects_take_three_label_images_at_most(name, monkeypatch):
-    monkeypatch.setattr(flow_check, "_FEW", 1)  # objects are checked all at once in an image as small as this
+def test_targets_and_objects_take_three_label_images_at_most(name):
     method, spacing = METHODS[name](), (1.0, 1.0)
     for size in (48, 552):  # the first compiles, and is lost in tables
         labels = discs(size)

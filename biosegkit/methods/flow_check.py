@@ -26,8 +26,8 @@ Field = Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[np.float32]]
 
 #: Voxels that a field takes as long for as one call of it takes at least.
 _CALL = 3000
-#: Objects are checked in groups that fill no more than this part of the block, or so many voxels.
-_PARTS, _FEW = 4, 1 << 18
+#: Into how many parts of the block objects are divided: they are checked in groups that fill no more than one.
+_PARTS = 4
 
 
 def flow_errors(states: Sequence[State], painted: Iterable[npt.NDArray[Any]],
@@ -147,7 +147,7 @@ def _groups(boxes: Sequence[tuple[slice, ...] | None], shape: tuple[int, ...]) -
     Examples
     --------
     >>> box = lambda a, b: (slice(0, 600), slice(a, b))
-    >>> _groups([box(0, 400), None, box(500, 900), box(100, 430)], (600, 1000))
+    >>> _groups([box(0, 200), None, box(500, 700), box(100, 230)], (600, 1000))
     [[1, 4], [3]]
     >>> _groups([box(0, 900), box(10, 60), box(50, 950), box(20, 50)], (600, 1000))
     [[1, 3], [2, 4]]
@@ -158,7 +158,7 @@ def _groups(boxes: Sequence[tuple[slice, ...] | None], shape: tuple[int, ...]) -
     if filled + _CALL * len(present) <= size:
         return [[k] for k in present]
     axis = int(np.argmax(shape))
-    limit = max(_FEW, size // _PARTS) * shape[axis] // size
+    limit = shape[axis] // _PARTS
     long = [k for k, box in present.items() if box[axis].stop - box[axis].start > limit]
     groups = [long]
     first = -limit
