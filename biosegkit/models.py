@@ -23,7 +23,8 @@ def find_models(folder: str | Path = ".") -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``model`` (its path), ``task``, ``method``, ``network`` and ``scores`` (a dict); what cannot be read is empty.
+        ``model`` (its path), ``task``, ``method``, ``network``, ``channels`` (how many), ``scores`` (a dict) and
+        ``improvement`` (what :func:`biosegkit.improvement.improvement` has found); what cannot be read is empty.
     """
     return [_described(path) for path in sorted(_found(Path(folder), _DEPTH))]
 
@@ -68,5 +69,8 @@ def _described(path: Path) -> dict[str, Any]:
     headline = scores.get("headline", scores) if isinstance(scores, dict) else {}
     labels, configuration = plan.get("labels", {}), plan.get("configuration", {})
     network = f"{configuration.get('architecture', {}).get('name', '')} {configuration.get('name', '')}".strip()
+    gain = _manifest(path, "../improvement.json") if (path / "bundle").is_dir() else None
     return {"model": str(path), "task": labels.get("task", ""), "method": plan.get("method", ""), "network": network,
-            "scores": {k: v for k, v in headline.items() if isinstance(v, int | float)}}
+            "channels": len(plan.get("preprocessing", {}).get("channels", ())),
+            "improvement": gain if isinstance(gain, dict) else {}, "scores": {
+                k: v for k, v in headline.items() if isinstance(v, int | float)}}

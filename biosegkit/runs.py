@@ -131,6 +131,10 @@ class Handle:
             rows += [{"fold": fold, **json.loads(line)} for line in whole.decode().splitlines() if line]
         return rows
 
+    def rewind(self) -> None:
+        """Let :meth:`metrics` begin anew."""
+        self._read.clear()
+
     def stop(self, patience: float = 60.0) -> State:
         """Ask the training to stop as Ctrl-C does, and wait until it has; ask once more if it takes long.
 

@@ -34,7 +34,7 @@ from .segmenter import Segmenter, method_of
 from .tidy_choice import TidyChoice, retidied, trials_of
 from .tune import tune
 
-__all__ = ["Outcome", "validate"]
+__all__ = ["Outcome", "score_options", "validate"]
 
 #: Cases shown in the report, half worst and half best.
 SHOWN = 8
@@ -107,7 +107,7 @@ def validate(plan: Plan, dataset: Dataset, out: Path,
     weights, held = {k: w for k, (w, _) in folds.items()}, {k: ids for k, (_, ids) in folds.items()}
     job = _Job(plan, dataset, out, device, weights, held, between, until)
     thresholds = _tuned(job.within(TUNING)) if plan.labels.task == "instance" else {}
-    options = _score_options(plan)
+    options = score_options(plan)
     trials, scored = trials_of(plan, thresholds), _Scored(job, options)
     said: dict[str, None] = {}
     with _spool(out) as spool:
@@ -275,7 +275,7 @@ def _maps_fit(plan: Plan, truth: Labels) -> bool:
     return plan.labels.task == "semantic" and 4 * channels * truth.array.size <= MAPS_BYTES
 
 
-def _score_options(plan: Plan) -> ScoreOptions:
+def score_options(plan: Plan) -> ScoreOptions:
     """Classes or regions of the plan by name."""
     if plan.labels.task == "instance":
         return ScoreOptions()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from biosegkit.live import Live
     from biosegkit.predictor import Predictor
 
-__all__ = ["Hub", "LayerBox", "ModelBox", "Result", "Row", "hub_of", "own", "tipped"]
+__all__ = ["Hub", "LayerBox", "ModelBox", "Result", "Row", "as_wide_as_there_is_room", "hub_of", "own", "tipped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Row:
     model: str
     about: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    gain: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, and its score before and after it was retrained."""
+        return f"{Path(self.model).name or self.model}{self.gain and f'  ({self.gain})'}"
 
 
 class Hub(QObject):
@@ -102,7 +108,12 @@ def rows_of(folder: Path, added: tuple[str, ...]) -> list[Row]:
              for model in added for one in (find_models(model) or [{"model": model}])]
     found += [_row(one) for one in find_models(folder)]
     found += [Row(name, about) for name, _, about in described() if ":" not in name]
-    return list({row.model: row for row in reversed(found)}.values())[::-1]
+    return list({_place(row.model): row for row in reversed(found)}.values())[::-1]
+
+
+def _place(model: str) -> str:
+    """One name for a model that is found under several."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _row(found: dict[str, Any]) -> Row:
@@ -110,7 +121,12 @@ def _row(found: dict[str, Any]) -> Row:
     scores = dict(found.get("scores", {}))
     said = [str(found.get(key, "")) for key in ("task", "method", "network")]
     said += [f"{name} {value:.3f}" for name, value in list(scores.items())[:1]]
-    return Row(str(found["model"]), ", ".join(s for s in said if s), scores)
+    gain = ""
+    if found.get("improvement"):
+        from biosegkit.improvement import gained
+
+        gain = gained(found["improvement"])
+    return Row(str(found["model"]), ", ".join(s for s in said if s), scores, gain)
 
 
 _HUBS: WeakValueDictionary[int, Hub] = WeakValueDictionary()
@@ -137,6 +153,13 @@ def tipped(widget: Any, text: str) -> Any:
     return widget
 
 
+def as_wide_as_there_is_room(box: QComboBox) -> None:
+    """Let a box of choices be no wider than its form, however long their names are."""
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(16)
+
+
 class LayerBox(QWidget):
     """A choice among the layers of a viewer of one kind, which follows the viewer.
 
@@ -154,9 +177,8 @@ class LayerBox(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.box)
-        for widget in (self, self.box):  # as wide as the form
-            widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.box.setMinimumContentsLength(12)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        as_wide_as_there_is_room(self.box)
         self._layers: list[Any] = []
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -249,7 +271,7 @@ class ModelBox(QWidget):
         self.box.blockSignals(True)
         self.box.clear()
         for row in rows:
-            self.box.addItem(Path(row.model).name or row.model, row.model)
+            self.box.addItem(row.title, row.model)
             self.box.setItemData(self.box.count() - 1, f"{row.model}\n{row.about}", 3)  # its tooltip
         self.box.blockSignals(False)
         new = [row.model for row in rows[:1] if before and row.model not in before]

@@ -1,0 +1,389 @@
+"""Retrain: add corrected images to a data set, train in another process, follow it, and see what it has brought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from biosegkit.errors import BiosegError
+
+from .correct import is_labels
+from .curve import Curve
+from .layers import look_at, snapshot
+from .region import frame_of
+from .segment import is_image
+from .shared import LayerBox, as_wide_as_there_is_room, hub_of, own, tipped
+from .trainings import (
+    Addition,
+    Look,
+    added,
+    begun,
+    brought,
+    free_folder,
+    known_runs,
+    looked,
+    name_of,
+    options_of,
+    started_from,
+)
+from .work import Latest, Task, notify
+
+if TYPE_CHECKING:
+    from biosegkit.curate import Added
+    from biosegkit.runs import Handle, State
+
+__all__ = ["RetrainWidget"]
+
+#: Milliseconds between two looks at a training.
+_EVERY = 1000
+_TASKS = {"objects": "instance", "classes": "semantic"}
+
+
+class RetrainWidget(QWidget):
+    """The dock widget ``Retrain``."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
+        self._task: Task | None = None
+        self._handles: dict[Path, Handle] = {}
+        self._followed: Handle | None = None
+        self.look: Look | None = None
+        self._build()
+        self._looks = Latest(looked)
+        self._looks.returned.connect(self._on_look)
+        self._looks.failed.connect(notify)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_EVERY)
+        self._timer.timeout.connect(self._ask)
+        self.destroyed.connect(self._looks.cancel)
+        self.hub.models_changed.connect(self._on_models)
+        self.layer.changed.connect(self._on_layer)
+        self.dataset.editingFinished.connect(self._on_dataset)
+        self.runs.currentIndexChanged.connect(self._on_run)
+        self._on_models()
+        self._on_layer()
+        self.find()
+        if not self.hub.rows:
+            self.hub.refresh()
+
+    def _build(self) -> None:
+        """Three steps below each other: add, train, follow."""
+        self.image = LayerBox(self._viewer, is_image, "The image to learn from; several selected layers are "
+                              "its channels")
+        self.layer = LayerBox(self._viewer, is_labels, "Its labels, corrected: whatever is not labelled is background")
+        self.kind = tipped(QComboBox(), "Whether each value of the labels stands for an object or for a class")
+        self.kind.addItems(list(_TASKS))
+        self.dataset = tipped(QLineEdit(), "The folder of the data set: a new one, or one with images/ and labels/")
+        self.name = tipped(QLineEdit(), "What the image is called in the data set")
+        self.replace = tipped(QCheckBox("replace"), "Replace an image of that name")
+        self.add = _button("Add to data set", "Write image, labels and where they come from into the data set",
+                           self.start_adding)
+        self.start = tipped(QComboBox(), "The model to begin with; the new one has its network, spacing and method")
+        self.budget = tipped(QLineEdit("15m"), "How long the training may take, all of it: 90s, 15m, 2h")
+        self.out = tipped(QLineEdit(), "The folder of the new model")
+        self.train = _button("Train", "Train in a process of its own, which goes on when napari is closed",
+                             self.start_training)
+        self.runs = tipped(QComboBox(), "Trainings beside the data set and in the current folder, the newest first")
+        self.stop = _button("Stop", "Stop after the current step; it can be resumed", self.stop_training)
+        self.again = _button("Resume", "Go on where it was stopped", self.resume_training)
+        self.judge = _button("Before and after", "Score the model before on the images that the new one has not seen",
+                             self.start_judging)
+        self.said = tipped(QLabel(), "What was done last, or what is in the way")
+        self.standing = tipped(QLabel("no training yet"), "How the training is, its last step, and what it has brought")
+        for label in (self.said, self.standing):
+            label.setWordWrap(True)
+        self.curve = Curve()
+        for box in (self.start, self.runs):
+            as_wide_as_there_is_room(box)
+        name = _beside(self.name, self.replace)
+        attached = _tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run)
+        runs = _beside(self.runs, attached)
+        layout = QVBoxLayout(self)
+        for title, rows, buttons in (
+            ("1. Add this image", (("image", self.image), ("labels", self.layer), ("values are", self.kind),
+                                   ("data set", _beside(self.dataset, _tool(
+                                       "Folder…", "Choose the folder of the data set", self.open_dataset))),
+                                   ("name", name)), (self.add,)),
+            ("2. Train", (("begin with", self.start), ("time", self.budget), ("new model", self.out)),
+             (self.train,)),
+            ("3. Follow", (("training", runs), ("", self.curve), ("", self.standing)),
+             (self.stop, self.again, self.judge))):
+            layout.addWidget(_group(title, rows, buttons))
+        layout.addWidget(self.said)
+        layout.addStretch()
+
+    # add
+
+    def start_adding(self) -> None:
+        """Add image and labels to the data set."""
+        image, labels = self.image.layer, self.layer.layer
+        if image is None or labels is None or self._task is not None:
+            self.said.setText("Choose an image and its labels first.")
+            return
+        together = [one for one in self._viewer.layers if is_image(one) and one in self._viewer.layers.selection]
+        images = tuple(snapshot(one) for one in (together if image in together else [image]))
+        try:
+            frame = frame_of(self._viewer, labels, look_at(labels))
+        except BiosegError as error:
+            self._on_failed(error)
+            return
+        self._start(self._on_added, added, Addition(
+            self.dataset.text(), self.name.text() or name_of(image), images, snapshot(labels),
+            _TASKS[self.kind.currentText()], frame, self.replace.isChecked()))
+
+    def _on_added(self, found: Added) -> None:
+        self.said.setText(f"added {found.name}: {found.cases} images in {self.dataset.text()}")
+        if not self.out.text():
+            self._on_dataset()
+
+    def open_dataset(self) -> None:
+        """Ask for the folder of the data set."""
+        found = QFileDialog.getExistingDirectory(self, "The data set: a new folder, or one with images/ and labels/")
+        if found:
+            self.dataset.setText(found)
+            self._on_dataset()
+
+    def _on_dataset(self) -> None:
+        """Another data set: a new model beside it, and the trainings that are there."""
+        self.out.setText(free_folder(self.dataset.text()))
+        self.find()
+
+    def _on_layer(self) -> None:
+        """Other labels: what their values are, and a name for the image."""
+        layer, image = self.layer.layer, self.image.layer
+        task = None if layer is None else layer.metadata.get("task")
+        if task in _TASKS.values():
+            self.kind.setCurrentIndex(list(_TASKS.values()).index(task))
+        if image is not None and not self.name.isModified():
+            self.name.setText(name_of(image))
+
+    # train
+
+    def start_training(self) -> None:
+        """Begin a training."""
+        try:
+            options = options_of(self.budget.text(), str(self.start.currentData() or ""),
+                                 _TASKS[self.kind.currentText()])
+        except BiosegError as error:
+            self._on_failed(error)
+            return
+        if self._task is None:
+            self._start(self._on_begun, begun, self.dataset.text(), self.out.text(), options)
+
+    def _on_begun(self, handle: Handle) -> None:
+        """Follow it, first in the list."""
+        self.said.setText("")
+        self._handles = {handle.out: handle, **{k: v for k, v in self._handles.items() if k != handle.out}}
+        self._list(handle.out)
+        self.out.setText(free_folder(self.dataset.text()))
+
+    def _on_models(self) -> None:
+        """Models that a training can begin with: those with weights of our own."""
+        chosen = self.start.currentData()
+        self.start.clear()
+        self.start.addItem("(nothing: a new network)", "")
+        for row in self.hub.rows:
+            if Path(row.model).is_dir() or row.model.endswith(".zip"):
+                self.start.addItem(row.title, row.model)
+                self.start.setItemData(self.start.count() - 1, f"{row.model}\n{row.about}", 3)  # its tooltip
+        self.start.setCurrentIndex(max(0, self.start.findData(chosen)))
+
+    # follow
+
+    def find(self) -> None:
+        """Look for trainings beside the data set and in the current folder, in a thread."""
+        beside = [Path(self.dataset.text()).absolute().parent] if self.dataset.text() else []
+        task = Task(known_runs, [*beside, self.hub.folder])
+        task.returned.connect(self._on_found)
+        task.failed.connect(notify)
+        self.destroyed.connect(task.cancel)
+        task.start()
+
+    def _on_found(self, handles: list[Handle]) -> None:
+        """Trainings that are known already keep what was read of them."""
+        there = {handle.out: self._handles.get(handle.out, handle) for handle in handles}
+        self._handles = {**there, **{out: h for out, h in self._handles.items() if out not in there}}
+        self._list(self.runs.currentData())
+
+    def _list(self, chosen: Path | None) -> None:
+        self.runs.blockSignals(True)
+        self.runs.clear()
+        for out in self._handles:
+            self.runs.addItem(out.name, out)
+            self.runs.setItemData(self.runs.count() - 1, str(out), 3)
+        self.runs.setCurrentIndex(max(0, self.runs.findData(chosen)) if self._handles else -1)
+        self.runs.blockSignals(False)
+        self._on_run()
+
+    @property
+    def handle(self) -> Handle | None:
+        """The training that is followed."""
+        out = self.runs.currentData()
+        return None if out is None else self._handles.get(out)
+
+    def open_run(self) -> None:
+        """Ask for a RUN folder to attach to."""
+        found = QFileDialog.getExistingDirectory(self, "The RUN folder of a training")
+        if found:
+            self.attach(found)
+
+    def attach(self, out: str) -> None:
+        """Follow the training of a RUN folder."""
+        from biosegkit.runs import attach
+
+        try:
+            self._on_begun(attach(out))
+        except BiosegError as error:
+            self._on_failed(error)
+
+    def _on_run(self, *_: Any) -> None:
+        """Another training is followed, from the beginning of its curve."""
+        handle = self.handle
+        if handle is self._followed:
+            return
+        self.look, self._followed = None, handle
+        self.curve.clear()
+        if handle is not None:
+            handle.rewind()
+            self._timer.start()
+            self._ask()
+        self._enable()
+
+    def _ask(self) -> None:
+        """Look once more."""
+        if self.handle is not None:
+            self._looks.submit(self.handle)
+
+    def _on_look(self, look: Look) -> None:
+        """Show how it is; when it has just been finished, list the model and score the one before."""
+        if look.handle is not self.handle:
+            return
+        running = self.look is not None and self.look.state.name == "running"
+        self.look = look
+        self.curve.add(look.rows)
+        parts = [f"{look.state.name}: {look.said or look.state.message}".rstrip(": "), self.curve.points.text]
+        self.standing.setText("\n".join(part for part in parts if part))
+        if look.state.name != "running":
+            self._timer.stop()
+        if running and look.state.name == "finished":
+            self.hub.add_model(str(look.handle.out))
+            if not look.judged:
+                self.start_judging()
+        self._enable()
+
+    def stop_training(self) -> None:
+        """Ask the training to stop."""
+        if self.handle is not None and self._task is None:
+            self.said.setText("stopping after this step…")
+            self._start(self._on_stopped, self.handle.stop)
+
+    def _on_stopped(self, state: State) -> None:
+        self.said.setText(f"{state.name}; {state.message}")
+        self._ask()
+
+    def resume_training(self) -> None:
+        """Go on with a training that was stopped."""
+        from biosegkit.runs import resume
+
+        if self.handle is not None and self._task is None:
+            self._start(self._on_begun, resume, self.handle.out)
+
+    def start_judging(self) -> None:
+        """Score the model before on the held-back images of the new one."""
+        handle = self.handle
+        if handle is not None and self._task is None and started_from(handle):
+            self._start(lambda _: self._on_judged(handle), brought, handle)
+            self.said.setText("scoring the model before on the held-back images…")
+
+    def _on_judged(self, handle: Handle) -> None:
+        self.said.setText("")
+        self.hub.add_model(str(handle.out))
+        self._ask()
+
+    # work
+
+    def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
+        """Work in a thread; the buttons rest meanwhile."""
+        self._task = Task(function, *arguments)
+        self._task.progressed.connect(self._on_progress)
+        self._task.returned.connect(receive)
+        self._task.failed.connect(self._on_failed)
+        self._task.ended.connect(self._on_ended)
+        self.destroyed.connect(self._task.cancel)
+        self._enable()
+        self._task.start()
+
+    def _on_progress(self, done: int, total: int, stage: str) -> None:
+        if stage == "images":
+            self.said.setText(f"scoring the model before: image {done + 1} of {total}")
+
+    def _on_ended(self) -> None:
+        self._task = None
+        self._enable()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.said.setText(str(error))
+        notify(error)
+
+    def _enable(self) -> None:
+        """Buttons that can do something now."""
+        idle, state = self._task is None, None if self.look is None else self.look.state.name
+        for button in (self.add, self.train):
+            button.setEnabled(idle)
+        self.stop.setEnabled(idle and state == "running")
+        self.again.setEnabled(idle and state in ("stopped", "failed"))
+        self.judge.setEnabled(idle and state == "finished" and self.look is not None
+                              and bool(started_from(self.look.handle)))
+
+
+def _button(text: str, tip: str, pressed: Callable[[], None]) -> QPushButton:
+    button = tipped(QPushButton(text), tip)
+    button.clicked.connect(lambda *_: pressed())
+    return button
+
+
+def _tool(text: str, tip: str, pressed: Callable[[], None]) -> QToolButton:
+    button = tipped(QToolButton(), tip)
+    button.setText(text)
+    button.clicked.connect(lambda *_: pressed())
+    return button
+
+
+def _beside(*widgets: QWidget) -> QHBoxLayout:
+    """Widgets in a row, the first as wide as there is room."""
+    layout = QHBoxLayout()
+    for k, widget in enumerate(widgets):
+        layout.addWidget(widget, int(k == 0))
+    return layout
+
+
+def _group(title: str, rows: tuple[tuple[str, Any], ...], buttons: tuple[QPushButton, ...]) -> QGroupBox:
+    """A step: its rows, and what can be done."""
+    group = QGroupBox(title)
+    form = QFormLayout(group)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for name, widget in rows:
+        if name:
+            form.addRow(name, widget)
+        else:
+            form.addRow(widget)
+    form.addRow(_beside(*buttons))
+    return group

@@ -1,0 +1,207 @@
+"""Images that are added to a data set, and trainings that are begun, looked at and judged: plain data, no Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biosegkit.errors import BiosegError, OptionError
+
+from .layers import image_of, labels_of
+
+if TYPE_CHECKING:
+    from biosegkit.curate import Added
+    from biosegkit.runs import Handle, State
+
+__all__ = ["Addition", "Look", "added", "begun", "brought", "free_folder", "known_runs", "looked", "name_of", "options_of",
+           "started_from"]
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """What is to be added to a data set: plain data and snapshots of layers, for a thread.
+
+    Parameters
+    ----------
+    dataset, name : str
+        The folder, and the name of the case in it.
+    images : tuple of snapshots
+        One with all channels, or one per channel.
+    labels : snapshot
+    task : {"instance", "semantic"}
+    frame : int
+        Time point.
+    overwrite : bool
+        Replace the case of that name.
+    """
+
+    dataset: str
+    name: str
+    images: tuple[Any, ...]
+    labels: Any
+    task: str
+    frame: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a training is, and what is new of its curve.
+
+    Parameters
+    ----------
+    handle : Handle
+    state : State
+    rows : list of dict
+        See :meth:`biosegkit.runs.Handle.metrics`.
+    said : str
+        Its scores, and what it has brought, once it is finished.
+    judged : bool
+        Whether it is known what it has brought.
+    """
+
+    handle: Handle
+    state: State
+    rows: list[dict[str, Any]]
+    said: str = ""
+    judged: bool = False
+
+
+def added(wish: Addition) -> Added:
+    """Write image and labels of layers as a case, with where they come from. Done in a thread.
+
+    Raises
+    ------
+    BiosegError
+        If they do not fit each other or the data set.
+    """
+    from biosegkit.curate import add_case
+
+    if not wish.dataset:
+        raise OptionError("no folder of a data set", expected="a new folder, or one with images/ and labels/",
+                          remedy="choose one")
+    image = image_of(wish.images, frame=wish.frame)
+    labels = labels_of(wish.labels, wish.task, frame=wish.frame)
+    kept = dict(wish.labels.metadata)
+    sources = [str(dict(layer.metadata.get("biosegkit", {})).get("source", "")) or layer.name for layer in wish.images]
+    origin = {"image": [Path(source).name for source in sources], "labels": wish.labels.name, "task": wish.task,
+              "model": str(kept.get("model", ""))}
+    return add_case(wish.dataset, wish.name, image, labels, origin=origin,
+                    corrections=list(kept.get("corrections", ())), overwrite=wish.overwrite)
+
+
+def name_of(layer: Any) -> str:
+    """What the image of a layer may be called in a data set."""
+    from biosegkit.curate import case_name
+
+    return case_name(str(layer.name))
+
+
+def options_of(budget: str, model: str, task: str) -> dict[str, Any]:
+    """Options of ``biosegkit train``.
+
+    Raises
+    ------
+    OptionError
+        For a time that is none.
+
+    Examples
+    --------
+    >>> options_of("15m", "", "instance")
+    {'budget': '15m', 'task': 'instance'}
+    """
+    from biosegkit.plan.units import parse_duration
+
+    parse_duration(budget)
+    return {"budget": budget, "task": task, **({"from": model} if model else {})}
+
+
+def free_folder(dataset: str) -> str:
+    """A new folder for a run beside a data set.
+
+    Examples
+    --------
+    >>> Path(free_folder("data/cells")).as_posix(), free_folder("")
+    ('data/cells_run', '')
+    """
+    if not dataset:
+        return ""
+    place = Path(dataset)
+    names = (f"{place.name}_run{n}" for n in ["", *range(2, 1000)])
+    return str(next(path for path in map(place.with_name, names) if not path.exists()
+                    and not path.with_name(f"{path.name}.process.json").exists()))
+
+
+def begun(dataset: str, out: str, options: dict[str, Any]) -> Handle:
+    """Begin a training, paths made absolute so that it can be found from anywhere.
+
+    Raises
+    ------
+    BiosegError
+        If the data set is not there, or the folder of the run holds something.
+    """
+    from biosegkit.runs import start_training
+
+    if not out or not dataset or not Path(dataset).exists():
+        raise OptionError(f"the data set {dataset!r}" if out else "no folder for the run",
+                          expected="a data set, and a new folder for the run", remedy="choose them")
+    start = options.get("from")
+    return start_training(str(Path(dataset).absolute()), Path(out).absolute(), {
+        **options, **({"from": str(Path(start).absolute())} if start else {})})
+
+
+def known_runs(folders: Iterable[str | Path]) -> list[Handle]:
+    """Trainings of some folders that can be attached to, the newest first."""
+    from biosegkit.runs import find_runs
+
+    found: dict[Path, Handle] = {}
+    for folder in folders:
+        if Path(folder).is_dir():
+            found |= {handle.out: handle for handle in find_runs(Path(folder).absolute())}
+    return sorted(found.values(), key=lambda handle: -handle.born)
+
+
+def looked(handle: Handle) -> Look:
+    """Look at a training. Done in a thread, by one at a time."""
+    rows, state = handle.metrics(), handle.state()
+    if state.name != "finished":
+        return Look(handle, state, rows)
+    from biosegkit._atomic import read_json
+    from biosegkit.improvement import told
+    from biosegkit.scores.files import read_scores
+
+    record = handle.out / "improvement.json"
+    try:
+        if record.is_file():
+            found = read_json(record)
+            return Look(handle, state, rows, "\n".join([told(found), *found["notes"]]), judged=True)
+        scores = read_scores(handle.out / "scores.json")
+    except (BiosegError, KeyError) as error:
+        return Look(handle, state, rows, str(error), judged=True)
+    name, value = next(iter(scores["headline"].items()))
+    return Look(handle, state, rows, f"{name} {value:.3f} on {len(scores['cases'])} held-back images",
+                judged=not started_from(handle))
+
+
+def started_from(handle: Handle) -> str:
+    """The model that a training began with; empty if with none."""
+    return str(handle.options.get("from") or handle.options.get("origin") or "")
+
+
+def brought(handle: Handle) -> dict[str, Any]:
+    """Score the model before on the images that the new one has not seen. Done in a thread.
+
+    Raises
+    ------
+    BiosegError
+        If the model before or the data set are not there any more.
+    """
+    from biosegkit.cases import scan
+    from biosegkit.improvement import improvement
+    from biosegkit.progress import tick
+
+    where = Path(handle.cwd)
+    return improvement(handle.out, where / started_from(handle), scan(where / handle.dataset),
+                       progress=lambda _, done, total: tick(done, total, "images"))

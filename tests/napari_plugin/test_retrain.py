@@ -1,0 +1,159 @@
+"""Retrain: a case is added, a training in another process is begun, followed, left, found again, stopped and judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_sets import discs, tiny_plan, write_instances
+
+from biosegkit import runs
+from biosegkit.curate import provenance
+from biosegkit.errors import OptionError
+from biosegkit.io import read_labels
+
+
+@pytest.fixture
+def make(model, spin):
+    """Widgets, closed as a user closes them; models are looked for in no folder."""
+    from biosegkit_napari.retrain import RetrainWidget
+    from biosegkit_napari.shared import hub_of
+
+    made, hub = [], hub_of(model)
+
+    def one(folder):
+        hub.folder = folder
+        made.append(RetrainWidget(model))
+        spin(lambda: not made[-1]._looks.busy)
+        return made[-1]
+
+    yield one
+    for widget in made:
+        widget.close()
+        widget.deleteLater()
+
+
+def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_path):
+    image, labels = discs((24, 24))
+    model.add_image(image, name="well A 1", scale=(0.5, 0.5), units="um")
+    layer = model.add_labels(labels, name="fixed", scale=(0.5, 0.5), units="um",
+                             metadata={"model": "runs/old", "corrections": [{"operation": "merge", "ids": [1, 2]}]})
+    widget = make(tmp_path)
+    assert widget.name.text() == "well_A_1"
+    widget.dataset.setText(str(tmp_path / "set"))
+    for _ in range(2):
+        widget.start_adding()
+        spin(lambda: widget._task is None)
+    assert "a case 'well_A_1' already" in widget.said.text()
+    widget.replace.setChecked(True)
+    layer.data = np.where(labels == 1, 0, labels)
+    widget.start_adding()
+    spin(lambda: widget._task is None)
+    assert widget.said.text().startswith("added well_A_1: 1 images")
+    assert 1 not in read_labels(tmp_path / "set/labels/well_A_1.tif", "instance").restored()
+    kept = provenance(tmp_path / "set")["well_A_1"]
+    assert (kept["image"], kept["labels"], kept["model"]) == (["well A 1"], "fixed", "runs/old")
+    assert kept["corrections"] == [{"operation": "merge", "ids": [1, 2]}]
+    assert widget.out.text() == str(tmp_path / "set_run")
+    model.layers.clear()
+    widget.start_adding()
+    assert "Choose an image" in widget.said.text()
+
+
+def test_options_and_folders(tmp_path):
+    from biosegkit_napari.trainings import begun, free_folder, options_of
+
+    assert options_of("2h", "old", "semantic") == {"budget": "2h", "task": "semantic", "from": "old"}
+    with pytest.raises(OptionError):
+        options_of("soon", "", "instance")
+    with pytest.raises(OptionError, match="the data set"):
+        begun(str(tmp_path / "none"), str(tmp_path / "run"), {})
+    (tmp_path / "set_run").mkdir()
+    assert free_folder(str(tmp_path / "set")) == str(tmp_path / "set_run2")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+def test_a_training_is_followed_left_found_again_and_stopped(make, spin, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_instances(tmp_path / "set", shape=(24, 24))
+    tiny_plan(steps=4).write(tmp_path / "plan.json")
+    widget = make(tmp_path)
+    widget._on_begun(runs.start_training(tmp_path / "set", tmp_path / "run", {
+        "plan": str(tmp_path / "plan.json"), "steps": 4000}))
+    try:
+        spin(lambda: widget.curve.points.loss.get("0"), 120)
+        widget.close()
+        again = make(tmp_path)
+        spin(lambda: again.look is not None and again.curve.points.loss.get("0"))
+        assert again.handle.out == tmp_path / "run"
+        assert again.standing.text().startswith("running: ")
+        assert again.stop.isEnabled()
+        assert not again.again.isEnabled()
+        again.stop_training()
+        spin(lambda: again._task is None, 120)
+        spin(lambda: again.look.state.name == "stopped")
+    finally:
+        widget.handle.stop()
+    assert again.again.isEnabled()
+    assert not again._timer.isActive()
+    assert "step" in again.standing.text()
+
+
+def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make, spin, tmp_path):
+    """The new run is the old one with true labels as its predictions of what was held back: its AP is 1."""
+    from biosegkit_napari.shared import hub_of
+
+    from biosegkit.train import fit
+
+    fit(tiny_plan(steps=2), write_instances(tmp_path / "set", shape=(24, 24)), tmp_path / "old", steps=2)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    for path in (tmp_path / "new").glob("fold-0/validation/*.tif"):
+        shutil.copy(tmp_path / "set/labels" / path.name, path)
+    (tmp_path / "new.process.json").write_text(json.dumps({
+        "schema_version": 1, "dataset": "set", "options": {"from": "old"}, "pid": 2**22 + 7, "born": 0.0,
+        "said_before": 0, "cwd": str(tmp_path)}))
+    widget = make(tmp_path)
+    spin(lambda: widget.look is not None)
+    assert widget.standing.text().startswith("finished: ap@0.50")
+    assert widget.judge.isEnabled()
+    widget.start_judging()
+    spin(lambda: widget._task is None, 120)
+    spin(lambda: widget.look.judged and any(row.gain for row in hub_of(model).rows))
+    found = json.loads((tmp_path / "new/improvement.json").read_text())
+    scores = json.loads((tmp_path / "old/scores.json").read_text())
+    assert found["cases"] == len(scores["cases"]) > 0
+    for name, value in scores["headline"].items():
+        assert found["before"][name] == pytest.approx(value, nan_ok=True), "as it was scored when it was trained"
+    assert found["after"]["ap@0.50"] == 1.0
+    assert found["notes"] == []
+    gain = f"ap@0.50 {scores['headline']['ap@0.50']:.3f} → 1.000"
+    assert [Path(row.model).name for row in hub_of(model).rows if row.gain == gain] == ["new"]
+    assert any(gain in widget.start.itemText(i) for i in range(widget.start.count()))
+    assert "1.000 after" in widget.standing.text()
+    shutil.rmtree(tmp_path / "old")
+    widget.start_judging()
+    spin(lambda: widget._task is None, 120)
+    assert "old" in widget.said.text()
+
+
+def test_the_curve_lies_where_its_numbers_are(application):
+    from biosegkit_napari.curve import Curve
+
+    curve = Curve()
+    curve.resize(212, 124)
+    rows = [{"fold": "0", "step": s, "total": 100, "loss": 1.0} for s in (0, 50, 100)]
+    curve.add([*rows, {"fold": "0", "step": 100, "total": 100, "validation": {"dice": 0.5}}])
+    curve.add([{"fold": "0", "step": 50, "total": 100, "loss": 0.5}])  # resumed at an earlier step
+    assert curve.points.loss["0"] == {0: 1.0, 50: 0.5}
+    image = curve.grab().toImage()
+    ratio = image.width() / 212
+    orange = [(x, y) for x in range(image.width()) for y in range(image.height())
+              if image.pixelColor(x, y).red() > 200 and image.pixelColor(x, y).blue() < 60]
+    left, right = min(orange), max(orange)
+    assert left[0] / ratio == pytest.approx(6, abs=4)
+    assert right[0] / ratio == pytest.approx(6 + 200 / 2, abs=5)
+    assert right[1] / ratio == pytest.approx(6 + 100 / 2, abs=5)
