@@ -7,28 +7,21 @@ What is trained is the command line's ``train``. Beside the RUN folder lie ``RUN
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from ._atomic import read_json, write_json
 from ._options import Planning
 from .errors import BiosegError, FileError, OptionError
+from .processes import arguments, begun, beside, is_running, said, stop, why_ended
 
 __all__ = ["Handle", "State", "attach", "find_runs", "resume", "start_training"]
 
 #: What :func:`biosegkit.run_folder.refuse_no_run` takes for a run.
 _BEGUN = ("run.json", "plan.json", "cases.csv")
-_TAIL = 1 << 16  # bytes of the log that are looked at
 _KEPT = ("dataset", "options", "pid", "born", "said_before", "cwd")
 
 
@@ -83,34 +76,21 @@ class Handle:
     @property
     def log(self) -> Path:
         """What the command says."""
-        return _beside(self.out, "log")
+        return beside(self.out, "log")
 
     def running(self) -> bool:
         """Whether the process is there."""
-        if self._child is not None and self._child.poll() is not None:
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return is_running(self.pid, self.born, self._child)
 
     def state(self) -> State:
         """Running, finished, stopped or failed, and what the command said last."""
+        text = said(self.out, self.said_before)
         if self.running():
-            return State("running", self._said().rpartition("\n")[2])
+            return State("running", text.rpartition("\n")[2])
         if (self.out / "run.json").is_file() and read_json(self.out / "run.json").get("finished"):
             return State("finished", str(self.out))
-        why = _why_ended(self._said())
+        why = why_ended(said(self.out, self.said_before))
         return State("stopped" if why is None else "failed", why or "it can be resumed")
-
-    def _said(self) -> str:
-        """The end of what this process has said, without empty lines at its end."""
-        if not self.log.is_file():
-            return ""
-        with self.log.open("rb") as handle:
-            handle.seek(max(self.said_before, self.log.stat().st_size - _TAIL))
-            return handle.read().decode(errors="replace").rstrip()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl`` that have come since the last call, of all folds, each with its ``fold``.
@@ -148,17 +128,7 @@ class Handle:
         BiosegError
             If it is running still.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if not self.running():
-                break
-            if os.name == "nt":
-                psutil.Process(self.pid).terminate()
-            else:
-                os.kill(self.pid, number)
-            until = time.monotonic() + patience
-            while self.running() and time.monotonic() < until:
-                time.sleep(0.05)
-        if self.running():
+        if not stop(self.pid, self.running, patience):
             raise BiosegError(f"process {self.pid} still running after {2 * patience:.0f} s", file=self.out,
                               expected="a training that stops between two steps", remedy="wait, or end the process")
         return self.state()
@@ -197,37 +167,14 @@ def start_training(dataset: str | Path, out: str | Path, options: Mapping[str, A
 def _started(dataset: str, out: Path, options: dict[str, Any], cwd: str = "", left_out: Container[str] = (), *,
              again: bool = False) -> Handle:
     """Start the process and write down which one it is."""
-    out, cwd = out.absolute(), cwd or str(Path.cwd())
-    out.parent.mkdir(parents=True, exist_ok=True)
     given = {k: v for k, v in options.items() if k.replace("-", "_") not in left_out}
-    command = [sys.executable, "-m", "biosegkit", "train", dataset, "-o", str(out), *_arguments(given),
-               *(["--resume"] if again else [])]
-    own: dict[str, Any] = {"start_new_session": True} if os.name != "nt" else {
-        "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-    with _beside(out, "log").open("ab") as log:
-        before = log.tell()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,  # noqa: S603 - this very program
-                                 stderr=subprocess.STDOUT, cwd=cwd, **own)
-    handle = Handle(out, dataset, options, child.pid, psutil.Process(child.pid).create_time(), before, cwd, child)
+    pid, born, before, cwd, child = begun(
+        ["train", dataset, "-o", str(out.absolute()), *arguments(given), *(["--resume"] if again else [])],
+        out.absolute(), cwd)
+    handle = Handle(out.absolute(), dataset, options, pid, born, before, cwd, child)
     record = {name: getattr(handle, name) for name in _KEPT}
-    write_json(_beside(out, "process.json"), {"schema_version": 1, **record})
+    write_json(beside(handle.out, "process.json"), {"schema_version": 1, **record})
     return handle
-
-
-def _arguments(options: Mapping[str, Any]) -> list[str]:
-    """Options of the command line.
-
-    Examples
-    --------
-    >>> _arguments({"steps": 5, "race": True, "method": None, "class_weights": "1,2", "where": ["a=1", "b=2"]})
-    ['--steps', '5', '--race', '--class-weights', '1,2', '--where', 'a=1', '--where', 'b=2']
-    """
-    words: list[str] = []
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += [flag] if one is True else [] if one is None or one is False else [flag, str(one)]
-    return words
 
 
 def attach(out: str | Path) -> Handle:
@@ -239,7 +186,7 @@ def attach(out: str | Path) -> Handle:
         If none was.
     """
     place = Path(out)
-    path = _beside(place, "process.json")
+    path = beside(place, "process.json")
     if not path.is_file():
         raise FileError("no record of a training", file=place, expected=f"{path.name} beside it",
                         remedy="start the training here, or follow it where it was started")
@@ -267,30 +214,12 @@ def resume(out: str | Path) -> Handle:
     if state.name in ("running", "finished"):
         raise OptionError(f"a training that is {state.name}", file=before.out, expected="one that was stopped",
                           remedy="wait for it, or start another in a new folder")
-    begun = any((before.out / name).exists() for name in _BEGUN)
-    planned = {f.name for f in fields(Planning)} | {"plan", "overwrite"} if begun else ()
-    return _started(before.dataset, before.out, before.options, before.cwd, planned, again=begun)
+    planned = any((before.out / name).exists() for name in _BEGUN)
+    left_out = {f.name for f in fields(Planning)} | {"plan", "overwrite"} if planned else ()
+    return _started(before.dataset, before.out, before.options, before.cwd, left_out, again=planned)
 
 
 def find_runs(folder: str | Path) -> list[Handle]:
     """Trainings in a folder that were begun with :func:`start_training`, the newest first."""
     found = sorted(Path(folder).glob("*.process.json"), key=lambda p: -p.stat().st_mtime)
     return [attach(p.with_name(p.name.removesuffix(".process.json"))) for p in found]
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.name}.{ending}")
-
-
-def _why_ended(said: str) -> str | None:
-    """Why a command ended by itself; None if it was stopped or killed."""
-    blocks = re.findall(r"^error\n((?:  \w+ .*\n?)+)", said + "\n", flags=re.MULTILINE)
-    if blocks:
-        rows = dict(line.split(maxsplit=1) for line in blocks[-1].splitlines() if len(line.split()) > 1)
-        if rows.get("found", "").startswith("stopped"):
-            return None
-        return str(BiosegError(rows.get("found", ""), file=rows.get("file"), expected=rows.get("expected", ""),
-                               remedy=rows.get("remedy", "")))
-    lines = said.splitlines()
-    ended = any(line.startswith(("Traceback", "Usage:", "refused")) for line in lines)
-    return "\n".join(lines[-4:]) if ended else None

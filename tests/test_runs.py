@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from small_sets import tiny_plan, write_instances
 
-from biosegkit import runs
+from biosegkit import processes, runs
 from biosegkit.errors import BiosegError, FileError, OptionError
 
 
@@ -80,7 +80,7 @@ def handle_of(folder, **changes):
 
 def test_another_process_with_the_same_number_is_not_the_training(tmp_path):
     assert not handle_of(tmp_path, pid=os.getpid(), born=1.0).running()
-    assert handle_of(tmp_path, pid=os.getpid(), born=runs.psutil.Process().create_time()).running()
+    assert handle_of(tmp_path, pid=os.getpid(), born=processes.psutil.Process().create_time()).running()
 
 
 @pytest.mark.parametrize(("said", "name", "message"), [
@@ -114,8 +114,8 @@ def test_a_process_that_does_not_stop_is_told(tmp_path, monkeypatch):
     handle = handle_of(tmp_path)
     sent = []
     monkeypatch.setattr(runs.Handle, "running", lambda self: True)
-    monkeypatch.setattr(runs.os, "kill", lambda pid, number: sent.append(number))
-    monkeypatch.setattr(runs.psutil, "Process", lambda pid: SimpleNamespace(terminate=lambda: sent.append("end")))
+    monkeypatch.setattr(processes.os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(processes.psutil, "Process", lambda pid: SimpleNamespace(terminate=lambda: sent.append("end")))
     with pytest.raises(BiosegError, match="still running"):
         handle.stop(patience=0.01)
     assert len(sent) == 2
