@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from .errors import DataError, FileError
 from .grid import Grid
 from .image import Image, Labels
 from .io import peek, write
-from .io.sniff import ending
+from .io.sniff import case_name
 from .layouts import stem, walk
 from .signals import finish_first
 
@@ -25,8 +24,6 @@ __all__ = ["Added", "add_case", "case_name", "provenance"]
 
 SCHEMA = 1
 RECORD = "provenance.json"
-#: What names of files may hold on every system.
-_PLAIN = re.compile(r"[^\w.\-]+")
 
 
 @dataclass(frozen=True)
@@ -115,18 +112,6 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
     return Added(name, files["image"], files["labels"], len(others) + (name not in others))
-
-
-def case_name(text: str) -> str:
-    """A name for a case from any text, such as the name of a layer or file.
-
-    Examples
-    --------
-    >>> case_name("mouse 7/well A (red)"), case_name("scan.nii.gz"), case_name("..")
-    ('mouse_7_well_A_red', 'scan', 'case')
-    """
-    name = text[: len(text) - len(ending(text))] if ending(text) else text
-    return _PLAIN.sub("_", name).strip("_.-") or "case"
 
 
 def provenance(dataset: str | Path) -> dict[str, dict[str, Any]]:

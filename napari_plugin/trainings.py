@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from biosegkit.curate import Added
     from biosegkit.runs import Handle, State
 
-__all__ = ["Addition", "Look", "added", "begun", "brought", "free_folder", "known_runs", "looked", "name_of", "options_of",
-           "started_from"]
+__all__ = ["Addition", "Look", "added", "begun", "brought", "free_folder", "known_runs", "looked", "name_of",
+           "options_of", "started_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def added(wish: Addition) -> Added:
 
 def name_of(layer: Any) -> str:
     """What the image of a layer may be called in a data set."""
-    from biosegkit.curate import case_name
+    from biosegkit.io.sniff import case_name
 
     return case_name(str(layer.name))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
 from biosegkit.errors import FileError
 
-__all__ = ["ENDINGS", "ending", "sniff"]
+__all__ = ["ENDINGS", "case_name", "ending", "sniff"]
 
 #: Endings of names → format. Longest first, so that .nii.gz is not .gz.
 ENDINGS: dict[str, str] = {
@@ -21,6 +22,8 @@ _NIFTI_SIZES = {(348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_
                 (540).to_bytes(4, "big")}
 #: Files of a folder that are looked at to see whether it is a DICOM slide.
 _FIRST = 4
+#: What names of files may hold on every system.
+_PLAIN = re.compile(r"[^\w.\-]+")
 _ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
@@ -105,3 +108,15 @@ def _inflated(head: bytes) -> bytes:
 
 def _is_nifti(head: bytes) -> bool:
     return head[:4] in _NIFTI_SIZES and (head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"))
+
+
+def case_name(text: str) -> str:
+    """A name for a case from any text, such as the name of a layer or file.
+
+    Examples
+    --------
+    >>> case_name("mouse 7/well A (red)"), case_name("scan.nii.gz"), case_name("..")
+    ('mouse_7_well_A_red', 'scan', 'case')
+    """
+    name = text[: len(text) - len(ending(text))] if ending(text) else text
+    return _PLAIN.sub("_", name).strip("_.-") or "case"
