@@ -143,9 +143,9 @@ class Batch:
         failures, busy = _failures(self.out), _busy(self.out) if running else None
         items = [self._item(job, failures) for job in self._found()]
         waiting = [item.name for item in items if item.state == "waiting"]
-        at_work = set(waiting[:1]) if busy is None else busy
+        at_work = dict.fromkeys(waiting[:1], "") if busy is None else busy
         return [item if item.state != "waiting" or not running or item.name not in at_work else
-                Item(item.name, item.images, "running") for item in items]
+                Item(item.name, item.images, "running", message=at_work[item.name]) for item in items]
 
     def _item(self, job: Job, failures: Mapping[str, str]) -> Item:
         """An image, from what is on disk."""
@@ -270,8 +270,8 @@ def _failures(out: Path) -> dict[str, str]:
     return {row["input"]: row["error"] for row in rows}
 
 
-def _busy(out: Path) -> set[str] | None:
-    """Names of images that workers are at, from the ledger; None if no worker is."""
+def _busy(out: Path) -> dict[str, str] | None:
+    """Names of images that workers are at, and how far they are, from the ledger; None if no worker is."""
     path = out / FILE
     if not path.is_file():
         return None
@@ -280,9 +280,11 @@ def _busy(out: Path) -> set[str] | None:
             if not database.execute("SELECT 1 FROM runs WHERE state = 'running'").fetchone():
                 return None
             rows = database.execute("SELECT output FROM images WHERE state = 'running'").fetchall()
+            blocks = dict(database.execute("SELECT output, count(*) FROM blocks GROUP BY output").fetchall())
     except sqlite3.Error:  # it is being written
         return None
-    return {name for (output,) in rows for name in _without_ending(output)}
+    return {name: f"{blocks[output]} blocks done" if output in blocks else ""
+            for (output,) in rows for name in _without_ending(output)}
 
 
 def _without_ending(output: str) -> Iterator[str]:

@@ -99,10 +99,25 @@ class Columns(QAbstractTableModel):
         self._sorted = (column, descending) if column >= 0 else None
         if not 0 <= column < len(self.table):
             return
+        self._rearrange(order_of(list(self.table.values())[column], descending))
+
+    def update_cells(self, table: Mapping[str, Any]) -> None:
+        """Other values in the same rows and columns; what is selected stays so. Other rows: as :meth:`show`."""
+        same = list(table) == list(self.table) and len(next(iter(table.values()), ())) == len(self.order)
+        if not same:
+            self.show(table)
+            return
+        self.table = dict(table)
+        order = self.order if self._sorted is None else order_of(list(table.values())[self._sorted[0]],
+                                                                 self._sorted[1])
+        self._rearrange(order)
+
+    def _rearrange(self, order: Any) -> None:
+        """Show the rows in another order."""
         self.layoutAboutToBeChanged.emit()
         before = self.persistentIndexList()
         rows = [int(self.order[index.row()]) for index in before]
-        self.order = order_of(list(self.table.values())[column], descending)
+        self.order = order
         self.changePersistentIndexList(before, [
             self.index(self.place_of(row), index.column()) for row, index in zip(rows, before, strict=True)])
         self.layoutChanged.emit()
@@ -119,6 +134,8 @@ def table_view(model: Columns, tip: str) -> QTableView:
     view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
     view.verticalHeader().setVisible(False)
     view.verticalHeader().setDefaultSectionSize(22)
+    view.setWordWrap(False)
+    view.horizontalHeader().setStretchLastSection(True)
     view.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
     view.setSortingEnabled(True)
     return view

@@ -13,11 +13,9 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGroupBox,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -28,6 +26,7 @@ from .correct import is_labels
 from .curve import Curve
 from .layers import look_at, snapshot
 from .region import frame_of
+from .rows import beside, button, tool
 from .segment import is_image
 from .shared import LayerBox, as_wide_as_there_is_room, hub_of, own, tipped
 from .trainings import (
@@ -94,17 +93,17 @@ class RetrainWidget(QWidget):
         self.dataset = tipped(QLineEdit(), "The folder of the data set: a new one, or one with images/ and labels/")
         self.name = tipped(QLineEdit(), "What the image is called in the data set")
         self.replace = tipped(QCheckBox("replace"), "Replace an image of that name")
-        self.add = _button("Add to data set", "Write image, labels and where they come from into the data set",
+        self.add = button("Add to data set", "Write image, labels and where they come from into the data set",
                            self.start_adding)
         self.start = tipped(QComboBox(), "The model to begin with; the new one has its network, spacing and method")
         self.budget = tipped(QLineEdit("15m"), "How long the training may take, all of it: 90s, 15m, 2h")
         self.out = tipped(QLineEdit(), "The folder of the new model")
-        self.train = _button("Train", "Train in a process of its own, which goes on when napari is closed",
+        self.train = button("Train", "Train in a process of its own, which goes on when napari is closed",
                              self.start_training)
         self.runs = tipped(QComboBox(), "Trainings beside the data set and in the current folder, the newest first")
-        self.stop = _button("Stop", "Stop after the current step; it can be resumed", self.stop_training)
-        self.again = _button("Resume", "Go on where it was stopped", self.resume_training)
-        self.judge = _button("Before and after", "Score the model before on the images that the new one has not seen",
+        self.stop = button("Stop", "Stop after the current step; it can be resumed", self.stop_training)
+        self.again = button("Resume", "Go on where it was stopped", self.resume_training)
+        self.judge = button("Before and after", "Score the model before on the images that the new one has not seen",
                              self.start_judging)
         self.said = tipped(QLabel(), "What was done last, or what is in the way")
         self.standing = tipped(QLabel("no training yet"), "How the training is, its last step, and what it has brought")
@@ -113,13 +112,13 @@ class RetrainWidget(QWidget):
         self.curve = Curve()
         for box in (self.start, self.runs):
             as_wide_as_there_is_room(box)
-        name = _beside(self.name, self.replace)
-        attached = _tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run)
-        runs = _beside(self.runs, attached)
+        name = beside(self.name, self.replace)
+        attached = tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run)
+        runs = beside(self.runs, attached)
         layout = QVBoxLayout(self)
         for title, rows, buttons in (
             ("1. Add this image", (("image", self.image), ("labels", self.layer), ("values are", self.kind),
-                                   ("data set", _beside(self.dataset, _tool(
+                                   ("data set", beside(self.dataset, tool(
                                        "Folder…", "Choose the folder of the data set", self.open_dataset))),
                                    ("name", name)), (self.add,)),
             ("2. Train", (("begin with", self.start), ("time", self.budget), ("new model", self.out)),
@@ -346,33 +345,12 @@ class RetrainWidget(QWidget):
     def _enable(self) -> None:
         """Buttons that can do something now."""
         idle, state = self._task is None, None if self.look is None else self.look.state.name
-        for button in (self.add, self.train):
-            button.setEnabled(idle)
+        for one in (self.add, self.train):
+            one.setEnabled(idle)
         self.stop.setEnabled(idle and state == "running")
         self.again.setEnabled(idle and state in ("stopped", "failed"))
         self.judge.setEnabled(idle and state == "finished" and self.look is not None
                               and bool(started_from(self.look.handle)))
-
-
-def _button(text: str, tip: str, pressed: Callable[[], None]) -> QPushButton:
-    button = tipped(QPushButton(text), tip)
-    button.clicked.connect(lambda *_: pressed())
-    return button
-
-
-def _tool(text: str, tip: str, pressed: Callable[[], None]) -> QToolButton:
-    button = tipped(QToolButton(), tip)
-    button.setText(text)
-    button.clicked.connect(lambda *_: pressed())
-    return button
-
-
-def _beside(*widgets: QWidget) -> QHBoxLayout:
-    """Widgets in a row, the first as wide as there is room."""
-    layout = QHBoxLayout()
-    for k, widget in enumerate(widgets):
-        layout.addWidget(widget, int(k == 0))
-    return layout
 
 
 def _group(title: str, rows: tuple[tuple[str, Any], ...], buttons: tuple[QPushButton, ...]) -> QGroupBox:
@@ -385,5 +363,5 @@ def _group(title: str, rows: tuple[tuple[str, Any], ...], buttons: tuple[QPushBu
             form.addRow(name, widget)
         else:
             form.addRow(widget)
-    form.addRow(_beside(*buttons))
+    form.addRow(beside(*buttons, even=True))
     return group

@@ -73,10 +73,14 @@ def test_what_is_at_work_is_the_first_that_waits_or_what_the_ledger_says(tmp_pat
     with sqlite3.connect(tmp_path / "out" / FILE) as database:
         database.execute("CREATE TABLE runs (state TEXT)")
         database.execute("CREATE TABLE images (output TEXT, state TEXT)")
+        database.execute("CREATE TABLE blocks (output TEXT)")
+        database.execute("INSERT INTO blocks VALUES ('c.tif'), ('c.tif')")
         database.execute("INSERT INTO runs VALUES ('running')")
         database.execute("INSERT INTO images VALUES ('b.tif', 'running'), ('c.tif', 'running')")
     database.close()
-    assert [item.state for item in batch_of(tmp_path).standing().items] == ["waiting", "running", "running"]
+    items = batch_of(tmp_path).standing().items
+    assert [(item.state, item.message) for item in items] == [("waiting", ""), ("running", ""),
+                                                              ("running", "2 blocks done")]
 
 
 def test_why_a_batch_ended_is_told(tmp_path):

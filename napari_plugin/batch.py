@@ -1,0 +1,321 @@
+"""Batch: a folder of images through a model in another process, what became of each, and the results page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from .batches import Look, begun, free_folder, known_batches, layers_of, looked, step, summary, table_of
+from .columns import Columns, table_view
+from .rows import beside, button, tool
+from .shared import ModelBox, as_wide_as_there_is_room, hub_of, own, tipped
+from .work import Latest, Task, notify
+
+if TYPE_CHECKING:
+    from biosegkit.predictions import Batch, Item, Standing
+
+__all__ = ["BatchWidget"]
+
+#: Milliseconds between two looks at a batch.
+_EVERY = 1000
+_TIPS = {"image": "Its path below the folder of images", "objects": "Found in it",
+         "state": "waiting, running, done or failed", "message": "Why it failed, or what is unusual"}
+
+
+class BatchWidget(QWidget):
+    """The dock widget ``Batch``."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
+        self._task: Task | None = None
+        self._batches: dict[Path, Batch] = {}
+        self._followed: Batch | None = None
+        self.look: Look | None = None
+        #: What is shown of the batch now: its layers, the image that they are of, and whether it was edited.
+        self.shown: list[Any] = []
+        self._edited = False
+        self.items = Columns(_TIPS)
+        self._build()
+        self._looks, self._opening = Latest(looked), Latest(_opened)
+        self._looks.returned.connect(self._on_look)
+        self._looks.failed.connect(self._on_lost)
+        self._opening.returned.connect(self._on_opened)
+        self._opening.failed.connect(self._on_failed)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_EVERY)
+        self._timer.timeout.connect(self._ask)
+        for latest in (self._looks, self._opening):
+            self.destroyed.connect(latest.cancel)
+        self.images.editingFinished.connect(self._on_images)
+        self.batches.currentIndexChanged.connect(self._on_batch)
+        self.table.selectionModel().currentRowChanged.connect(self._on_row)
+        self._enable()
+        self.find()
+
+    def _build(self) -> None:
+        """What to run, the queue, and the pages."""
+        self.model = ModelBox(self.hub)
+        self.images = tipped(QLineEdit(), "The folder of images, searched through; a file, or a table with a column "
+                             "image, will do too")
+        self.out = tipped(QLineEdit(), "The folder for results: a new one")
+        self.measure = tipped(QCheckBox("measurements"), "Measure every object into the table of its image (CSV)")
+        self.geojson = tipped(QCheckBox("GeoJSON"), "Outlines and measurements of every object for QuPath")
+        self.run = button("Run", "Predict in a process of its own, which goes on when napari is closed", self.start)
+        self.cancel = button("Cancel", "Stop after the image that is at work; results that are there stay", self.stop)
+        self.again = button("Resume", "Go on where it was stopped, and try again what failed", self.resume)
+        self.batches = tipped(QComboBox(), "Batches beside the images and in the current folder, the newest first")
+        as_wide_as_there_is_room(self.batches)
+        self.bar = tipped(QProgressBar(), "Images that are done or have failed")
+        self.bar.setFormat("%v of %m images")
+        self.standing = tipped(QLabel("no batch yet"), "How the batch is")
+        self.said = tipped(QLabel(), "What was done last, or what is in the way")
+        for label in (self.standing, self.said):
+            label.setWordWrap(True)
+        self.table = table_view(self.items, "Click an image that is done to see it with its labels, one that has "
+                                "failed to read why; click a header to sort")
+        self.previous = button("◀ Previous", "Show the result before", lambda: self.page(forward=False))
+        self.following = button("Next ▶", "Show the next result", lambda: self.page(forward=True))
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("model", self.model)
+        form.addRow("images", beside(self.images, tool("Folder…", "Choose the folder of images", self.open_images)))
+        form.addRow("results", self.out)
+        form.addRow("also", beside(self.measure, self.geojson, even=True))
+        form.addRow(beside(self.run, self.cancel, self.again, even=True))
+        form.addRow("batch", beside(self.batches, tool("Attach…", "Follow a batch in another folder: its results",
+                                                       self.open_batch)))
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        for widget in (self.bar, self.standing):
+            layout.addWidget(widget)
+        layout.addWidget(self.table, 1)
+        layout.addLayout(beside(self.previous, self.following, even=True))
+        layout.addWidget(self.said)
+
+    # begin, stop, resume
+
+    def start(self) -> None:
+        """Begin a batch."""
+        also = [name for name, box in (("csv", self.measure), ("geojson", self.geojson)) if box.isChecked()]
+        self._start(self._on_begun, begun, self.model.model, self.images.text(),
+                    self.out.text() or free_folder(self.images.text()), also)
+
+    def stop(self) -> None:
+        """Ask the batch to stop."""
+        if self.batch is not None:
+            self.said.setText("stopping after this image…")
+            self._start(self._on_stopped, self.batch.halt)
+
+    def resume(self) -> None:
+        """Go on with a batch that was stopped, or in which images have failed."""
+        if self.batch is not None:
+            from biosegkit.predictions import resume_batch
+
+            self._start(self._on_begun, resume_batch, self.batch.out)
+
+    def _on_begun(self, batch: Batch) -> None:
+        """Follow it, first in the list."""
+        self.said.setText("")
+        self._batches = {batch.out: batch, **{k: v for k, v in self._batches.items() if k != batch.out}}
+        self._list(batch.out)
+        self.out.setText(free_folder(self.images.text()))
+
+    def _on_stopped(self, standing: Standing) -> None:
+        self.said.setText("stopped: results that are there stay; Resume goes on")
+        self._ask()
+
+    def open_images(self) -> None:
+        """Ask for the folder of images."""
+        found = QFileDialog.getExistingDirectory(self, "The folder of images")
+        if found:
+            self.images.setText(found)
+            self._on_images()
+
+    def _on_images(self) -> None:
+        """Other images: a new folder for results beside them, and the batches that are there."""
+        self.out.setText(free_folder(self.images.text()))
+        self.find()
+
+    # follow
+
+    @property
+    def batch(self) -> Batch | None:
+        """The batch that is followed."""
+        out = self.batches.currentData()
+        return None if out is None else self._batches.get(out)
+
+    def find(self) -> None:
+        """Look for batches beside the images and in the current folder, in a thread."""
+        near = [Path(self.images.text()).absolute().parent] if self.images.text() else []
+        task = Task(known_batches, [*near, self.hub.folder])
+        task.returned.connect(self._on_found)
+        task.failed.connect(notify)
+        self.destroyed.connect(task.cancel)
+        task.start()
+
+    def open_batch(self) -> None:
+        """Ask for the results of a batch to attach to."""
+        found = QFileDialog.getExistingDirectory(self, "The folder of results of a batch")
+        if found:
+            self.attach(found)
+
+    def attach(self, out: str) -> None:
+        """Follow the batch of a folder of results."""
+        from biosegkit.predictions import attach_batch
+
+        self._start(self._on_begun, attach_batch, out)
+
+    def _on_found(self, batches: list[Batch]) -> None:
+        """Batches that are known already keep what was read of them."""
+        there = {batch.out: self._batches.get(batch.out, batch) for batch in batches}
+        self._batches = {**there, **{out: b for out, b in self._batches.items() if out not in there}}
+        self._list(self.batches.currentData())
+
+    def _list(self, chosen: Path | None) -> None:
+        self.batches.blockSignals(True)
+        self.batches.clear()
+        for out in self._batches:
+            self.batches.addItem(out.name, out)
+            self.batches.setItemData(self.batches.count() - 1, str(out), 3)  # its tooltip
+        self.batches.setCurrentIndex(max(0, self.batches.findData(chosen)) if self._batches else -1)
+        self.batches.blockSignals(False)
+        self._on_batch()
+
+    def _on_batch(self, *_: Any) -> None:
+        """Another batch is followed."""
+        batch = self.batch
+        if batch is self._followed:
+            return
+        if batch is None or self._followed is None or batch.out != self._followed.out:
+            self.items.show({})
+        self.look, self._followed = None, batch
+        if batch is not None:
+            self._timer.start()
+            self._ask()
+        self._enable()
+
+    def _ask(self) -> None:
+        """Look once more."""
+        if self.batch is not None:
+            self._looks.submit(self.batch)
+
+    def _on_look(self, look: Look) -> None:
+        """Show how it is."""
+        if look.batch is not self.batch:
+            return
+        first, self.look = self.look is None, look
+        standing = look.standing
+        self.items.update_cells(table_of(standing.items))
+        if first:
+            self.table.resizeColumnsToContents()
+        self.bar.setMaximum(max(1, len(standing.items)))
+        self.bar.setValue(standing.count("done") + standing.count("failed"))
+        self.standing.setText(summary(standing))
+        if standing.name != "running":
+            self._timer.stop()
+        self._enable()
+
+    # pages
+
+    def page(self, *, forward: bool) -> None:
+        """Show the next result in the order of the table, or the one before."""
+        if self.look is None:
+            return
+        states = [self.look.standing.items[row].state for row in self.items.order]
+        place = step(states, self.table.currentIndex().row(), forward)
+        if place is None:
+            self.said.setText("no result " + ("after" if forward else "before") + " this one")
+        else:
+            self.table.selectRow(place)
+
+    def _on_row(self, index: Any, _: Any = None) -> None:
+        """An image is chosen: show it with its labels, or say why there are none."""
+        if not index.isValid() or self.look is None:
+            return
+        item: Item = self.look.standing.items[int(self.items.order[index.row()])]
+        self.said.setText(f"{item.name}: {item.message or item.state}")
+        if item.state == "done":
+            self._opening.submit(item)
+
+    def _on_opened(self, layers: list[Any]) -> None:
+        """Put an image and its labels in the place of those that were shown, unless these were edited."""
+        if self._edited or any(layer.metadata.get("corrections") for layer in self.shown):
+            kept = ", ".join(layer.name for layer in self.shown if hasattr(layer, "selected_label"))
+            self.said.setText(f"{kept} was edited and stays open: save it, or add it to a data set (Retrain)")
+            for layer in self.shown:
+                layer.visible = False
+        else:
+            for layer in self.shown:
+                if layer in self._viewer.layers:
+                    self._viewer.layers.remove(layer)
+        self.shown, self._edited = [self._viewer.add_layer(layer) for layer in layers], False
+        for layer in self.shown:
+            if hasattr(layer, "selected_label"):
+                layer.events.paint.connect(self._on_edit)
+                layer.events.labels_update.connect(self._on_edit)
+        self._viewer.reset_view()
+
+    def _on_edit(self, event: Any = None) -> None:
+        """A stroke of the brush, a fill: what is shown is no longer what was found."""
+        self._edited = self._edited or event is None or event.source in self.shown
+
+    # work
+
+    def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
+        """Work in a thread; the buttons rest meanwhile."""
+        if self._task is not None:
+            return
+        self._task = Task(function, *arguments)
+        self._task.returned.connect(receive)
+        self._task.failed.connect(self._on_failed)
+        self._task.ended.connect(self._on_ended)
+        self.destroyed.connect(self._task.cancel)
+        self._enable()
+        self._task.start()
+
+    def _on_ended(self) -> None:
+        self._task = None
+        self._enable()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.said.setText(str(error))
+        notify(error)
+
+    def _on_lost(self, error: BaseException) -> None:
+        """A batch that cannot be looked at, because its images are gone, is not looked at again."""
+        self._timer.stop()
+        self._on_failed(error)
+
+    def _enable(self) -> None:
+        """Buttons that can do something now."""
+        idle, standing = self._task is None, None if self.look is None else self.look.standing
+        running = standing is not None and standing.name == "running"
+        self.run.setEnabled(idle)
+        self.cancel.setEnabled(idle and running)
+        self.again.setEnabled(idle and standing is not None and not running
+                              and (standing.name != "finished" or standing.count("failed") > 0))
+        some = standing is not None and standing.count("done") > 0
+        self.previous.setEnabled(some)
+        self.following.setEnabled(some)
+
+
+def _opened(item: Item) -> list[Any]:
+    """In a thread: the layers of an image, as far as they need no viewer."""
+    from napari.layers import Layer
+
+    return [Layer.create(*layer) for layer in layers_of(item)]

@@ -1,0 +1,151 @@
+"""Batch: a folder through a model in another process, what became of each image, and the results page by page."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+
+def write(folder, name, count):
+    """An image with so many bright squares."""
+    image = np.full((20, 60), 10, np.uint8)
+    for k in range(count):
+        image[5:15, 4 + 14 * k : 13 + 14 * k] = 200
+    folder.mkdir(exist_ok=True)
+    tifffile.imwrite(folder / f"{name}.tif", image)
+
+
+@pytest.fixture
+def make(model, spin, monkeypatch):
+    """Widgets, closed as a user closes them; models and batches are looked for in one folder."""
+    from biosegkit_napari.batch import BatchWidget
+    from biosegkit_napari.shared import Row, hub_of
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made, hub = [], hub_of(model)
+    hub.rows = [Row("otsu")]
+
+    def one(folder):
+        hub.folder = folder
+        made.append(BatchWidget(model))
+        return made[-1]
+
+    yield one
+    for widget in made:
+        spin(lambda: widget._task is None and not widget._opening.busy)  # noqa: B023 - called at once
+        widget.close()
+        widget.deleteLater()
+
+
+def cells(widget, name):
+    column = list(widget.items.table).index(name)
+    return [widget.items.data(widget.items.index(row, column)) for row in range(widget.items.rowCount())]
+
+
+def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model, make, spin, tmp_path):
+    for name, count in zip("abc", (1, 2, 3), strict=True):
+        write(tmp_path / "in", name, count)
+    (tmp_path / "in/b.tif").write_bytes(b"no image")
+    widget = make(tmp_path)
+    widget.start()
+    spin(lambda: widget._task is None)
+    assert "no images" in widget.said.text()
+    widget.images.setText(str(tmp_path / "in"))
+    widget.measure.setChecked(True)
+    widget._on_images()
+    assert widget.out.text() == str(tmp_path / "in_results")
+    widget.start()
+    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", 120)
+    assert (cells(widget, "state"), cells(widget, "objects")) == (["done", "failed", "done"], ["1", "", "3"])
+    assert widget.standing.text() == "finished: 2 done, 1 failed"
+    assert (widget.bar.value(), widget.bar.maximum()) == (3, 3)
+
+    widget.page(forward=True)
+    spin(lambda: len(model.layers) == 2)
+    assert [layer.name for layer in model.layers] == ["a", "a labels"]
+    widget.table.selectRow(1)
+    assert "b.tif" in widget.said.text()
+    assert [layer.name for layer in model.layers] == ["a", "a labels"], "what failed leaves the view"
+    model.layers.remove("a")
+    widget.page(forward=True)
+    spin(lambda: "c labels" in model.layers and len(model.layers) == 2)
+    labels = model.layers["c labels"]
+    assert np.unique(labels.data).tolist() == [0, 1, 2, 3]
+    assert labels.features["index"].tolist() == [1, 2, 3]
+    assert labels.features["area"].tolist() == np.bincount(labels.data.ravel())[1:].tolist()
+    labels.paint((6, 6), 0)
+    widget.page(forward=False)
+    spin(lambda: "a labels" in model.layers)
+    assert labels in model.layers, "what was edited is not thrown away"
+    assert "c labels was edited" in widget.said.text()
+    widget.page(forward=False)
+    assert "no result before" in widget.said.text()
+
+    write(tmp_path / "in", "b", 2)
+    assert widget.again.isEnabled()
+    widget.resume()
+    spin(lambda: widget._task is None and widget.look is not None and widget.look.standing.count("done") == 3
+         and widget.look.standing.name == "finished", 120)
+    assert cells(widget, "objects") == ["1", "2", "3"]
+    assert not widget.again.isEnabled()
+    assert widget.out.text() == str(tmp_path / "in_results2")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
+    for k in range(300):
+        write(tmp_path / "in", f"i{k:03}", 1)
+    widget = make(tmp_path)
+    widget.images.setText(str(tmp_path / "in"))
+    widget.start()
+    spin(lambda: widget.look is not None, 60)
+    batch = widget.batch
+    widget.close()
+    try:
+        again = make(tmp_path)
+        spin(lambda: again.look is not None and again.look.standing.count("done") > 0, 120)
+        assert again.batch is not batch
+        assert again.cancel.isEnabled()
+        assert "running" in cells(again, "state")
+        again.stop()
+        spin(lambda: again._task is None, 120)
+        spin(lambda: again.look.standing.name == "stopped")
+    finally:
+        batch.halt()
+    assert again.again.isEnabled()
+    assert again.look.standing.count("waiting") > 0
+    assert not again._timer.isActive()
+
+
+def test_rows_keep_their_selection_while_their_states_change(application):
+    from biosegkit_napari.columns import Columns, table_view
+    from qtpy.QtCore import Qt
+
+    model = Columns()
+    view = table_view(model, "images")
+    names = np.array(["a", "b", "c"], object)
+    model.show({"image": names, "objects": np.array([5.0, np.nan, 7.0])})
+    view.sortByColumn(1, Qt.SortOrder.DescendingOrder)
+    assert [model.data(model.index(row, 0)) for row in range(3)] == ["c", "a", "b"]
+    view.selectRow(2)
+    model.update_cells({"image": names, "objects": np.array([5.0, 9.0, 7.0])})
+    assert [model.data(model.index(row, 0)) for row in range(3)] == ["b", "c", "a"]
+    assert view.currentIndex().row() == 0, "b is still the one that is selected"
+    model.update_cells({"image": names[:2], "objects": np.array([5.0, 9.0])})
+    assert model.rowCount() == 2
+
+
+def test_images_that_are_gone_are_said_once(make, spin, tmp_path):
+    from biosegkit.predictions import start_batch
+
+    write(tmp_path / "in", "a", 1)
+    start_batch("otsu", [str(tmp_path / "in")], tmp_path / "out").halt()
+    (tmp_path / "in/a.tif").unlink()
+    (tmp_path / "in").rmdir()
+    widget = make(tmp_path)
+    spin(lambda: "in" in widget.said.text() and not widget._timer.isActive())
+    assert "nothing there" in widget.said.text()
+    assert not widget.cancel.isEnabled()
