@@ -135,6 +135,7 @@ def table_view(model: Columns, tip: str) -> QTableView:
     view.verticalHeader().setVisible(False)
     view.verticalHeader().setDefaultSectionSize(22)
     view.setWordWrap(False)
+    view.horizontalHeader().setResizeContentsPrecision(50)  # rows that widths are made for
     view.horizontalHeader().setStretchLastSection(True)
     view.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
     view.setSortingEnabled(True)

@@ -24,7 +24,7 @@ from biosegkit.errors import BiosegError
 from .columns import Columns, table_view
 from .correct import is_labels, look_to
 from .layers import look_at, snapshot
-from .measurement import Comparison, Question, compared, features_with, measured, place_in, shown_columns
+from .measurement import Comparison, Question, compared, measured, place_in, shown_columns
 from .region import frame_of
 from .segment import is_image
 from .shared import LayerBox, own, tipped
@@ -116,7 +116,7 @@ class MeasureWidget(QWidget):
         if question is not None:
             self._watch(layer)
             self.said.setText("measuring…")
-            self._start(lambda table: self._on_measured(question, table), measured, question)
+            self._start(lambda found: self._on_measured(question, *found), measured, question)
 
     def start_comparison(self) -> None:
         """Compare the labels with the reference."""
@@ -150,7 +150,8 @@ class MeasureWidget(QWidget):
             self._on_failed(error)
             return None
         self._frame = frame
-        return Question(snapshot(layer), images, reference, _TASKS[self.kind.currentText()], frame)
+        return Question(snapshot(layer), images, reference, _TASKS[self.kind.currentText()], frame,
+                        layer.features)
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
         """Work in a thread; the buttons rest meanwhile."""
@@ -172,7 +173,7 @@ class MeasureWidget(QWidget):
 
     # what is shown
 
-    def _on_measured(self, question: Question, table: dict[str, Any]) -> None:
+    def _on_measured(self, question: Question, table: dict[str, Any], features: Any) -> None:
         """Show the table, and let the layer know what its objects are."""
         self._table = table
         self.objects.show(shown_columns(table))
@@ -181,13 +182,10 @@ class MeasureWidget(QWidget):
         self.said.setText(f"{rows} {self.kind.currentText()} of {question.labels.name}")
         layer = self._measured()
         if layer is not None and layer in self._viewer.layers:
-            layer.features = features_with(layer.features, table)
+            layer.features = features
 
     def _on_compared(self, found: Comparison) -> None:
         """Show scores and errors, the latter as a layer in the place of the one before."""
-        from napari.layers import Layer
-        from napari.utils.colormaps import DirectLabelColormap
-
         self._wrong = found.errors
         self.scores.show(found.scores)
         self.score_table.resizeColumnsToContents()
@@ -195,11 +193,17 @@ class MeasureWidget(QWidget):
         self.errors.show({**first, **{k: v for k, v in shown_columns(found.errors).items() if k not in first}})
         self.error_table.resizeColumnsToContents()
         self.said.setText(found.said)
+        self._show_errors(found.layer)
+
+    def _show_errors(self, made: Any) -> None:
+        """Show what is wrong: in the layer of the errors before where that fits, which is quicker than a new one."""
         before = self._errors()
         if before is not None and before in self._viewer.layers:
+            if before.data.shape == made.data.shape and list(before.features["what"]) == list(made.features["what"]):
+                before.data, before.name = made.data, made.name
+                before.scale, before.translate, before.affine = made.scale, made.translate, made.affine
+                return
             self._viewer.layers.remove(before)
-        data, settings, kind = found.layer
-        made = Layer.create(data, {**settings, "colormap": DirectLabelColormap(color_dict=settings["colormap"])}, kind)
         active, chosen = self._viewer.layers.selection.active, self.layer.layer
         self._viewer.add_layer(made)
         self._errors = weakref.ref(made)

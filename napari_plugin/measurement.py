@@ -39,6 +39,8 @@ class Question:
         Whether values stand for objects or classes.
     frame : int
         Time point.
+    features : DataFrame, optional
+        Of the layer of labels.
     """
 
     labels: Any
@@ -46,6 +48,7 @@ class Question:
     reference: Any = None
     task: str = "instance"
     frame: int = 0
+    features: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,24 +63,28 @@ class Comparison:
         ``what``, ``layer``, ``id`` and size of every object that is wrong, with its box; empty for classes.
     said : str
         The counts, and what was assumed.
-    layer : tuple
-        Data, settings and kind of a layer in colours.
+    layer : napari layer
+        What is wrong, in colours.
     """
 
     scores: dict[str, Any]
     errors: dict[str, Any]
     said: str
-    layer: tuple[Any, dict[str, Any], str]
+    layer: Any
 
 
-def measured(question: Question) -> dict[str, Any]:
+def measured(question: Question) -> tuple[dict[str, Any], Any]:
     """One row per object, or per class: the columns of :func:`biosegkit.outputs.measured`, boxes in the layer's voxels.
+
+    The second is what becomes of the features of the layer.
 
     Raises
     ------
     DataError
         If there is nothing to measure, or image and labels do not lie on each other.
     """
+    import pandas as pd
+
     from biosegkit.cases import on_grid_of
     from biosegkit.outputs import Found
     from biosegkit.outputs import measured as measure
@@ -94,7 +101,7 @@ def measured(question: Question) -> dict[str, Any]:
     table["id"] = labels.values[table["id"]]
     if task == "semantic":
         table = {"class": table.pop("id"), **table}
-    return table
+    return table, pd.DataFrame(features_with(question.features, table))
 
 
 def compared(question: Question) -> Comparison:
@@ -105,6 +112,9 @@ def compared(question: Question) -> Comparison:
     DataError
         If the layers do not lie on each other.
     """
+    from napari.layers import Layer
+    from napari.utils.colormaps import DirectLabelColormap
+
     from biosegkit.agreement import agreement, error_codes_of, wrong_objects
     from biosegkit.viewing import label_layer
 
@@ -123,9 +133,10 @@ def compared(question: Question) -> Comparison:
     kinds = list(seen.errors)
     settings["features"] = {"index": np.arange(1, len(kinds) + 1), "what": [_ONE[name] for name in kinds]}
     settings["metadata"]["errors_of"] = question.labels.name
-    settings["colormap"] = {None: (0, 0, 0, 0), **{k: _COLOURS[name] for k, name in enumerate(kinds, 1)}}
+    colours: dict[int | None, Any] = {None: (0, 0, 0, 0), **{k: _COLOURS[name] for k, name in enumerate(kinds, 1)}}
+    settings["colormap"] = DirectLabelColormap(color_dict=colours)
     return Comparison(scores, errors, "\n".join([counted(seen.counts, true.task), *seen.notes]),
-                      (data.astype(np.uint8), settings, kind))
+                      Layer.create(data.astype(np.uint8), settings, kind))
 
 
 def counted(counts: Mapping[str, int], task: str) -> str:

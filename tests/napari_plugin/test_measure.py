@@ -85,6 +85,19 @@ def test_a_row_leads_to_its_object_and_a_pick_to_its_row(model, widget, spin):
     assert "deleted" in widget.said.text()
 
 
+def test_of_a_film_the_time_that_is_shown_is_measured(model, widget, spin):
+    film = np.stack([MADE, np.where(MADE < 10, MADE, 0) // 9 * 9, np.zeros_like(MADE)])
+    layer = model.add_labels(film, axis_labels=("t", "y", "x"), scale=(1, 0.5, 0.5))
+    model.dims.set_point(0, 1)
+    measured(widget, spin)
+    assert widget._table["id"].tolist() == [9]
+    model.dims.set_point(0, 0)
+    widget.table.selectRow(0)
+    assert (layer.selected_label, model.dims.point[0]) == (9, 1.0)
+    y, x = (round(2 * v) for v in model.camera.center[-2:])
+    assert film[1, y, x] == 9
+
+
 def test_what_is_wrong_is_counted_coloured_and_can_be_visited(model, widget, spin):
     true = blocks((1, (2, 6), (2, 12)), (2, (10, 20), (20, 24)), (5, (10, 16), (2, 6)), (6, (10, 16), (6, 10)),
                   (7, (22, 28), (2, 14)))
