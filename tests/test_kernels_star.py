@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels import ray_bytes
 from biosegkit.kernels.ray_distances import ray_distances, sparse_ray_distances
 from biosegkit.kernels.rays import circle, sphere, spiral
 from biosegkit.kernels.star_nms import suppress
@@ -83,6 +84,44 @@ def test_distances_as_tiny_steps_find_them(shape, rays, spacing):
     grid = tuple(2 for _ in shape)
     every = tuple(slice(None, None, 2) for _ in shape)
     assert np.array_equal(ray_distances(labels, rays, spacing, border=True, grid=grid), found[(slice(None), *every)])
+
+
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize(("shape", "rays", "spacing"), [((70, 150), circle(32), (1.0, 1.0)),
+                                                        ((33, 31), circle(12), (0.5, 1.3)),
+                                                        ((11, 19, 21), spiral(17), (2.0, 1.0, 1.0)),
+                                                        ((13, 12, 70), sphere(32), (1.0, 1.0, 1.0))])
+def test_small_objects_have_the_bytes_that_large_ones_would_have(shape, rays, spacing, border, monkeypatch):
+    rng = np.random.default_rng([7, *shape])
+    ragged = rng.integers(1, 9, shape) * (rng.random(shape) < 0.8)  # all touching, in pieces, with holes
+    labels = np.where(blobs(shape, 4, 2, 6, 12) > 0, blobs(shape, 4, 2, 6, 12), ragged)
+    valid = rng.random(shape) > 0.02
+    found = []
+    for longest in (255, 0, 60):  # all by bytes, all by bits, each by its own
+        monkeypatch.setattr(ray_bytes, "_LONGEST", longest)
+        parts = []
+        for image, known in ((labels, None), (labels, valid), (blobs(shape, 6, 3, 2, 14), None)):
+            for grid in ((1,) * len(shape), (2, 3, 2)[:len(shape)]):
+                given = {"border": border, "valid": known, "grid": grid}
+                parts.append(ray_distances(image, rays, spacing, **given).tobytes())
+                parts += [part.tobytes() for part in sparse_ray_distances(image, rays, spacing, workers=2, **given)]
+        found.append(parts)
+    assert found[0] == found[1]
+    assert found[2] == found[1]
+
+
+@pytest.mark.parametrize("long", [250, 255, 256, 300, 1100])
+def test_lengths_of_long_objects(long):
+    for turn in (False, True):
+        bar = np.ones((long, 3) if turn else (3, long), np.uint8)
+        there, back = ray_distances(bar, circle(4), border=True)[[1, 3] if turn else [0, 2]]
+        where, sparse = sparse_ray_distances(bar, circle(4), border=True)
+        assert np.array_equal(sparse.T, ray_distances(bar, circle(4), border=True).reshape(4, -1)[:, where])
+        ahead = (there if turn else there.T)[:, 1]
+        assert ahead.tolist() == [long - 0.5 - at for at in range(long)]
+        assert np.array_equal(back, there[::-1] if turn else there[:, ::-1])
+    with pytest.raises(DataError, match="1 x 1 x 66000 voxels"):
+        ray_distances(np.ones((1, 66000), np.uint8), circle(4))
 
 
 def test_balls_have_no_bias_where_stardist_has_half_a_voxel():

@@ -9,13 +9,15 @@ A ray that meets the edge of the array, or a voxel that is not valid, before the
 length. Its distance so far is given with a **negative sign**: a lower bound. With ``border=True`` the edge of the array
 ends objects, as it does for ``stardist``.
 
-How it is computed: `biosegkit.kernels.ray_walk`.
+How it is computed: `biosegkit.kernels.ray_bytes` for objects that are not large, `biosegkit.kernels.ray_walk` for
+large ones; both walk all voxels of an object together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numba
@@ -24,7 +26,8 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.components import connected_components, sequential
-from biosegkit.kernels.ray_walk import by_code, traverse, walk
+from biosegkit.kernels.ray_bytes import PASS, small, walk_bytes
+from biosegkit.kernels.ray_walk import LONGEST, by_code, traverse, walk
 from biosegkit.kernels.rays import Rays
 from biosegkit.kernels.threads import spread
 
@@ -73,7 +76,8 @@ def ray_distances(
     Raises
     ------
     DataError
-        For other than two or three axes, negative ids, or rays, spacing or grid that do not fit.
+        For other than two or three axes, negative ids, rays, spacing or grid that do not fit, or an object of more
+        voxels from end to end than 65 531.
 
     References
     ----------
@@ -152,9 +156,14 @@ class _Job:
         flags = (self.border, sparse)
         # neighbours one after the other, for they share lines of memory
         order = np.lexsort((self.boxes[:, 2], self.boxes[:, 1] // _BAND, self.boxes[:, 0] // _BAND))
-        image = (self.ids, self.known, self.objects[order], self.boxes[order], self.first[:-1][order])
         layout = (self.grid, self.shape, flags, strides, places)
-        spread(lambda lo, hi: walk(image, self.table, layout, out, lo, hi), len(self.objects), workers)
+        cells, lengths = self.table
+        few = small(self.boxes)[order]
+        for chosen, kernel in ((order[few], walk_bytes), (order[~few], walk)):
+            if len(chosen):
+                table = self.table if kernel is walk_bytes else (cells[:, :-PASS].copy(), by_code(lengths))
+                image = (self.ids, self.known, self.objects[chosen], self.boxes[chosen], self.first[chosen])
+                spread(partial(kernel, image, table, layout, out), len(chosen), workers)
 
 
 def _job(labels: npt.NDArray[Any], rays: Rays, spacing: Sequence[float] | None, border: bool,
@@ -213,12 +222,15 @@ def _volume(boxes: npt.NDArray[np.int32]) -> int:
 
 def _cells(steps: npt.NDArray[np.float64], widest: npt.NDArray[np.int64]) -> tuple[
         npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Cells every ray enters one after the other, relative to where it starts, and the lengths, by Gray code."""
+    """Cells every ray enters one after the other, relative to where it starts, and the lengths until then."""
     longest = int(widest.sum()) + 4
-    cells = np.zeros((len(steps), longest, 3), np.int32)
+    if longest > LONGEST:
+        raise DataError(f"an object of {' x '.join(str(n) for n in widest)} voxels (z, y, x)",
+                        expected=f"at most {LONGEST - 4} together", remedy="cut the image or make it coarser")
+    cells = np.zeros((len(steps), longest + PASS, 3), np.int32)
     lengths = np.zeros((len(steps), longest), np.float32)
     traverse(steps, widest, cells, lengths)
-    return cells, by_code(lengths)
+    return cells, lengths
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""Rays of whole objects at once: the machinery below `biosegkit.kernels.ray_distances`.
+"""Rays of whole objects at once: the machinery below `biosegkit.kernels.ray_distances`, for objects of any size.
 
 All rays of one direction cross the same sequence of cells relative to their voxel, so all voxels of an object walk
 together. A word has 64 neighbouring voxels of a row, and says which of them are still inside; words of all rows follow
@@ -17,7 +17,10 @@ import numpy.typing as npt
 
 from biosegkit.kernels.bits import trailing_zeros
 
-__all__ = ["by_code", "traverse", "walk"]
+__all__ = ["LONGEST", "by_code", "traverse", "walk"]
+
+#: Most steps that are counted: 16 digits.
+LONGEST = 65535
 
 _ONE, _NONE, _BYTE = np.uint64(1), np.uint64(0), np.uint64(255)
 #: Rays that walk before their lengths are written, and how many words their counts may take.
@@ -201,20 +204,21 @@ def _step(alive, one, two, shift, plane):  # type: ignore[no-untyped-def] # noqa
 def _write_sparse(start, places, planes, used, coded, into, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Lengths of some rays, voxel by voxel."""
     begin, stride = into
-    codes, rays = np.empty(len(used), np.uint64), len(used)
+    codes, rays = np.empty((len(used), 2), np.uint64), len(used)
     for i in range(len(start)):
         mask, at = start[i], begin + places[i] * stride
         while mask != _NONE:
             b = trailing_zeros(mask)
             for q in range(rays):
-                codes[q] = _eight(planes[q, : used[q]], i, b)
+                codes[q, 0], codes[q, 1] = _eight(planes[q], (0, used[q]), i, b), _eight(planes[q], (8, used[q]), i, b)
             eight = (mask >> b) & _BYTE
             mask = (mask >> b >> np.uint64(8)) << b << np.uint64(8)
             while eight != _NONE:
                 k = np.uint64(8) * trailing_zeros(eight)
                 eight &= eight - _ONE
                 for q in range(rays):
-                    out[at + q] = coded[q, np.int64((codes[q] >> k) & _BYTE)]
+                    high = np.int64((codes[q, 1] >> k) & _BYTE) << 8
+                    out[at + q] = coded[q, np.int64((codes[q, 0] >> k) & _BYTE) | high]
                 at += stride
 
 
@@ -232,24 +236,26 @@ def _write_dense(start, places, planes, coded, into, out):  # type: ignore[no-un
                 run = 64 - int(b) if rest == _NONE else int(trailing_zeros(rest))
             at = base + (column + np.int64(b)) // every
             for k in range(0, run, 8):
-                codes = _eight(planes, i, b + np.uint64(k))
+                low = _eight(planes, (0, len(planes)), i, b + np.uint64(k))
+                high = _eight(planes, (8, len(planes)), i, b + np.uint64(k))
                 for j in range(min(8, run - k)):
-                    out[at + k + j] = coded[np.int64(codes & _BYTE)]
-                    codes >>= np.uint64(8)
+                    out[at + k + j] = coded[np.int64(low & _BYTE) | np.int64(high & _BYTE) << 8]
+                    low >>= np.uint64(8)
+                    high >>= np.uint64(8)
             last = b + np.uint64(run - 1)
             mask = (mask >> last >> _ONE) << last << _ONE
 
 
 @numba.njit(cache=True, nogil=True)
-def _eight(planes, i, b):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Codes of eight voxels from bit ``b`` on, a byte each."""
+def _eight(planes, digits, i, b):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Eight digits at most of the codes of eight voxels from bit ``b`` on, a byte each."""
     codes = _NONE
-    for d in range(len(planes)):
+    for d in range(digits[0], min(digits[0] + 8, digits[1])):
         word = (planes[d, i] >> b) & _BYTE
         word = (word | (word << np.uint64(28))) & np.uint64(0x0000000F0000000F)
         word = (word | (word << np.uint64(14))) & np.uint64(0x0003000300030003)
         word = (word | (word << np.uint64(7))) & np.uint64(0x0101010101010101)
-        codes |= word << np.uint64(d)
+        codes |= word << np.uint64(d - digits[0])
     return codes
 
 
