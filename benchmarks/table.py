@@ -16,8 +16,8 @@ README, DOCS = HERE.parent / "README.md", HERE.parent / "docs/methods.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
 METHODS = ("<!-- methods -->", "<!-- /methods -->")
 ARCHITECTURES = ("<!-- architectures -->", "<!-- /architectures -->")
-HEAD = ["| data, images not trained on | budget | scores | training took | cores | peak memory, train / predict |",
-        "|---|---|---|---|---|---|"]
+HEAD = ["| data, images not trained on | budget | scores | training took | cores | peak memory, train / predict | on |",
+        "|---|---|---|---|---|---|---|"]
 
 
 def duration(seconds: float) -> str:
@@ -33,15 +33,15 @@ def row(record: dict) -> str:
         scores += " (" + ", ".join(f"{name} {value:.3f}" for name, value in record["classes"].items()) + ")"
     memory = " / ".join(f"{record[step]['peak_bytes'] / 2**30:.1f} GB" for step in ("train", "predict"))
     cells = (f"{record['what']} (`{record['name']}`, {record['cases']} images)", record["budget"], scores,
-             duration(record["train"]["seconds"]), record["machine"].split()[0], memory)
+             duration(record["train"]["seconds"]), record["machine"].split()[0], memory, record["date"])
     return "| " + " | ".join(cells) + " |"
 
 
 def table(records: list[dict]) -> str:
-    """The table, and on what it was measured."""
-    machines = sorted({f"{r['machine'].partition(', ')[2]}, {r['device']}, {r['date']}" for r in records})
+    """The table, and on what it was measured; a row is as old as its date."""
+    machines = sorted({f"{r['machine'].partition(', ')[2]}, {r['device']}" for r in records})
     lines = [*HEAD, *(row(r) for r in sorted(records, key=lambda r: (r["name"], r["train"]["seconds"])))]
-    return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}."])
+    return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}, with the code of the day named."])
 
 
 def architectures(records: list[dict]) -> str:

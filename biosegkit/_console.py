@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ._words import counted
 from .errors import BiosegError, Problem
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class TrainingProgress:
         self._console = out(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) \
             if self._console.is_terminal else None
-        self._last = 0.0
+        self._last, self._told = 0.0, ""
         self._known: dict[str, Any] = {"loss": float("nan")}
 
     def __enter__(self) -> TrainingProgress:
@@ -139,8 +140,8 @@ class TrainingProgress:
             from rich.text import Text
 
             self._live.update(Text(text))
-        elif time.monotonic() - self._last >= LINE_SECONDS or step == total:
-            self._last = time.monotonic()
+        elif text != self._told and (time.monotonic() - self._last >= LINE_SECONDS or step == total):
+            self._last, self._told = time.monotonic(), text
             self._console.print(escape(text))
 
 
@@ -157,7 +158,7 @@ def _training_line(row: Mapping[str, Any], step: int, total: int) -> str:
     if left is not None and left == left:
         parts.append(f"{duration_text(float(left))} left")
     if row.get("skipped"):
-        parts.append(f"{row['skipped']} steps skipped")
+        parts.append(f"{counted(row['skipped'], 'step')} skipped")
     return "  ".join(parts)
 
 
@@ -174,7 +175,7 @@ class FileProgress:
     def __call__(self, outcome: Any, done: int, total: int) -> None:
         """Show one outcome of :func:`biosegkit.predict_files`."""
         head = f"[{done}/{total}]"
-        objects = "" if getattr(outcome, "objects", None) is None else f", {outcome.objects} objects"
+        objects = "" if getattr(outcome, "objects", None) is None else f", {counted(outcome.objects, 'object')}"
         if outcome.error:
             error = str(outcome.error).removeprefix(f"{outcome.input}: ")
             self._console.print(f"{escape(head)} [bold red]{outcome.state}[/] {escape(str(outcome.input))}: "
@@ -234,7 +235,7 @@ def _batch_line(standing: Any) -> str:
     parts = [f"image {standing.ended}/{standing.images} [{'#' * filled}{'.' * (20 - filled)}]"]
     if standing.blocks:
         parts.append(f"block {standing.blocks_ended}/{standing.blocks}")
-    parts.append(f"{standing.objects} objects")
+    parts.append(counted(standing.objects, "object"))
     if standing.failed:
         parts.append(f"{standing.failed} failed")
     if standing.left is not None:

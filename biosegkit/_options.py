@@ -53,10 +53,13 @@ class Replacing:
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN",
                                                 help="Run folder in place of the recipe's.")] = None
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time in place of the recipe's.")] = None
+    origin: Annotated[Path | None, typer.Option(
+        "--from", metavar="MODEL", help="Start from the weights of a model, in place of the recipe's.")] = None
 
     def changes(self) -> dict[str, str]:
-        """What was given, by the recipe's key."""
-        given = {"data": self.data, "out": None if self.output is None else str(self.output), "budget": self.budget}
+        """What was given, by the recipe's field."""
+        given = {"data": self.data, "out": None if self.output is None else str(self.output), "budget": self.budget,
+                 "origin": None if self.origin is None else str(self.origin)}
         return {k: v for k, v in given.items() if v is not None}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._words import counted
 from .errors import DataError, OptionError
 from .image import Labels
 from .io import read
@@ -47,10 +48,10 @@ def calibrated(pairs: Pairs, cases: Mapping[str, dict[str, Any]], options: Score
     missing = [name for name in cases if name not in pairs.maps]
     if missing:
         if chosen:
-            raise OptionError(f"{len(missing)} cases without probability map: {', '.join(missing)}",
+            raise OptionError(f"{counted(len(missing), 'case')} without probability map: {', '.join(missing)}",
                               expected="<name>_classes beside the prediction, or in --maps FOLDER",
                               remedy="predict with --save-maps, or choose other --metrics")
-        some = f"no calibration: {len(missing)} of {len(cases)} cases have no probability map"
+        some = f"no calibration: {counted(len(missing), 'case')} of {len(cases)} without probability map"
         return result, [some] if pairs.maps else []
     classes = [v for _, v in options.classes] or sorted(values)
     for case in pairs.dataset:
@@ -96,7 +97,7 @@ def case_calibration(probabilities: Any, truth: Labels, classes: list[int], opti
     valid = None if truth.ignore is None else np.logical_not(truth.ignore)
     names = [name for name, _ in options.regions] or classes
     if len(probabilities) != len(names):
-        raise DataError(f"{len(probabilities)} channels of probabilities",
+        raise DataError(f"{counted(len(probabilities), 'channel')} of probabilities",
                         expected=f"{len(names)}, one per {'region' if options.regions else 'class'}: "
                         f"{', '.join(map(str, names))}", remedy="name all classes of the model in dataset.json")
     if not options.regions:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ._words import counted
 from .errors import DataError
 
 __all__ = ["Canvas", "Change", "Part", "Window"]
@@ -185,7 +186,7 @@ class Canvas:
                 found.append(candidate)
             candidate += 1
         if len(found) < count:
-            raise DataError(f"{len(self._known)} objects in labels of type {self.array.dtype}",
+            raise DataError(f"{counted(len(self._known), 'object')} in labels of type {self.array.dtype}",
                             expected="a free id", remedy="convert the labels to 32 bits")
         return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
+from ._words import counted
 from .description import Description
 from .errors import DataError, FileError, Problem
 from .image import Image, Labels, Task
@@ -238,7 +239,7 @@ def _found(source: str | Path, about: Description) -> tuple[list[Case], list[str
     cases = nnunet_cases(path, about)
     stated = about.num_training
     odd = stated is not None and stated != len(cases)
-    return cases, [f"numTraining {stated} in dataset.json, but {len(cases)} cases"] * odd
+    return cases, [f"numTraining {stated} in dataset.json, but {counted(len(cases), 'case')}"] * odd
 
 
 def _unread_labels(root: Path) -> list[str]:
@@ -275,7 +276,8 @@ def _refuse_equal_ids(cases: Sequence[Case], source: str) -> None:
     seen: set[str] = set()
     double = sorted({c.id for c in cases if c.id in seen or seen.add(c.id)})  # type: ignore[func-returns-value]
     if double:
-        raise DataError(f"{len(double)} ids used twice: {', '.join(double)}", file=source, expected="one case per id",
+        raise DataError(f"{counted(len(double), 'id')} used twice: {', '.join(double)}", file=source,
+                        expected="one case per id",
                         remedy="add a column case with different ids, or remove the rows")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .errors import FileError
 
 __all__ = ["Curves", "bar_chart", "loss_chart", "read_metrics", "reliability_chart", "smoothed",
@@ -152,7 +153,7 @@ def bar_chart(names: Sequence[str], values: Sequence[float], label: str) -> byte
     if len(order) <= 24:
         axes.set_xticks(range(len(order)), [names[i][:18] for i in order], rotation=35, ha="right", fontsize=8)
     else:
-        axes.set_xlabel(f"{len(order)} cases, worst first")
+        axes.set_xlabel(f"{counted(len(order), 'case')}, worst first")
     return _png(figure)
 
 

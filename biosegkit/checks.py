@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._words import counted
 from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
 from .image import COLOURS, Image, Labels, Task
@@ -25,11 +26,11 @@ __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "tas
 _CODES = (
     ("fractional", "L3"), ("negative label", "L4"), ("label values", "L5"), ("coloured labels", "V9"),
     ("in JPEG, which", "L11"), ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"),
-    ("time point", "V10"), ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial axes", "V10"),
+    ("time point", "V10"), ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial ax", "V10"),
     ("right angles", "G4"), ("the affine is used", "G3"), ("qform", "G3"), ("sform", "G3"), ("pixdim", "G6"),
     ("pixel size", "G6"), ("spacing", "G6"), ("unit", "G6"), ("metres", "G6"), ("affine", "G6"), ("alpha", "V9"),
-    ("RGB", "V9"), ("palette", "V9"), ("colour", "V9"), ("channel", "D2"), ("masks", "L10"), ("by index", "G2"),
-    ("empty file", "F4"), ("content", "F4"), ("GiB", "F5"), ("claims", "F5"), ("pages", "V10"), ("images", "V10"),
+    ("RGB", "V9"), ("palette", "V9"), ("colour", "V9"), ("channel", "D2"), ("mask", "L10"), ("by index", "G2"),
+    ("empty file", "F4"), ("content", "F4"), ("GiB", "F5"), ("claims", "F5"), ("page", "V10"), ("images", "V10"),
 )
 
 #: Largest number of classes.
@@ -120,7 +121,7 @@ def refuse(problems: Iterable[Problem]) -> None:
     errors = [p for p in problems if p.severity == "error"]
     if errors:
         listing = "\n".join(f"  {p}" for p in errors)
-        raise DataError(f"{len(errors)} problem(s):\n{listing}\n",
+        raise DataError(f"{counted(len(errors), 'problem')}:\n{listing}\n",
                         remedy="biosegkit doctor lists them again, with warnings")
 
 
@@ -256,7 +257,7 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
     if task == "instance":
         found += _object_problems(facts)
     elif (values := len({v for f in facts for v in f.values})) > CLASSES:
-        found.append(Problem("L5", "error", "", dataset.source, f"{values} different label values",
+        found.append(Problem("L5", "error", "", dataset.source, counted(values, "different label value"),
                              f"at most {CLASSES} classes", "--task instance if the values are objects"))
     without = [c.id for c in dataset if c.classes is None]
     if len(without) < len(dataset):
@@ -271,7 +272,7 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
     kinds: dict[str, list[str]] = {}
     for f in facts:
         colours = ", colours" * (f.channels == COLOURS)
-        kinds.setdefault(f"{len(f.shape)}D, {len(f.channels)} channel(s){colours}", []).append(f.id)
+        kinds.setdefault(f"{len(f.shape)}D, {counted(len(f.channels), 'channel')}{colours}", []).append(f.id)
     found: list[Problem] = []
     if len(kinds) > 1:
         columns = sorted({c for case in dataset for c in case.attributes} - {"image", "label", "case"})
@@ -297,7 +298,7 @@ def _kind_problems(dataset: Dataset, facts: Sequence[Facts]) -> list[Problem]:
                              "one unit (px where the size is not known)", "give --spacing and --unit, or fill columns "
                              "spacing and unit of a table"))
     elif "px" in units:
-        found.append(Problem("G6", "warning", "", dataset.source, f"no physical size in {len(facts)} cases",
+        found.append(Problem("G6", "warning", "", dataset.source, f"no physical size in {counted(len(facts), 'case')}",
                              "a pixel size", _no_size_remedy(facts)))
     return found
 
@@ -373,7 +374,7 @@ def _note_problems(facts: Sequence[Facts]) -> list[Problem]:
     found = []
     for hits in kinds.values():
         first, note = hits[0]
-        more = f" (and {len(hits) - 1} more cases)" if len(hits) > 1 else ""
+        more = f" (and {counted(len(hits) - 1, 'more case')})" if len(hits) > 1 else ""
         code = next((c for word, c in _CODES if word in note), "F4")
         found.append(Problem(code, "warning", first.id, first.file, note + more, "", "accepted; recorded in the run"))
     return found
@@ -384,14 +385,14 @@ def _object_problems(facts: Sequence[Facts]) -> list[Problem]:
     masks = [f for f in facts if f.ids.present == f.ids.split == 1]
     if len(masks) > 1 and len({v for f in facts for v in f.values}) == 1:
         return [Problem("L10", "warning", "", masks[0].file, f"one id, {masks[0].values[0]}, in several pieces in "
-                        f"{len(masks)} of {len(facts)} cases: a mask, in which all objects are one",
+                        f"{len(masks)} of {counted(len(facts), 'case')}: a mask, in which all objects are one",
                         "one id per object",
                         "give each object its number (skimage.measure.label parts those that do not touch), or "
                         "train the mask with --task semantic")]
     found = []
     for f in facts:
-        parts = [f"{f.ids.split} of {f.ids.present} ids in several pieces"] * bool(f.ids.split)
-        parts += [f"{f.ids.single} objects of one voxel"] * bool(f.ids.single)
+        parts = [f"{f.ids.split} of {counted(f.ids.present, 'id')} in several pieces"] * bool(f.ids.split)
+        parts += [f"{counted(f.ids.single, 'object')} of one voxel"] * bool(f.ids.single)
         if parts:
             found.append(Problem("L10", "warning", f.id, f.file, "; ".join(parts), "one connected piece per object",
                                  "correct the labels; most methods keep one piece of each"))

@@ -35,6 +35,7 @@ from ._options import (
 )
 from ._planned import cases_of, folds_of, in_time, origin_of, planned, stored_plan, surveyed
 from ._predict_options import Batching, Predicting
+from ._words import counted
 from .errors import BiosegError, FileError, OptionError, Stopped
 
 __all__ = ["app", "main"]
@@ -108,7 +109,8 @@ def doctor(dataset: Source, data: Describing, common: Common) -> None:
     if problems:
         problem_table(problems)
     errors = sum(p.severity == "error" for p in problems)
-    out().print(f"{len(found)} cases in {found.source}: {errors} errors, {len(problems) - errors} warnings")
+    out().print(f"{counted(len(found), 'case')} in {found.source}: {counted(errors, 'error')}, "
+                f"{counted(len(problems) - errors, 'warning')}")
     if errors:
         raise typer.Exit(1)
 
@@ -137,11 +139,10 @@ def train(context: typer.Context, dataset: Source,
           common: Common) -> None:
     """Configure, train, tune and evaluate a model within the time given; the run folder is the model."""
     from ._console import TrainingProgress, describe_plan, out, show_scores
+    from .run_folder import is_finished, refuse_no_run
 
     started = _started(context)
     if training.resume:
-        from .run_folder import refuse_no_run
-
         refuse_no_run(output)
     else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
@@ -149,8 +150,12 @@ def train(context: typer.Context, dataset: Source,
     found = cases_of(dataset, data)
     folds = folds_of(found, training)
     stored = stored_plan(output, planning, training)
-    problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
-    made = stored or planned(found, measured, planning, computing, training, started, like)
+    if stored and training.resume and is_finished(output):  # whether the data are the same is seen without reading them
+        made, seen = stored, dict[str, Any]()
+    else:
+        problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
+        made = stored or planned(found, measured, planning, computing, training, started, like)
+        seen = {"fingerprint": measured, "problems": problems}
     if common.verbose:
         describe_plan(made)
     from .train import fit
@@ -158,7 +163,7 @@ def train(context: typer.Context, dataset: Source,
     with TrainingProgress() as progress:
         fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
             resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
-            progress=progress, fingerprint=measured, problems=problems)
+            progress=progress, **seen)
     show_scores(output / "scores.json")
     out().print(f"model   {output}\nreport  {output / 'report.html'}")
 
@@ -187,7 +192,7 @@ def predict(model: Model,
                                  wish=wish, states=predicting.states, resume=predicting.resume,
                                  overwrite=writing.overwrite, progress=progress)
     failed = [o for o in outcomes if o.error]
-    out().print(f"{len(outcomes) - len(failed)} of {len(outcomes)} images done, results in {output}")
+    out().print(f"{len(outcomes) - len(failed)} of {counted(len(outcomes), 'image')} done, results in {output}")
     if failed:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._atomic import read_json, write_bytes, write_json
+from ._words import counted
 from .bundle import network_of
 from .errors import DataError, FileError
 from .pages import render
@@ -131,7 +132,7 @@ def write_comparison(found: Mapping[str, Any], folder: Path, title: str) -> list
            "named)") if known else ""
     page = render("scores.html", title=title, subtitle="the same data, the same budget, one network after the other",
                   tiles=[], scores=[comparison_table(found)._asdict()],
-                  notes=[f"{found['cases']} cases{how}", *found.get("notes", ())],
+                  notes=[f"{counted(found['cases'], 'case')}{how}", *found.get("notes", ())],
                   definitions=list(found["definitions"].items()), legend=[], worst=[], worst_title="", best=[],
                   charts=[])
     write_bytes(paths[2], page.encode())

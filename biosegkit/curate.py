@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._atomic import read_json, sha256, write_json
+from ._words import counted
 from .cases import on_grid_of
 from .errors import DataError, FileError
 from .grid import Grid
@@ -167,7 +168,7 @@ def _alike(image: Image, others: Mapping[str, Path]) -> None:
 
 
 def _told(grid: Grid, channels: int) -> str:
-    return f"{grid.ndim} axes, {channels} channels, unit {grid.unit}"
+    return f"{counted(grid.ndim, 'axis')}, {counted(channels, 'channel')}, unit {grid.unit}"
 
 
 def _ending(grid: Grid) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ._words import counted
 from .canvas import Canvas, Change
 from .errors import DataError, OptionError
 
@@ -51,7 +52,7 @@ def split_points(canvas: Canvas, number: int, points: Sequence[Sequence[float]])
     window = canvas.window(number, 1)
     places = [tuple(int(np.rint(p)) for p in point) for point in points]
     if len(set(places)) < 2 or len(set(places)) < len(places):
-        raise DataError(f"{len(set(places))} different points", expected="two or more, one per part",
+        raise DataError(counted(len(set(places)), "different point"), expected="two or more, one per part",
                         remedy="click once in each part")
     for place in places:
         if canvas.at(place) != number:

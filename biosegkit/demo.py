@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .cases import scan
 from .checks import refuse
 from .errors import FileError
@@ -155,7 +156,8 @@ def _tested(home: Path, title: str, table: Path, plan: Plan, device: str, starte
     headline = {name: float(value) for name, value in scores["headline"].items()}
     shown = ", ".join(f"{name} {number_text(value)}" for name, value in headline.items())
     write_png(home / "picture.png", _beside([compose(_drawn(home, plan, index)) for index in range(min(2, len(test)))]))
-    return Part(title, f"{shown} on {len(test)} test images", headline, home / "run" / "report.html", home / "labels",
+    return Part(title, f"{shown} on {counted(len(test), 'test image')}", headline, home / "run" / "report.html",
+                home / "labels",
                 home / "picture.png", time.monotonic() - started)
 
 

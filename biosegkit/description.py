@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ._atomic import read_json
+from ._words import counted
 from .errors import DataError
 from .io import ReadOptions
 
@@ -148,7 +149,7 @@ class Description(BaseModel):
         if not order or not regions:
             return
         if len(order) != len(regions):
-            raise ValueError(f"regions_class_order {list(order)} for {len(regions)} regions "
+            raise ValueError(f"regions_class_order {list(order)} for {counted(len(regions), 'region')} "
                              f"({', '.join(n for n, _ in regions)}): one value per region is needed")
         strange = sorted(set(order) - {v for _, values in regions for v in values})
         if strange:

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from ._words import counted
 from .errors import OptionError
 
 __all__ = ["describe", "pick", "usable_cores"]
@@ -54,7 +55,7 @@ def describe(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    return f"{device} ({counted(torch.get_num_threads(), 'thread')})" if device.type == "cpu" else str(device)
 
 
 def usable_cores() -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ._words import counted
 from .engines.classical import Classical
 from .engines.intensities import space_axes
 from .engines.star_model import StarModel
@@ -45,7 +46,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """For people."""
-        parts = [] if self.tiles is None else [f"{self.tiles} tile{'s' * (self.tiles != 1)}"]
+        parts = [] if self.tiles is None else [counted(self.tiles, "tile")]
         parts += [] if self.memory is None else [f"about {memory_text(self.memory)} of memory"]
         return "; ".join([", ".join(parts), self.note] if self.note else [", ".join(parts)]).strip("; ")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ._words import counted
 from .calibrate import calibrated
 from .cases import Description
 from .errors import BiosegError, DataError, OptionError
@@ -197,7 +198,8 @@ def _scored(pairs: Pairs, options: ScoreOptions, progress: Progress | None) -> t
         for seen, labels in zip(values, (prediction, truth), strict=True):
             seen.update(int(v) for v in labels.values if v)
     if failed:
-        raise DataError(f"{len(failed)} of {len(pairs.dataset)} cases cannot be scored:\n" + "\n".join(failed),
+        raise DataError(f"{len(failed)} of {counted(len(pairs.dataset), 'case')} cannot be scored:\n"
+                        + "\n".join(failed),
                         file=pairs.dataset.source, remedy="correct or leave out these cases")
     return cases, units, values
 
@@ -209,7 +211,7 @@ def _object_scores(pairs: Pairs, options: ScoreOptions) -> dict[str, dict[int, f
     found = {case.id: scores for case in pairs.dataset if (scores := pairs.object_scores(case)) is not None}
     missing = [case.id for case in pairs.dataset if case.id not in found]
     if missing and "all" not in options.metrics:
-        raise OptionError(f"{len(missing)} cases without scores of objects: {', '.join(missing)}",
+        raise OptionError(f"{counted(len(missing), 'case')} without scores of objects: {', '.join(missing)}",
                           expected="a table <name>.csv with id and score beside each prediction",
                           remedy="use predictions of biosegkit predict, or choose other --metrics")
     return {} if missing else found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .cases import Dataset, trainable
 from .checks import CLASSES, Facts, Visit, compare, ordered, refuse, task_of, visit
 from .errors import DataError, Problem
@@ -183,7 +184,7 @@ def _concluded(dataset: Dataset, tally: _Tally, facts: Sequence[Facts], task: tu
         notes.append(f"no voxel size is known; the objects' boxes suggest a z spacing of {objects.anisotropy:.2f} "
                      "in-plane pixels (give --spacing)")
     left = len(dataset) - len(tally.records)
-    notes += [f"{left} cases outside train and val are not measured"] * bool(left)
+    notes += [f"{counted(left, 'case')} outside train and val: not measured"] * bool(left)
     return Fingerprint(
         source=dataset.source, seed=seed, unit=facts[0].unit, is_rgb=names == COLOURS,
         task=task[0], task_reason=task[1], cases=tuple(sorted(tally.records, key=lambda r: r.id)),

@@ -11,13 +11,27 @@ import numpy.typing as npt
 
 from .errors import DataError
 
-__all__ = ["ORTHONORMAL_TOLERANCE", "Grid", "Turn"]
+__all__ = ["ORTHONORMAL_TOLERANCE", "Grid", "Turn", "unit_factor"]
 
 #: Largest departure of a direction matrix from orthonormality that is accepted (fault G4).
 ORTHONORMAL_TOLERANCE = 1e-3
 
 _AXES = {2: "yx", 3: "zyx"}
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
+_MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
+
+
+def unit_factor(unit: str, wanted: str) -> float:
+    """What a length in one unit is multiplied by to be in another; 1 where one of them is pixels.
+
+    Examples
+    --------
+    >>> unit_factor("mm", "um"), unit_factor("um", "um"), unit_factor("px", "um")
+    (1000.0, 1.0, 1.0)
+    """
+    if unit == wanted or unit not in _MILLIMETRES or wanted not in _MILLIMETRES:
+        return 1.0
+    return _MILLIMETRES[unit] / _MILLIMETRES[wanted]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .errors import DataError
 from .grid import Grid, Turn
 from .views import View, is_lazy
@@ -62,7 +63,7 @@ class Image:
                             remedy="save magnitude or single channels")
         names = self.channels or tuple(f"channel {i}" for i in range(self.array.shape[0]))
         if len(names) != self.array.shape[0]:
-            raise DataError(f"{len(names)} channel names for {self.array.shape[0]} channels",
+            raise DataError(f"{counted(len(names), 'channel name')} for {counted(self.array.shape[0], 'channel')}",
                             file=self.source or None, remedy="correct --channels, or channel_names in dataset.json")
         object.__setattr__(self, "channels", tuple(names))
 
@@ -280,7 +281,7 @@ def _integers(array: Array, source: str) -> Array:
         off = ~(np.abs(array - rounded) <= 1e-3)
     if off.any():
         first = tuple(int(i) for i in np.argwhere(off)[0])
-        raise DataError(f"{int(off.sum())} fractional label values, first {array[first]!s} at {first}",
+        raise DataError(f"{counted(int(off.sum()), 'fractional label value')}, first {array[first]!s} at {first}",
                         file=source or None, expected="whole numbers (within 0.001)",
                         remedy="export the labels as integers with nearest-neighbour interpolation")
     return rounded.astype(np.int64)

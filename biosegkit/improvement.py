@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._atomic import write_json
+from ._words import counted
 from .cases import Dataset
 from .engines import load_model
 from .errors import DataError
@@ -59,7 +60,7 @@ def improvement(run: str | Path, before: str | Path, dataset: Dataset, *, device
     known = {case.id: case for case in dataset}
     ids = [row["case"] for row in record["cases"] if row["case"] in known]
     if not ids:
-        raise DataError(f"none of the {len(record['cases'])} held-back cases", file=dataset.source,
+        raise DataError(f"none of the {counted(len(record['cases']), 'held-back case')}", file=dataset.source,
                         expected="the data set the run was trained on", remedy="name that data set")
     model, options, task = load_model(str(before), device), score_options(plan), plan.labels.task
     rows: dict[str, dict[str, Any]] = {"before": {}, "after": {}}

@@ -9,6 +9,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+from ._words import counted
 from .cases import Dataset, scan
 from .errors import DataError, FileError, OptionError
 from .io.sniff import ENDINGS, ending, sniff
@@ -175,5 +176,5 @@ def _refuse_equal_outputs(jobs: Sequence[Job]) -> None:
     double = [group for group in seen.values() if len(group) > 1]
     if double:
         listed = "; ".join(f"{', '.join(str(j.images[0]) for j in group)} → {group[0].output}" for group in double[:5])
-        raise DataError(f"{len(double)} outputs that two inputs would write: {listed}",
+        raise DataError(f"{counted(len(double), 'output')} that two inputs would write: {listed}",
                         expected="one output per input", remedy="rename the inputs, or predict them into two folders")

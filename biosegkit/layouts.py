@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ._words import counted
 from .description import Description
 from .errors import DataError, FileError
 from .io.sniff import ENDINGS, ending
@@ -133,8 +134,8 @@ def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) ->
                         remedy="check the folder")
     missing, extra = sorted(set(images) - set(labels)), sorted(set(labels) - set(images))
     if labels and (missing or extra):
-        parts = [f"{len(missing)} images without labels: {_listing(missing)}"] * bool(missing)
-        parts += [f"{len(extra)} labels without image: {_listing(extra)}"] * bool(extra)
+        parts = [f"{counted(len(missing), 'image')} without labels: {_listing(missing)}"] * bool(missing)
+        parts += [f"{counted(len(extra), 'label file')} without image: {_listing(extra)}"] * bool(extra)
         globs, cores = _globs(images, labels)
         pairs = cores or {k: (k, k) for k in sorted(set(images) & set(labels))}
         raise UnpairedError("; ".join(parts), file=where, expected="the same names for images and labels",
@@ -201,7 +202,7 @@ def _with_classes(cases: list[Case], folder: Path) -> list[Case]:
     found = _unique(walk(folder), lambda p: _key(p, folder), "class images")
     extra = sorted(set(found) - {c.id for c in cases})
     if extra:
-        raise DataError(f"{len(extra)} class images without image: {_listing(extra)}", file=folder,
+        raise DataError(f"{counted(len(extra), 'class image')} without image: {_listing(extra)}", file=folder,
                         expected="the names of the images", remedy="rename or remove the files listed")
     return [replace(c, classes=found.get(c.id)) for c in cases]
 
@@ -210,7 +211,7 @@ def _case_folder(folder: Path) -> Case:
     """``<case>/images/<one image>`` and ``<case>/masks/<one file per object>``."""
     images = list(walk(folder / "images"))
     if len(images) != 1:
-        raise DataError(f"{len(images)} images", file=folder / "images", expected="one image per case folder",
+        raise DataError(counted(len(images), "image"), file=folder / "images", expected="one image per case folder",
                         remedy="keep one")
     name = unicodedata.normalize("NFC", folder.name)
     return Case(name, name, (images[0],), folder / "masks")
@@ -239,11 +240,11 @@ def nnunet_cases(root: Path, about: Description) -> list[Case]:
                      if c not in numbered.get(name, {}))
     extra = sorted(f"{n}_{c:04d}" for n, found in numbered.items() for c in found if c >= channels or n not in truth)
     if lacking or extra or not truth:
-        parts = [f"{len(lacking)} image files missing: {_listing(lacking)}"] * bool(lacking)
-        parts += [f"{len(extra)} image files too many: {_listing(extra)}"] * bool(extra)
+        parts = [f"{counted(len(lacking), 'image file')} missing: {_listing(lacking)}"] * bool(lacking)
+        parts += [f"{counted(len(extra), 'image file')} too many: {_listing(extra)}"] * bool(extra)
         whole = [n for n in sorted(truth) if set(range(channels)) <= set(numbered.get(n, {}))]
-        raise UnpairedError("; ".join(parts) or "no case", file=root, expected=f"{channels} files <case>_0000 … in "
-                            "imagesTr per file in labelsTr",
+        raise UnpairedError("; ".join(parts) or "no case", file=root,
+                            expected=f"{counted(channels, 'file')} <case>_0000 … in imagesTr per file in labelsTr",
                             remedy="add or remove the files listed, or correct channel_names").beside(
             _numbered(whole, numbered, channels, truth))
     return _numbered(sorted(truth), numbered, channels, truth)
@@ -322,12 +323,12 @@ def csv_cases(path: Path) -> list[Case]:
         cases.append(Case(name, row.get("group") or name, images, label, row.get("split") or None, row, classes))
     if missing:
         there = [c for c in cases if c.images and not {str(p) for p in (*c.images, c.labels, c.classes)} & set(missing)]
-        raise UnpairedError(f"{len(missing)} files missing: {_listing(missing)}", file=path,
+        raise UnpairedError(f"{counted(len(missing), 'file')} missing: {_listing(missing)}", file=path,
                             expected="files that exist, relative to the CSV",
                             remedy="correct the table or add the files").beside(there)
     unlabelled = [c.id for c in cases if c.labels is None]
     if unlabelled and len(unlabelled) < len(cases):
-        raise UnpairedError(f"{len(unlabelled)} images without labels: {_listing(unlabelled)}", file=path,
+        raise UnpairedError(f"{counted(len(unlabelled), 'image')} without labels: {_listing(unlabelled)}", file=path,
                             expected="a label in every row, or in none", remedy="fill the column label").beside(
             c for c in cases if c.labels is not None)
     return cases
@@ -342,12 +343,12 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     lines = [r for r in csv.reader(text.splitlines()) if any(cell.strip() for cell in r)]
     header = [h.strip() for h in lines[0]] if lines else []
     if len(set(header)) != len(header) or len(lines) < 2:
-        raise DataError(f"columns {', '.join(header)} and {max(len(lines) - 1, 0)} rows", file=path,
+        raise DataError(f"columns {', '.join(header)} and {counted(max(len(lines) - 1, 0), 'row')}", file=path,
                         expected="different columns and at least one row", remedy="correct the table")
     wrong = [str(i) for i, r in enumerate(lines[1:], 1) if len(r) != len(header)]
     if wrong:
         raise DataError(f"another number of cells than columns in rows {_listing(wrong)}", file=path,
-                        expected=f"{len(header)} cells", remedy="quote cells that contain a comma")
+                        expected=counted(len(header), "cell"), remedy="quote cells that contain a comma")
     return [dict(zip(header, (c.strip() for c in r), strict=True)) for r in lines[1:]], header
 
 
@@ -364,7 +365,7 @@ def grouped(cases: list[Case], pattern: str | None) -> list[Case]:
     found = {c.id: re.search(pattern, c.id) for c in cases}
     without = [k for k, m in found.items() if m is None]
     if without:
-        raise DataError(f"{len(without)} ids without a match of {pattern!r}: {_listing(without)}",
+        raise DataError(f"{counted(len(without), 'id')} without a match of {pattern!r}: {_listing(without)}",
                         expected="a group in every id", remedy="correct --group")
     names = {k: (m[1] if m.re.groups else m[0]) or k for k, m in found.items() if m}
     return [replace(c, group=names[c.id]) for c in cases]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from ._words import counted
 from .bundle import network_of
 from .errors import DataError, Stopped
 from .methods.protocol import Method
@@ -291,7 +292,7 @@ def _is_finite(state: _State, loss: Tensor, norm: Tensor, batch: Batch) -> bool:
 
 
 def _not_finite(steps: int, batch: Batch) -> DataError:
-    return DataError(f"a loss that is not finite in {steps} steps in a row, last with cases "
+    return DataError(f"a loss that is not finite in {counted(steps, 'step')} in a row, last with cases "
                      f"{', '.join(sorted(set(batch.cases)))}", expected="finite numbers",
                      remedy="run doctor on these cases or lower the learning rate; the last checkpoint is good")
 

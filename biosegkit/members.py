@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .errors import FileError
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Members:
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise FileError(f"{name} cannot be read ({error})", file=self.path, remedy="copy it again") from error
         if len(data) != size:
-            raise FileError(f"{len(data)} bytes of {name}", file=self.path, expected=str(size), remedy="copy it again")
+            raise FileError(f"{counted(len(data), 'byte')} of {name}", file=self.path, expected=str(size),
+                            remedy="copy it again")
         return data
 
 

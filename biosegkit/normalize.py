@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from biosegkit.errors import DataError, OptionError
 
+from ._words import counted
+
 SLAB = 2**22  # voxels looked at together: bounds memory
 EXACT = 2**24  # up to here percentiles use every voxel
 SAMPLE = 2**22  # beyond, this many
@@ -119,7 +121,7 @@ def statistics(
     names = (schemes,) * image.shape[0] if isinstance(schemes, str) else tuple(schemes)
     if len(names) != image.shape[0] or not set(names) <= set(SCHEMES):
         raise OptionError(
-            f"schemes {names} for {image.shape[0]} channels",
+            f"schemes {names} for {counted(image.shape[0], 'channel')}",
             expected=f"one per channel of {', '.join(SCHEMES)}",
             remedy="correct the channels of the plan",
         )
@@ -137,7 +139,8 @@ def statistics(
             entry |= SCHEMES[name](request)
         if moments.finite < moments.count:
             bad = moments.count - moments.finite
-            notes.append(f"channel {channel}: {bad} voxels are NaN or infinite, taken as its minimum {moments.low:g}")
+            notes.append(f"channel {channel}: NaN or infinity in {counted(bad, 'voxel')}, taken as its minimum "
+                         f"{moments.low:g}")
         if entry.pop("widened", 0.0):
             notes.append(f"channel {channel}: percentiles {percentiles} are equal, its full range is used")
         found.append(entry)
@@ -175,7 +178,8 @@ def apply(
     """
     if len(measured.channels) != block.shape[0]:
         raise OptionError(
-            f"a block of {block.shape[0]} channels", expected=f"{len(measured.channels)}", remedy="give (C, *space)"
+            f"a block of {counted(block.shape[0], 'channel')}", expected=f"{len(measured.channels)}",
+            remedy="give (C, *space)",
         )
     out = np.empty(block.shape, np.float32)
     for values, result, entry in zip(block, out, measured.channels, strict=True):

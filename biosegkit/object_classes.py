@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .errors import Problem
 from .image import Labels, Task
 from .kernels.overlap import overlap_counts
@@ -95,7 +96,7 @@ def vote_problems(case: str, file: str, votes: ClassVotes | None) -> list[Proble
     count = int((votes.values > 0).sum()) + votes.without
     said = [(votes.without, "without class", "a class for every object", "their class is not trained; draw it"),
             (votes.several, "with several classes", "one class per object", "most voxels decide; check the objects")]
-    return [Problem("L5", "warning", case, file, f"{n} of {count} objects {what}", expected, remedy)
+    return [Problem("L5", "warning", case, file, f"{n} of {counted(count, 'object')} {what}", expected, remedy)
             for n, what, expected, remedy in said if n]
 
 
@@ -105,7 +106,7 @@ def class_problems(source: str, task: Task, without: Sequence[str], values: Sequ
     Examples
     --------
     >>> [p.found for p in class_problems("set", "instance", ["a"], [3])]
-    ['1 cases without class image: a', '1 class(es) of objects: [3]']
+    ['1 case without class image: a', '1 class of objects: [3]']
     """
     if task == "semantic":
         return [Problem("L5", "warning", "", source, "class images with --task semantic", "objects",
@@ -113,9 +114,10 @@ def class_problems(source: str, task: Task, without: Sequence[str], values: Sequ
     found = []
     if without:
         listed = ", ".join(without[:5]) + ", …" * (len(without) > 5)
-        found.append(Problem("L5", "warning", "", source, f"{len(without)} cases without class image: {listed}",
+        found.append(Problem("L5", "warning", "", source,
+                             f"{counted(len(without), 'case')} without class image: {listed}",
                              "a class image for every case", "their objects teach no class; add what is missing"))
     if len(values) < 2:
-        found.append(Problem("L5", "warning", "", source, f"{len(values)} class(es) of objects: {list(values)}",
+        found.append(Problem("L5", "warning", "", source, f"{counted(len(values), 'class')} of objects: {list(values)}",
                              "at least 2", "no class is trained; check the class images"))
     return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ._atomic import read_json
+from ._words import counted
 from .cases import Case, Dataset, Description, scan
 from .checks import stated_task
 from .errors import DataError, FileError, OptionError
@@ -140,7 +141,7 @@ def with_maps(pairs: Pairs, folder: str | Path) -> Pairs:
              for key in (name, *(f"{name}_{kind}" for kind in MAPS)) if (file := files.get(key)) is not None}
     missing = [case.id for case in pairs.dataset if case.id not in found]
     if missing:
-        raise DataError(f"{len(missing)} cases without probability map: {', '.join(missing)}", file=root,
+        raise DataError(f"{counted(len(missing), 'case')} without probability map: {', '.join(missing)}", file=root,
                         expected="one map per case, named like its prediction", remedy="predict with --save-maps")
     return replace(pairs, maps=found)
 
@@ -232,7 +233,7 @@ def _paired(source: Path, dataset: Dataset) -> tuple[dict[str, Path], list[str]]
     shared = [str(p.relative_to(source)) for p, n in used.items() if n > 1]
     extra = sorted(str(p.relative_to(source)) for p in set(files) - set(used) - _maps_of(files))
     _refuse_unpaired(source, missing, several, shared, extra)
-    note = f"{len(extra)} predictions without truth, not scored: {', '.join(extra)}"
+    note = f"{counted(len(extra), 'prediction')} without truth, not scored: {', '.join(extra)}"
     return {k: found[0] for k, found in matches.items()}, [note] if extra else []
 
 
@@ -268,7 +269,7 @@ def _refuse_unpaired(source: Path, missing: list[str], several: list[str], share
     wrong = [f"{len(items)} {what}: {', '.join(items)}" for items, what in parts if items]
     if wrong:
         if extra:
-            wrong.append(f"{len(extra)} predictions without truth: {', '.join(extra)}")
+            wrong.append(f"{counted(len(extra), 'prediction')} without truth: {', '.join(extra)}")
         raise DataError("; ".join(wrong), file=source, expected="one prediction per case, of the same name",
                         remedy="add, rename or remove the files listed, or choose cases with --where")
 

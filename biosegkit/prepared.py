@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._words import counted
 from .errors import DataError
-from .grid import Grid, Turn
+from .grid import Grid, Turn, unit_factor
 from .image import Image
 from .normalize import Statistics, apply, nonzero_mask, statistics
 from .plan.schema import Channel, Plan
@@ -25,8 +26,6 @@ __all__ = [
     "working_shape",
 ]
 
-#: Length of a unit in millimetres.
-_MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
 #: A spacing this many times off the plan's is worth a warning (fault G7).
 _FAR = 4.0
 #: Schemes that take stored values as they are; the others scale each image by its own values.
@@ -132,7 +131,7 @@ def _spacing(grid: Grid, plan: Plan) -> tuple[float, ...]:
     p = plan.preprocessing
     if p.unit == "px" and grid.unit != "px" and p.stored_spacing:
         return (*(1.0,) * (grid.ndim - len(p.stored_spacing)), *p.stored_spacing[-grid.ndim:])
-    factor = _factor(grid.unit, p.unit)
+    factor = unit_factor(grid.unit, p.unit)
     return tuple(s * factor for s in grid.spacing)
 
 
@@ -163,7 +162,7 @@ def prepare(image: Image, plan: Plan, *, resample: bool = True) -> Prepared:
     if shape != grid.shape:
         _check_memory(image, shape, plan)
     resampled = None if shape == grid.shape else _resampled(array, measured, mask, grid, shape)
-    notes = (*image.notes, *measured.notes, *_unlike(array, p.channels), *_far(grid, plan))
+    notes = (*image.notes, *measured.notes, *_unlike(array, p.channels), *_unlike_grid(grid, plan))
     return Prepared(array, turn, window, shape, measured, mask, resampled, notes)
 
 
@@ -219,23 +218,17 @@ def refuse_unfit(image: Image, plan: Plan) -> None:
     """Refuse an image whose channels, axes or unit do not fit a plan; its voxels are not looked at."""
     p, source = plan.preprocessing, image.source or None
     if image.array.shape[0] != len(p.channels):
-        raise DataError(f"{image.array.shape[0]} channels ({', '.join(image.channels)})", file=source,
+        raise DataError(f"{counted(image.array.shape[0], 'channel')} ({', '.join(image.channels)})", file=source,
                         expected=f"{len(p.channels)} ({', '.join(c.name for c in p.channels)})",
                         remedy="choose the channels the model was trained on, in this order (files of one channel "
                         "each are joined if named CASE_0000, CASE_0001, … and all are given)")
     if image.grid.ndim < plan.configuration.ndim:
-        raise DataError(f"{image.grid.ndim} spatial axes", file=source, expected=f"{plan.configuration.ndim}",
+        raise DataError(counted(image.grid.ndim, "spatial axis"), file=source, expected=f"{plan.configuration.ndim}",
                         remedy="use a 2D model, or name the axes with --axes")
     if p.resample and (image.grid.unit == "px") != (p.unit == "px") and not (p.unit == "px" and p.stored_spacing):
         raise DataError(f"no physical spacing that fits (unit {image.grid.unit!r})", file=source,
                         expected=f"a spacing in {p.unit}, the unit of the model",
                         remedy="give --spacing and --unit")
-
-
-def _factor(unit: str, wanted: str) -> float:
-    if unit == wanted or unit not in _MILLIMETRES or wanted not in _MILLIMETRES:
-        return 1.0
-    return _MILLIMETRES[unit] / _MILLIMETRES[wanted]
 
 
 def _nonzero_window(array: Any) -> tuple[slice, ...]:
@@ -293,6 +286,20 @@ def _sparse(array: Any) -> npt.NDArray[Any]:
     starts = [np.unique(np.linspace(0, max(0, n - side), count).astype(int)) for n in shape]
     parts = [np.asarray(array[(slice(None), *(slice(s, s + side) for s in at))]) for at in product(*starts)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def _unlike_grid(grid: Grid, plan: Plan) -> list[str]:
+    """Warn where an image is of another kind than those of training: a stack for planes, a size for pixels (G6)."""
+    notes, p = [], plan.preprocessing
+    if grid.ndim > len(p.transpose):
+        notes.append(f"a stack of {counted(grid.shape[0], 'plane')} for a model of single planes: each is segmented by "
+                     "itself")
+    if p.unit != "px" or grid.unit == "px":
+        return notes + _far(grid, plan)
+    size = " × ".join(f"{s:.4g}" for s in grid.spacing[-plan.configuration.ndim:])
+    unsized = (f"the model knows no physical size: a voxel of {size} {grid.unit} is taken for a pixel of the images it "
+               "was trained on; is this the same kind of image?")
+    return [*notes, unsized]
 
 
 def _far(grid: Grid, plan: Plan) -> list[str]:

@@ -110,6 +110,9 @@ class Recipe(_Frozen):
         What the files do not say; as ``dataset.json``.
     plan : PlanOptions
         What the plan is made from.
+    origin : str, optional
+        ``from`` in the file: a model whose weights training begins with, as ``--from``; a relative path counts from the
+        recipe's folder.
     networks : tuple of str
         Networks to compare: each is trained in a run of its own, ``out``/name, with the whole budget, and all are put
         into one table.
@@ -131,6 +134,7 @@ class Recipe(_Frozen):
     where: Where = Field(default_factory=dict)
     describe: Description = Field(default_factory=Description)
     plan: PlanOptions = Field(default_factory=PlanOptions)
+    origin: str | None = Field(default=None, alias="from")
     networks: tuple[str, ...] = ()
     out: str | None = None
     predict: Predicting | None = None
@@ -147,6 +151,9 @@ class Recipe(_Frozen):
             raise ValueError("networks: one is named twice")
         if self.networks and self.plan.network:
             raise ValueError("networks and plan.network together; leave plan.network out")
+        if self.origin is not None and (self.networks or self.plan.race):
+            other = "networks" if self.networks else "plan.race"
+            raise ValueError(f"from and {other} together; a model has its own network and method")
         if self.networks and self.predict and self.predict.out:
             raise ValueError("networks and predict.out together; each network's predictions stand in its run")
         return self
@@ -164,18 +171,22 @@ class Recipe(_Frozen):
             return cls.model_validate(data)
         except ValidationError as error:
             wrong = [_complaint(dict(e)) for e in error.errors()]
-            raise PlanError("; ".join(wrong), file=file, expected=f"keys {', '.join(cls.model_fields)}",
+            raise PlanError("; ".join(wrong), file=file, expected=f"keys {', '.join(_keys(cls))}",
                             remedy="correct the recipe") from error
 
-    def changed(self, *, data: str | None = None, out: str | None = None, budget: str | None = None) -> Recipe:
+    def changed(self, *, data: str | None = None, out: str | None = None, budget: str | None = None,
+                origin: str | None = None) -> Recipe:
         """The recipe with what the command line says in place of its own.
 
         Raises
         ------
         OptionError
-            If the budget is no duration.
+            If the budget is no duration, or ``origin`` is given where it cannot be.
         """
-        new = {k: v for k, v in (("data", data), ("out", out)) if v is not None}
+        new = {k: v for k, v in (("data", data), ("out", out), ("origin", origin)) if v is not None}
+        if origin is not None and (self.networks or self.plan.race):
+            raise OptionError(f"--from with recipe {self.name}, which chooses the network or the method itself",
+                              expected="a recipe without networks and race", remedy="leave --from out")
         plan = self.plan
         if budget is not None:
             parse_duration(budget)
@@ -206,12 +217,18 @@ def _complaint(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         return f"{'.'.join(place) or 'recipe'}: {error['msg']}"
     kind = kinds.get(place[0], Recipe) if len(place) > 1 else Recipe
-    known = sorted(field.alias or name for name, field in kind.model_fields.items())
+    known = sorted(_keys(kind))
     near = difflib.get_close_matches(place[-1], known, 1, 0.5)
-    elsewhere = [f"{name}.{place[-1]}" for name, other in kinds.items() if place[-1] in other.model_fields]
+    elsewhere = [f"{name}.{place[-1]}" for name, other in kinds.items() if place[-1] in _keys(other)]
+    elsewhere = [place[-1]] if kind is not Recipe and place[-1] in _keys(Recipe) else elsewhere
     hint = near or elsewhere[:1]
     tail = f", did you mean {hint[0]!r}?" if hint else f"; known: {', '.join(known)}"
     return f"unknown key {'.'.join(place)!r}{tail}"
+
+
+def _keys(kind: type[BaseModel]) -> list[str]:
+    """Keys as they are written in a file."""
+    return [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def recipe_names() -> list[str]:
@@ -221,7 +238,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(source: str | Path) -> Recipe:
-    """Read a recipe by name or path. Relative ``data``, ``inputs`` and ``truth`` are made to count from its folder.
+    """Read a recipe by name or path; relative ``data``, ``from``, ``inputs`` and ``truth`` count from its folder.
 
     Raises
     ------
@@ -280,6 +297,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
         return None if text is None else "::".join(str(folder / part) for part in text.split("::"))
 
     changes: dict[str, Any] = {"data": place(recipe.data)}
+    if recipe.origin is not None:
+        changes["origin"] = str(folder / recipe.origin)
     if recipe.predict:
         inputs = tuple(str(folder / path) for path in recipe.predict.inputs)
         changes["predict"] = recipe.predict.model_copy(update={"inputs": inputs})

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ._words import counted
 from .errors import DataError, FileError, OptionError, ResumeError
 from .image import Task
 from .plan.schema import Plan
 from .plan.units import parse_duration, parse_memory
 from .recipe import Predicting, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from .batch.run import Standing
+    from .cases import Dataset
+    from .records import Outcome
 
 __all__ = ["run_recipe"]
 
@@ -88,12 +94,12 @@ def _compare(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[
 
 def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Mapping[str, Any]], None]) -> Plan:
     """Plan and fit, or continue; a run that is finished is only checked."""
+    from .bundle import plan_of
     from .cases import scan
     from .checks import refuse
     from .configure import make_plan
     from .fingerprint import survey
-    from .run_folder import is_finished, open_run, refuse_no_run, refuse_run
-    from .tidy import tidy_of
+    from .run_folder import is_finished, refuse_no_run, refuse_run
     from .time_needed import reading_within
     from .train import fit
 
@@ -102,25 +108,54 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
         refuse_no_run(out)
     elif not how["overwrite"]:
         refuse_run(out)  # before the data are read
+    like = None if todo.origin is None else plan_of(todo.origin)
     dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
-    tell({"stage": f"{todo.name}: {len(dataset)} cases"})
+    tell({"stage": f"{todo.name}: {counted(len(dataset), 'case')}"})
     stored = _stored_plan(todo, out) if how["resume"] else None
-    if stored and is_finished(out):
-        open_run(out, stored, dataset, resume=True, overwrite=False)
-        tell({"stage": f"{out} is finished"})
+    if stored and is_finished(out):  # whether the data are the same is seen without measuring them
+        fit(stored, dataset, out, folds=_fold_numbers(todo), steps=todo.plan.steps, init=todo.origin, started=started,
+            **how)
         return stored
     limited = stored is None and todo.plan.steps is None
     problems, measured = survey(dataset, progress=reading_within(todo.plan.budget if limited else None, started))
     refuse(problems)
     if measured is None:
         raise DataError("no case to train on", file=todo.data, expected="labelled cases", remedy="correct where")
-    folds = todo.plan.folds
-    plan = stored or make_plan(measured, dataset, **todo.plan.model_dump(), device=how["device"],
+    plan = stored or make_plan(measured, dataset, **todo.plan.model_dump(), device=how["device"], like=like,
                                elapsed=time.monotonic() - started)
-    tidy_of(plan.labels, todo.predict.options if todo.predict else {})  # a wrong option is refused before training
-    fit(plan, dataset, out, folds=None if folds is None else range(folds), steps=todo.plan.steps, started=started,
+    if todo.predict:
+        _refuse_prediction(todo, todo.predict, how, plan)
+    fit(plan, dataset, out, folds=_fold_numbers(todo), steps=todo.plan.steps, init=todo.origin, started=started,
         fingerprint=measured, problems=problems, **how)
     return plan
+
+
+def _fold_numbers(todo: Recipe) -> Sequence[int] | None:
+    return None if todo.plan.folds is None else range(todo.plan.folds)
+
+
+def _refuse_prediction(recipe: Recipe, todo: Predicting, how: Mapping[str, Any], plan: Plan) -> None:
+    """What could not be predicted is refused before training: options, thresholds, inputs, a folder with results."""
+    from .inputs import find_jobs
+    from .methods.protocol import checked_thresholds
+    from .segmenter import method_of
+    from .tidy import tidy_of
+
+    tidy_of(plan.labels, todo.options)
+    if plan.race is None:  # else the method is not known yet
+        checked_thresholds(method_of(plan).tunables, todo.thresholds)
+    out = recipe.predictions
+    find_jobs(_inputs(recipe, todo), out, len(plan.preprocessing.channels))
+    if todo.out and out.is_dir() and any(out.iterdir()) and not (how["resume"] or how["overwrite"]):
+        raise FileError("an output that exists", file=out, expected="a new or empty folder for predict.out",
+                        remedy="choose another, or use --resume or --overwrite")
+
+
+def _inputs(recipe: Recipe, todo: Predicting) -> Sequence[str] | Dataset:
+    """What to segment."""
+    from .cases import scan
+
+    return todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
 
 
 def _stored_plan(todo: Recipe, out: Path) -> Plan | None:
@@ -142,28 +177,43 @@ def _stored_plan(todo: Recipe, out: Path) -> Plan | None:
     return plan
 
 
+def _teller(progress: Callable[[Mapping[str, Any]], None] | None) -> Callable[[Standing, Outcome | None], None]:
+    """Says of each image that it is done, and what is to be known of it, each note once."""
+    said: set[str] = set()
+
+    def tell(standing: Standing, outcome: Outcome | None) -> None:
+        if progress is None or outcome is None:
+            return
+        progress({"stage": f"image {standing.ended} of {standing.images}: {outcome.state} {outcome.output}"})
+        for note in outcome.notes:
+            if note not in said:
+                said.add(note)
+                progress({"message": note})
+
+    return tell
+
+
 def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) -> None:
     """Segment the inputs with the new model and score them where truth is at hand."""
     from ._atomic import write_json
     from .batch.engine import Staff
     from .batch.run import predict_batch
     from .batch.tasks import Opening
-    from .cases import scan
     from .evaluate import ScoreOptions, evaluate_folder
     from .records import Wish
 
     run = recipe.folder
     out = recipe.predictions
-    inputs = todo.inputs or scan(recipe.data or "", where=todo.where, describe=recipe.describe)
     memory = None if todo.memory is None else parse_memory(todo.memory)
     options = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in todo.options.items())
-    outcomes = predict_batch(Opening(str(run), how["device"], options), inputs, out,
+    outcomes = predict_batch(Opening(str(run), how["device"], options), _inputs(recipe, todo), out,
                              Staff(todo.workers, memory=memory) if todo.workers or memory else None,
                              wish=Wish(todo.tta, todo.thresholds, todo.save_maps, recipe.describe.read_options(),
-                                       todo.also, todo.tissue), resume=how["resume"])
+                                       todo.also, todo.tissue), resume=how["resume"], overwrite=how["overwrite"],
+                             progress=_teller(how["progress"]))
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
     if failed:
-        raise FileError(f"{len(failed)} of {len(outcomes)} images failed:\n" + "\n".join(failed), file=out,
+        raise FileError(f"{len(failed)} of {counted(len(outcomes), 'image')} failed:\n" + "\n".join(failed), file=out,
                         remedy="correct these images and predict again")
     if recipe.evaluate:
         where = recipe.evaluate.where or todo.where

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._atomic import read_json, write_bytes
+from ._words import agreeing, counted
 from .charts import Curves, loss_chart, read_metrics, reliability_chart, threshold_chart, validation_chart
 from .errors import FileError, Problem
 from .fingerprint import Fingerprint
@@ -111,7 +112,8 @@ def _thresholds(tuning: Mapping[str, Any]) -> dict[str, Any] | None:
     if not tuning.get("tunables"):
         return None
     chart = threshold_chart(tuning)
-    said = (f"Of {len(tuning['trials'])} trials on {len(set(tuning['cases']))} held-back cases ({tuning['goal']}): "
+    said = (f"Of {counted(len(tuning['trials']), 'trial')} on "
+            f"{counted(len(set(tuning['cases'])), 'held-back case')} ({tuning['goal']}): "
             f"{number_text(tuning['default_score'])} with the defaults, {number_text(tuning['score'])} tuned.")
     return {**threshold_table(tuning), "said": said, "chart": "" if chart is None else _encoded(chart)}
 
@@ -152,7 +154,8 @@ def _tiles(plan: Plan | None, folds: Mapping[str, Curves], scores: Mapping[str, 
     seconds, steps = sum(c.seconds for c in folds.values()), sum(max(c.step, default=0) for c in folds.values())
     if steps:
         tiles.append((duration_text(seconds), "training"))
-        tiles.append((f"{steps:,}".replace(",", " "), f"steps in {len(folds)} folds" if len(folds) > 1 else "steps"))
+        shared = f" in {len(folds)} folds" if len(folds) > 1 else ""
+        tiles.append((f"{steps:,}".replace(",", " "), f"{agreeing(steps, 'step')}{shared}"))
     if plan is not None and plan.budget.seconds:
         tiles.append((duration_text(plan.budget.seconds), "budget"))
     if plan is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from ._atomic import read_json, sha256, write_bytes, write_json
+from ._words import counted
 from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
 from .plan.schema import Plan
@@ -110,7 +111,7 @@ def _same_start(out: Path, model: str | None) -> None:
 def _clear(out: Path) -> None:
     """Empty a run folder; a folder that never was one is left alone."""
     if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
-        raise FileError(f"a folder with {len(list(out.iterdir()))} entries that is no run", file=out,
+        raise FileError(f"a folder with {counted(len(list(out.iterdir())), 'entry')} that is no run", file=out,
                         expected="a new folder, or a run to replace", remedy="choose another folder")
     for path in out.iterdir():
         if path.name != "lock":
@@ -139,9 +140,10 @@ def _same_run(out: Path, plan: Plan, data: str, about: dict[str, Any]) -> None:
     before = (out / "cases.csv").read_text(encoding="utf-8")
     if before != data:
         old_rows, new_rows = before.splitlines(), data.splitlines()
-        first = next((b for a, b in zip(old_rows, new_rows, strict=False) if a != b), f"{len(new_rows) - 1} cases")
+        other = (b for a, b in zip(old_rows, new_rows, strict=False) if a != b)
+        first = next(other, counted(len(new_rows) - 1, "case"))
         raise ResumeError(f"other data, first difference: {first}", file=out,
-                          expected=f"the {len(old_rows) - 1} cases of cases.csv, unchanged",
+                          expected=f"the {counted(len(old_rows) - 1, 'case')} of cases.csv, unchanged",
                           remedy="start anew in another folder, with --from this run to keep its weights")
     if changed := list(_differences(run.get("description", about), about)):
         raise ResumeError(f"data described otherwise: {', '.join(changed[:5])}", file=out,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._atomic import write_bytes, write_json
+from ._words import counted
 from .cases import Case
 from .charts import bar_chart, reliability_chart
 from .error_map import AGREED, COLOURS, INVENTED, MISSED, WRONG, error_codes, error_picture
@@ -96,7 +97,7 @@ def write_page(scores: Mapping[str, Any], path: str | Path, pairs: Pairs) -> Non
 
 
 def _subtitle(scores: Mapping[str, Any]) -> str:
-    return f"{len(scores['cases'])} cases, {scores['task']} segmentation"
+    return f"{counted(len(scores['cases']), 'case')}, {scores['task']} segmentation"
 
 
 def _tiles(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -125,8 +126,9 @@ def _charts(scores: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], firs
         charts.append({"title": f"{first} of every case", "data": _encoded(data), "note": ""})
     if "calibration" in scores:
         found = scores["calibration"]
-        note = (f"{found['voxels']} voxels where truth or prediction is not background; expected calibration error "
-                f"{number(found['ece'])}. Below the line the model is surer than it may be, above it less sure.")
+        note = (f"{counted(found['voxels'], 'voxel')} where truth or prediction is not background; expected "
+                f"calibration error {number(found['ece'])}. Below the line the model is surer than it may be, above it "
+                "less sure.")
         charts.append({"title": "Reliability of the probabilities", "data": _encoded(
             reliability_chart(found["reliability"])), "note": note})
     return charts

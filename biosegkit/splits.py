@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ._words import counted
 from .errors import OptionError, Problem
 from .layouts import Case, common_start
 
@@ -58,7 +59,7 @@ def split_folds(cases: Sequence[Case], folds: int, seed: int = 12345) -> list[Fo
     """
     cases = trainable(cases)
     if folds < 1 or not cases:
-        raise OptionError(f"{folds} folds of {len(cases)} cases", expected="at least 1 of each")
+        raise OptionError(f"{counted(folds, 'fold')} of {counted(len(cases), 'case')}", expected="at least 1 of each")
     given = _given(cases)
     if given is not None:
         return given
@@ -138,16 +139,16 @@ def split_notes(cases: Sequence[Case], folds: int) -> list[str]:
     groups = len({c.group for c in inside})
     notes = []
     if len(inside) < len(cases):
-        notes.append(f"{len(cases) - len(inside)} cases that the table names neither train nor val are left out")
+        notes.append(f"{counted(len(cases) - len(inside), 'case')} left out that the table names neither train nor val")
     if any(_is(c, _VALIDATION) for c in inside) and any(_is(c, _TRAIN) for c in inside):
         return [*notes, "the table's train and val rows are used as they are"]
     if all(c.attributes.get("fold", "").isdigit() for c in inside):
         return [*notes, "the table's column fold is used as it is"]
     if groups == 1:
-        notes.append(f"{len(inside)} case(s) of a single group: validation uses the training cases, so that its "
-                     "scores say how well they were learnt, not how well others will be segmented")
+        notes.append(f"{counted(len(inside), 'case')} of a single group: validation uses the training cases, so that "
+                     "its scores say how well they were learnt, not how well others will be segmented")
     elif groups < folds:
-        notes.append(f"{groups} groups for {folds} folds: {groups} folds are used")
+        notes.append(f"{counted(groups, 'group')} for {counted(folds, 'fold')}: {groups} folds are used")
     return notes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._words import counted
 from .fingerprint import Fingerprint, ObjectStatistics, Spread
 from .plan.schema import MethodEvidence
 
@@ -34,7 +35,7 @@ def data_rows(found: Fingerprint) -> list[tuple[str, str]]:
     groups = len({case.group for case in found.cases})
     dtypes = sorted({case.dtype for case in found.cases})
     rows = [
-        ("cases", f"{len(found.cases)}" + (f" in {groups} groups" if groups != len(found.cases) else "")),
+        ("cases", f"{len(found.cases)}" + (f" in {counted(groups, 'group')}" if groups != len(found.cases) else "")),
         ("task", f"{found.task}: {found.task_reason}"),
         ("size", f"{_ranges([case.shape for case in found.cases])} voxels ({'zyx'[-found.ndim:]})"),
         ("spacing", f"{_ranges([case.spacing for case in found.cases])} {found.unit}"),
@@ -120,7 +121,7 @@ def tidy_table(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object_title(o: ObjectStatistics) -> str:
     """How many objects there are and how they lie together."""
-    parts = [f"{o.count} objects", f"{100 * o.touching:.0f} % touch another",
+    parts = [counted(o.count, "object"), f"{100 * o.touching:.0f} % touch another",
              f"{100 * o.at_border:.0f} % the border of the image"]
     if o.contact is not None:
         parts.append(f"{100 * o.contact:.0f} % of their surface lies on another")

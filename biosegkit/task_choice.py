@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label as connected_regions
 
+from ._words import counted
 from .image import Labels, Task
 from .object_shapes import box_of
 
@@ -108,18 +109,18 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
     if not total:
         return "semantic", "no foreground"
     if broken > _BROKEN * total:
-        return "semantic", f"{broken} of {total} ids lie in several pieces, so values name classes"
+        return "semantic", f"{broken} of {counted(total, 'id')} in several pieces, so values name classes"
     numbers = {c.present for c in filled}
     most = max(numbers)
     if len(filled) == 1:
         if most >= _MANY:
             return "instance", f"{most} ids, each in one piece, in the only case"
-        return "semantic", f"only {most} ids in the only case (say --task instance if they are objects)"
+        return "semantic", f"only {counted(most, 'id')} in the only case (say --task instance if they are objects)"
     if len(numbers) == 1:
-        return "semantic", f"every case has {most} ids, so values name classes"
+        return "semantic", f"every case has {counted(most, 'id')}, so values name classes"
     cases, recurrence = len(filled), sum(cases_per_value) / max(len(cases_per_value), 1)
-    counted = float(np.median([c.present / c.top for c in filled])) >= 0.7 and len({c.top for c in filled}) > 1
-    follows = counted and (most >= _MANY or recurrence <= cases / 2)
+    numbered = float(np.median([c.present / c.top for c in filled])) >= 0.7 and len({c.top for c in filled}) > 1
+    follows = numbered and (most >= _MANY or recurrence <= cases / 2)
     unique = most >= _SOME and recurrence <= max(cases / 4, 1.2)
     if len(numbers) >= min(3, cases) and (follows or unique):
         low = min(numbers)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+from ._words import counted
 from .errors import OptionError
 from .plan.budget import Allowance, budget_for
 from .plan.schema import Plan
@@ -52,8 +53,8 @@ def reading_within(budget: str | float | None, started: float) -> Callable[[int,
         per_case = (now - begun) / done
         whole = now - started + per_case * (2 * cases - done)
         if whole > seconds:
-            raise too_small(seconds, 1.5 * whole, f"reading {cases} cases for the check and for training takes "
-                             f"{duration_text(whole)} (fewer: --where)")
+            raise too_small(seconds, 1.5 * whole, f"reading {counted(cases, 'case')} for the check and for training "
+                             f"takes {duration_text(whole)} (fewer: --where)")
 
     return check
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import checkpoint
 from ._atomic import read_json
+from ._words import counted
 from .bundle import Bundle, load, write_bundle
 from .cases import Dataset
 from .device import describe, pick
@@ -169,7 +170,7 @@ def _fold(job: _Job, fold: str, ids: tuple[Any, Any], deadline: float | None,
     if not saved and not any(job.out.glob("fold-*/weights.safetensors")):
         refuse_late(job.plan, job.began, deadline)
     goes_on = ", from the state that was saved last" if saved else ""
-    _say(job.progress, f"fold {fold}: training on {len(samples)} cases, {len(held)} held back, "
+    _say(job.progress, f"fold {fold}: training on {counted(len(samples), 'case')}, {len(held)} held back, "
          f"{describe(job.device)}{goes_on}")
     # Every fold begins with other weights and draws other patches: alike networks would gain less from their average.
     plan = job.plan.model_copy(update={"seed": job.plan.seed + (int(fold) if fold.isdigit() else 0)})
@@ -223,7 +224,8 @@ def _warnings(job: _Job, held: Mapping[str, Sequence[str]], started: float) -> l
         seen = max((row["step"] for row in rows), default=0) * job.plan.configuration.batch
         cases = len(job.dataset) - len(ids)
         if seen < cases:
-            found.append(f"fold {fold} saw {seen} patches of {cases} cases: hardly trained; allow a larger --budget")
+            found.append(f"fold {fold} saw {counted(seen, 'patch')} of {counted(cases, 'case')}: hardly trained; "
+                         "allow a larger --budget")
     seconds, spent = job.plan.budget.seconds, time.monotonic() - started
     if seconds is not None and spent > 1.1 * seconds:
         found.append(f"training ended {duration_text(spent)} after the start, beyond the budget of "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ._atomic import load_npy, write_json, write_npy
+from ._words import counted
 from .calibrate import calibration_row
 from .cases import Case, Dataset
 from .image import Image, Labels
@@ -220,8 +221,10 @@ def _in_order(job: _Job, held: Sequence[str]) -> list[str]:
 def _scored(job: _Job, count: int) -> str:
     """How many cases the scores are of."""
     every = sum(len(ids) for ids in job.held.values())
-    some = f" of {every}; the budget left no time for more" if count < every else ""
-    return f"{count} held-back cases of fold {', '.join(job.held)}{some}"
+    where = f"of fold {', '.join(job.held)}"
+    if count < every:
+        return f"{count} of {every} held-back cases {where}; the budget left no time for more"
+    return f"{counted(count, 'held-back case')} {where}"
 
 
 def _load(job: _Job, case: Case) -> tuple[Image, Labels]:

@@ -169,7 +169,7 @@ def dicom(folder: Path, levels: list[np.ndarray], size: float = 0.5, tile: int =
         path.OpticalPathIdentifier, slide.OpticalPathSequence = "0", [path]
         measures.PixelSpacing, measures.SliceThickness = [size * 2**k / 1e3] * 2, 0.001
         shared.PixelMeasuresSequence, slide.SharedFunctionalGroupsSequence = [measures], [shared]
-        slide.PixelData = np.ascontiguousarray(tiles).tobytes()
+        slide.PixelData = np.ascontiguousarray(tiles).tobytes() + bytes(tiles.size % 2)
         slide.file_meta = pydicom.dataset.FileMetaDataset()
         slide.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         slide.save_as(folder / f"{k}.dcm", enforce_file_format=True)

@@ -38,7 +38,8 @@ def record() -> dict:
 
 def test_a_record_becomes_a_row(record):
     assert script("table").row(record) == (
-        "| 2D nuclei (`nuclei`, 3 images) | 15m | f1 0.912 (a 0.500, b 0.250) | 14 min 32 s | 2 | 3.0 GB / 0.5 GB |")
+        "| 2D nuclei (`nuclei`, 3 images) | 15m | f1 0.912 (a 0.500, b 0.250) | 14 min 32 s | 2 | 3.0 GB / 0.5 GB | "
+        "2026-01-01 |")
 
 
 def test_the_table_replaces_what_stands_between_the_marks(record, tmp_path, monkeypatch):

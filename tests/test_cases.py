@@ -296,7 +296,7 @@ def test_a_tables_train_and_val_rows_are_respected_and_test_rows_stay_out():
     assert [c.id for c in trainable(cases)] == ["a", "b", "d"]
     assert split_folds(cases, 5) == [(("a", "d"), ("b",))]
     assert holdout(cases, 0.5) == (("a", "d"), ("b",))
-    assert "1 cases" in split_notes(cases, 5)[0]
+    assert "1 case " in split_notes(cases, 5)[0]
 
 
 def test_a_column_fold_is_respected():

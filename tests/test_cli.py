@@ -281,6 +281,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         progress({"stage": "fold 0: training [x]"})
         for step, now[0] in ((10, 100.0), (20, 103.0), (30, 111.0), (40, 112.0)):
             progress({"step": step, "total": 40, "loss": 0.5, "dice": 0.8, "left": 65.0, "skipped": 0})
+        progress({"step": 40, "total": 40, "loss": 0.5, "dice": 0.8, "left": 65.0, "skipped": 0})  # not said twice
         progress({"step": 40, "total": 40, "validation": {"dice": 0.9}, "dice": float("nan")})
     lines = plain(capsys.readouterr().err).splitlines()
     assert lines[0] == "fold 0: training [x]"

@@ -334,7 +334,7 @@ def test_a_model_that_knows_no_physical_size_is_a_beginning_for_voxels_of_any_un
 
 @pytest.mark.parametrize(("found", "wishes", "told"), [
     (fingerprint((64, 64)), {}, "2D images of 1 channel"),
-    (fingerprint((40, 56, 40), channels=("T1", "T2")), {}, r"2 channel\(s\)"),
+    (fingerprint((40, 56, 40), channels=("T1", "T2")), {}, "2 channels"),
     (fingerprint((40, 56, 40), task="instance"), {}, "with instance labels.*--task semantic"),
     (fingerprint((40, 56, 40), unit="px"), {}, "voxels in px"),
     (fingerprint((40, 56, 40)), {"network": "unetplusplus"}, "--network unetplusplus"),
@@ -345,3 +345,39 @@ def test_a_model_of_another_kind_is_refused(found, wishes, told):
     model = plan_of(fingerprint((40, 56, 40), cases=30))
     with pytest.raises(OptionError, match=told):
         like(found, model, **wishes)
+
+
+@pytest.mark.parametrize(("model", "found", "across"), [
+    # 150 px wide objects are looked at through larger voxels; a pixel of the new images is taken for one of theirs
+    (fingerprint((512, 512), unit="px", task="instance", size=150.0),
+     fingerprint((256, 256), (0.5, 0.5), unit="um", task="instance", size=60.0), lambda voxel: 60.0 / voxel),
+    # 12 000 nm are 12 um
+    (fingerprint((256, 256), unit="um", task="instance"),
+     fingerprint((256, 256), (1000.0, 1000.0), unit="nm", task="instance", size=12_000.0), lambda voxel: 12.0 / voxel),
+    # pixels of no known size that are not resampled: the width is counted in them
+    (fingerprint((256, 256), unit="px", task="instance", size=20.0),
+     fingerprint((256, 256), (1.0, 1.0), unit="px", task="instance", size=30.0), lambda voxel: 30.0),
+])
+def test_the_margin_is_that_of_the_new_objects_in_voxels_of_the_models_network(model, found, across):
+    model = plan_of(model, method="distance")
+    plan = like(found, model)
+    edge = model.configuration.patch[0]
+    wanted = min(math.ceil(across(model.configuration.spacing[0]) / 2), 24, edge // 4)
+    assert plan.training.margin == (wanted, wanted)
+    assert [d.value for d in plan.decisions if d.name == "margin"] == [f"{wanted} × {wanted}"]
+
+
+def test_augmentation_is_that_of_the_models_patch():
+    """Turning by 90 degrees would give patches of another shape than the model's."""
+    oblong = plan_of(fingerprint((256, 120), unit="um", task="instance"), method="distance")
+    found = fingerprint((256, 256), unit="um", task="instance")
+    assert plan_of(found, method="distance").training.augmentation.transpose_axes == (0, 1)
+    plan = like(found, oblong)
+    assert len(set(plan.configuration.patch)) == 2
+    assert plan.training.augmentation.transpose_axes == ()
+
+
+def test_weights_of_an_encoder_and_of_a_model_are_not_both_taken():
+    model = plan_of(fingerprint((256, 256)))
+    with pytest.raises(OptionError, match="--encoder-weights together with --from"):
+        like(fingerprint((256, 256)), model, encoder_weights="imagenet")

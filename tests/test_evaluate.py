@@ -57,7 +57,7 @@ def test_D1_missing_predictions_are_all_listed(folders):
     with pytest.raises(DataError) as caught:
         evaluate_folder(folders / "found", folders / "truth", task="semantic")
     assert "2 cases without prediction: case1, deep/b" in str(caught.value)
-    assert "1 predictions without truth: deep/bb.tif" in str(caught.value)
+    assert "1 prediction without truth: deep/bb.tif" in str(caught.value)
 
 
 def test_D1_two_predictions_of_one_case_are_refused(folders):
@@ -69,7 +69,7 @@ def test_D1_two_predictions_of_one_case_are_refused(folders):
 def test_predictions_too_many_are_noted(folders):
     save(folders / "found" / "more.tif", disc())
     record = evaluate_folder(folders / "found", folders / "truth", task="semantic")
-    assert record["notes"] == ["1 predictions without truth, not scored: more.tif"]
+    assert record["notes"] == ["1 prediction without truth, not scored: more.tif"]
     assert len(record["cases"]) == 4
 
 

@@ -128,7 +128,7 @@ def test_test_rows_are_checked_but_not_measured(volumes):
     (volumes / "t.csv").write_text("image,label,split\n" + "\n".join(rows))
     found = measure(scan(volumes / "t.csv"))
     assert [c.id for c in found.cases] == ["0", "1", "3"]
-    assert "1 cases" in found.notes[0]
+    assert "1 case outside" in found.notes[0]
 
 
 def test_json_round_trip_and_refusals(volumes, tmp_path):

@@ -203,6 +203,15 @@ def test_a_folder_of_dicom_levels_is_one_slide(tmp_path):
     assert list(positions(tmp_path / "slide")) == [""]
 
 
+@pytest.mark.filterwarnings("ignore:The odd length pixel data")  # pydicom, of each frame that it decodes
+@pytest.mark.parametrize("tile", [1, 2, 7])
+def test_dicom_frames_of_a_few_pixels_are_read_as_they_are(tmp_path, tile):
+    pytest.importorskip("wsidicom")
+    level = tissue((20, 31))
+    image = read(dicom(tmp_path / "slide", [level], tile=tile))
+    np.testing.assert_array_equal(image.array, np.moveaxis(level, -1, 0))
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.6, 0.99])
 def test_F1_a_cut_dicom_slide_is_refused(tmp_path, keep):
     pytest.importorskip("wsidicom")

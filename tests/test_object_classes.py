@@ -222,7 +222,7 @@ def test_the_doctor_speaks_of_classes(tmp_path):
     assert ("warning", "L5", "1 of 4 objects without class") in problems
     assert ("warning", "L5", "1 of 4 objects with several classes") in problems
     assert [p for p in problems if p[:2] == ("error", "G1") and "(9, 9)" in p[2]]
-    assert [p for p in problems if p[0] == "warning" and "1 cases without class image: c2" in p[2]]
+    assert [p for p in problems if p[0] == "warning" and "1 case without class image: c2" in p[2]]
 
 
 def test_class_images_mean_objects(tmp_path):
@@ -241,7 +241,7 @@ def test_one_class_is_no_choice(tmp_path):
     for i in range(2):
         tifffile.imwrite(folder / f"classes/c{i}.tif", np.full((32, 32), 5, np.uint8))
     dataset = scan(folder)
-    assert [p for p in said(folder) if "1 class(es) of objects: [5]" in p[2]]
+    assert [p for p in said(folder) if "1 class of objects: [5]" in p[2]]
     assert label_table(measure(dataset, task="instance"), dataset).object_values == ()
 
 

@@ -156,5 +156,5 @@ def test_grey_stored_as_colours_fits_models_of_one_channel_and_of_three(tmp_path
 def test_other_numbers_of_channels_are_refused(channels, wanted):
     """Grey is no colour, and colours that differ are not grey."""
     array = np.arange(channels * 144.0).reshape(channels, 12, 12)
-    with pytest.raises(DataError, match=f"{channels} channels"):
+    with pytest.raises(DataError, match=f"{channels} channel"):
         predict(segmenter(Bands(), stub_plan(2, channels=wanted)), Image(array, Grid.regular((12, 12))))

@@ -164,7 +164,7 @@ def test_a_validation_without_time_scores_one_case_of_every_fold_and_says_so(tra
     assert len(some["cases"]) == 2
     folds = json.loads((folder / "hurried/run.json").read_text())["folds"]
     assert [folds[k]["validation"] for k in ("0", "1")] == [3, 3]
-    assert "2 held-back cases of fold 0, 1 of 6; the budget left no time for more" in some["notes"]
+    assert "2 of 6 held-back cases of fold 0, 1; the budget left no time for more" in some["notes"]
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 7), (64, 12)])

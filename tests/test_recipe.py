@@ -39,6 +39,11 @@ def test_the_recipes_that_come_along_are_valid_and_fit_the_real_tables():
     ("name: a\nplan: {config: 4d}", "3d_fullres"),
     ("name: a\nplan: {folds: 9}", "less than or equal to 5"),
     ("name: ../../etc", "name"),
+    ("name: a\nfrom: 3", "from: Input should be a valid string"),
+    ("name: a\norigin: run", "unknown key 'origin'"),
+    ("name: a\nplan: {from: run}", "unknown key 'plan.from', did you mean 'from'?"),
+    ("name: a\nfrom: run\nplan: {race: true}", "from and plan.race together"),
+    ("name: a\nfrom: run\nnetworks: [unet]", "from and networks together"),
     ("description: no name", "name: Field required"),
     ("- a list", "a list"),
     ("name: a\nname: b", "'name' twice, again in line 2"),
@@ -59,10 +64,12 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
 
 
 def test_relative_paths_count_from_the_recipe(tmp_path):
-    text = "name: a\ndata: set/cases.csv\nout: run\npredict: {inputs: [new, /abs/x.tif]}\nevaluate: {truth: truth}"
+    text = ("name: a\ndata: set/cases.csv\nout: run\nfrom: old\npredict: {inputs: [new, /abs/x.tif]}\n"
+            "evaluate: {truth: truth}")
     recipe = load_recipe(write(tmp_path, text))
     assert recipe.data == str(tmp_path / "set/cases.csv")
     assert recipe.out == "run"
+    assert recipe.origin == str(tmp_path / "old")
     assert recipe.predict.inputs == (str(tmp_path / "new"), str(Path("/abs/x.tif")))
     assert recipe.evaluate.truth == str(tmp_path / "truth")
     globs = load_recipe(write(tmp_path, 'name: a\ndata: "i/*.tif::l/*.tif"'))
@@ -74,6 +81,9 @@ def test_the_command_line_wins_and_is_checked():
     changed = recipe.changed(data="y", budget="9m")
     assert (changed.data, changed.plan.budget, changed.plan.seed) == ("y", "9m", 3)
     assert (recipe.data, recipe.plan.budget) == ("x", "5m")
+    assert recipe.changed(origin="run").origin == "run"
+    with pytest.raises(OptionError, match="--from with recipe b"):
+        Recipe.from_data({"name": "b", "networks": ["unet"]}).changed(origin="run")
     with pytest.raises(OptionError, match="15m"):
         recipe.changed(budget="soon")
 

@@ -13,9 +13,10 @@ from scipy import ndimage
 from small_sets import discs
 from typer.testing import CliRunner
 
+from biosegkit.bundle import load
 from biosegkit.cli import app
 from biosegkit.comparison import comparison_table, write_comparison
-from biosegkit.errors import FileError, OptionError, PlanError, ResumeError
+from biosegkit.errors import BiosegError, FileError, OptionError, PlanError, ResumeError
 from biosegkit.io import read_labels
 from biosegkit.recipe import Recipe
 from biosegkit.recipe_run import run_recipe
@@ -175,3 +176,40 @@ def test_the_command_shows_the_scores_of_the_images_not_trained_on(data, tmp_pat
     before = (tmp_path / "apart/scores.json").stat().st_mtime_ns
     run_recipe(again, device="cpu", resume=True)
     assert (tmp_path / "apart/scores.json").stat().st_mtime_ns == before
+
+
+def test_a_run_begins_with_the_weights_of_a_model(data, compared, tmp_path):
+    model = load(compared / "unet", "cpu")
+    begun = recipe(data, tmp_path / "run", predict=None, **{"from": str(compared / "unet")})
+    run_recipe(begun, device="cpu")
+    assert json.loads((tmp_path / "run/run.json").read_text())["from"] == model.digest
+    found = load(tmp_path / "run", "cpu").plan
+    assert found.configuration == model.plan.configuration
+    assert "begins with" in [d.name for d in found.decisions]
+
+
+def test_a_model_that_is_not_there_is_refused_before_the_data_are_read(tmp_path):
+    with pytest.raises(FileError, match="a RUN, a bundle"):
+        run_recipe(recipe(tmp_path / "no such data", tmp_path / "run", **{"from": str(tmp_path / "nowhere")}))
+
+
+def test_what_is_done_image_by_image_is_said(data, tmp_path):
+    said = []
+    run_recipe(recipe(data, tmp_path / "run"), device="cpu", progress=lambda row: said.append(str(row.get("stage"))))
+    assert [text.split(":")[0] for text in said if text.startswith("image ")] == [
+        f"image {k} of 5" for k in range(1, 6)]
+
+
+@pytest.mark.parametrize(("predict", "error", "told"), [
+    ({"thresholds": {"sharpness": 0.5}}, OptionError, "threshold 'sharpness'"),
+    ({"inputs": ["nowhere.tif"]}, FileError, "nothing there"),
+    ({"where": {"split": "tset"}}, BiosegError, "tset"),
+    ({"out": "taken"}, FileError, "predict.out"),
+])
+def test_what_cannot_be_predicted_is_refused_before_training(data, tmp_path, monkeypatch, predict, error, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/notes.txt").write_text("mine")
+    with pytest.raises(error, match=told):
+        run_recipe(recipe(data, tmp_path / "run", predict=predict), device="cpu")
+    assert not (tmp_path / "run").exists()

@@ -123,7 +123,7 @@ def test_P3_other_data_are_refused_with_the_first_difference(tmp_path, dataset):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ResumeError, match="other data, first difference: c1"):
         begin(tmp_path / "run", tiny_plan(), dataset, resume=True)
-    with pytest.raises(ResumeError, match="1 cases"):
+    with pytest.raises(ResumeError, match="1 case;"):
         begin(tmp_path / "run", tiny_plan(), scan(tmp_path / "data")[:1], resume=True)
 
 

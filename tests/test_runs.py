@@ -59,7 +59,7 @@ def test_a_training_that_is_refused_says_why(tmp_path):
     assert wait(lambda: not handle.running())
     state = runs.attach(tmp_path / "run").state()
     assert state.name == "failed"
-    assert "1 images without labels: c0" in state.message
+    assert "1 image without labels: c0" in state.message
     with pytest.raises(FileError, match="an output that exists"):
         runs.start_training(tmp_path / "set", tmp_path / "set")
 

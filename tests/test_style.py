@@ -40,11 +40,17 @@ BANNED = {"get_zooms", "get_fdata", "extractall"}
 #: Modules whose work is to write to the terminal.
 TERMINAL = {"biosegkit/cli.py", "biosegkit/_console.py"}
 
+#: Lengths that are never one where a message has them, or that count something else than its noun.
+SEVERAL = {"kinds", "full", "several", "folds", "cases", "axes", "shape", "spacings", "shapes", "canvas.shape", "self",
+           "rays", "items", "text", "class_weights", "plan.strides", "offsets", "stored.names", "scales", "groups",
+           "seen", "missing", "there"}
+
 HEAVY = ("torch", "monai", "numba", "napari", "matplotlib")
 
 #: The floors that need no torch, as in the contracts of pyproject.toml.
-TORCH_FREE = ("errors", "_lazy", "_atomic", "lattice", "grid", "image", "tables", "predictor", "kernels.distance", "io",
-              "description", "layouts", "splits", "cases", "task_choice", "checks", "object_shapes", "fingerprint",
+TORCH_FREE = ("errors", "_words", "_lazy", "_atomic", "lattice", "grid", "image", "tables", "predictor",
+              "kernels.distance", "io", "description", "layouts", "splits", "cases", "task_choice", "checks",
+              "object_shapes", "fingerprint",
               "plan.schema", "plan.nnunet", "plan.draft", "engines", "cli", "recipe")
 
 
@@ -217,3 +223,12 @@ def test_every_public_name_is_listed_once_in_each_place():
         public = next(ast.literal_eval(n.value) for n in tree.body
                       if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__")
         assert name in public, f"{name} is not in __all__ of {home}"
+
+
+def test_lengths_in_messages_agree_with_their_nouns():
+    """No "1 cases": a message says ``counted(len(x), "noun")``, or the length cannot be one (`SEVERAL`)."""
+    found = []
+    for name in (n for n in TREES if n.startswith("biosegkit/")):
+        said = re.finditer(r"\{len\(([^{}]*)\)\} (?:[a-z-]+ )?[a-z]+s\b", (ROOT / name).read_text("utf-8"))
+        found += [f"{name}: {match[0]}" for match in said if match[1] not in SEVERAL]
+    assert not found, "say biosegkit._words.counted"

@@ -5,10 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from small_sets import changed, tiny_plan, write_instances, write_volumes
+from typer.testing import CliRunner
 
 from biosegkit.bundle import load, plan_of
+from biosegkit.cli import app
 from biosegkit.configure import make_plan
 from biosegkit.errors import DataError, FileError, OptionError, ResumeError
 from biosegkit.fingerprint import measure
@@ -288,3 +291,23 @@ def test_a_plan_like_that_of_a_model_begins_with_all_its_weights(instances, tmp_
     assert adopt(network, load(run, "cpu").segmenter.networks[0].state_dict()) == ()
     fit(plan, dataset, tmp_path / "run", init=run, device="cpu")
     assert load(tmp_path / "run", "cpu").plan.configuration == old.configuration
+
+
+def test_a_finished_run_says_so_without_reading_its_data(instances, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError("the data are read")
+
+    run = instances[0]
+    monkeypatch.setattr("biosegkit.fingerprint.survey", read)
+    result = CliRunner().invoke(app, ["train", str(run.parent / "data"), "-o", str(run), "--resume"])
+    assert result.exit_code == 0, result.output
+    assert "is finished: nothing to continue" in " ".join(result.output.split())
+
+
+def test_a_finished_run_is_not_that_of_other_data(instances, tmp_path):
+    run = shutil.copytree(instances[0], tmp_path / "run")
+    data = shutil.copytree(instances[0].parent / "data", tmp_path / "data")
+    tifffile.imwrite(data / "labels/c1.tif", np.ones((32, 32), np.uint16))
+    result = CliRunner().invoke(app, ["train", str(data), "-o", str(run), "--resume"])
+    assert result.exit_code == 1, result.output
+    assert "other data" in result.output

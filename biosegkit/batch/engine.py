@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError, FileError, OptionError, Stopped
 
 from .tasks import Answer, Claim, carry_out
@@ -61,7 +62,7 @@ class Staff:
             raise OptionError("--workers together with --scheduler", expected="one of them",
                               remedy="a scheduler has the workers it has: leave --workers out")
         if self.workers is not None and self.workers < 1:
-            raise OptionError(f"{self.workers} workers", expected="at least 1", remedy="give --workers again")
+            raise OptionError(counted(self.workers, "worker"), expected="at least 1", remedy="give --workers again")
 
     @property
     def share(self) -> int | None:

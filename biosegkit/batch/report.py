@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import write_bytes
+from biosegkit._words import agreeing, counted
 from biosegkit.layouts import stem
 from biosegkit.outputs import output_path
 from biosegkit.pages import render
@@ -50,7 +51,7 @@ def write_batch_report(out: str | Path, outcomes: Sequence[Outcome], *, about: M
     done = sorted((o for o in outcomes if not o.error), key=lambda o: not o.notes)
     shown = done[:MOST_PICTURES]
     page = render(
-        "batch.html", title=folder.resolve().name, subtitle=f"{len(outcomes)} images", tiles=_tiles(outcomes),
+        "batch.html", title=folder.resolve().name, subtitle=counted(len(outcomes), "image"), tiles=_tiles(outcomes),
         failures=[{"input": o.input, "error": o.error} for o in failed],
         pictures=[_picture(o, folder) for o in shown],
         hidden=len(done) - len(shown),
@@ -65,13 +66,13 @@ def write_batch_report(out: str | Path, outcomes: Sequence[Outcome], *, about: M
 def _tiles(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """The few figures a reader looks for first."""
     failed = sum(o.error is not None for o in outcomes)
-    kept = sum(o.state == "kept" for o in outcomes)
+    done, kept = len(outcomes) - failed, sum(o.state == "kept" for o in outcomes)
     objects = [o.objects for o in outcomes if o.objects is not None]
-    tiles = [(f"{len(outcomes) - failed}", "images done"), (f"{failed}", "failed")]
+    tiles = [(f"{done}", f"{agreeing(done, 'image')} done"), (f"{failed}", "failed")]
     if kept:
         tiles.append((f"{kept}", "of them kept from before"))
     if objects:
-        tiles.append((f"{sum(objects):,}".replace(",", " "), "objects"))
+        tiles.append((f"{sum(objects):,}".replace(",", " "), agreeing(sum(objects), "object")))
     tiles.append((duration_text(sum(o.seconds for o in outcomes)), "in all images together"))
     return tiles
 
@@ -80,7 +81,7 @@ def _picture(outcome: Outcome, folder: Path) -> dict[str, Any]:
     """What one image looks like, and what is to be said of it."""
     output = Path(outcome.output)
     file = output_path(output.with_name(stem(output)), "thumbnail")
-    count = "" if outcome.objects is None else f"{outcome.objects} object{'' if outcome.objects == 1 else 's'}"
+    count = "" if outcome.objects is None else counted(outcome.objects, "object")
     return {"title": outcome.input, "count": count, "notes": list(outcome.notes),
             "data": _encoded(file) if file.is_file() else ""}
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from biosegkit._atomic import read_json, write_npy
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.io import Pyramid, read_labels
@@ -261,6 +262,7 @@ def _ring(ring: Any, path: Path) -> npt.NDArray[np.float64]:
         raise FileError(f"a polygon that cannot be read ({error})", file=path, expected="pairs of numbers",
                         remedy="export it again") from error
     if len(points) < 3 or not np.isfinite(points).all():
-        raise FileError(f"a polygon of {len(points)} points", file=path, expected="at least 3, all of them numbers",
+        raise FileError(f"a polygon of {counted(len(points), 'point')}", file=path,
+                        expected="at least 3, all of them numbers",
                         remedy="draw it again")
     return points

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from biosegkit._atomic import sha256
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.device import pick
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid
@@ -167,7 +168,8 @@ class CellposeModel:
         count, o = image.array.shape[0], self.options
         for number in (n for n in (o.channel, o.nuclei) if n != "all"):
             if int(number) >= count:
-                raise OptionError(f"channel {number} of an image of {count} channels", file=image.source or None,
+                raise OptionError(f"channel {number} of an image of {counted(count, 'channel')}",
+                                  file=image.source or None,
                                   expected=f"0 to {count - 1}", remedy="correct --option channel or nuclei")
         values = np.asarray(image.array[:], np.float32)
         if not np.isfinite(values).all():
@@ -216,7 +218,8 @@ def load_cellpose(path: str | Path, device: str | torch.device = "auto",
     net = build_cellpose(state, str(file)).to(where)
     takes = int(state["downsample.down.res_down_0.conv.conv_0.2.weight"].shape[1])
     if takes != (given := 2) and (takes != 1 or chosen.nuclei >= 0):
-        raise FileError(f"a network that takes {takes} channels", file=file, expected=f"{given}, cells and nuclei",
+        raise FileError(f"a network that takes {counted(takes, 'channel')}", file=file,
+                        expected=f"{given}, cells and nuclei",
                         remedy="other variants of the network are not run here")
     mean, trained, notes = _diameters(state, file.name)
     factor = mean / (chosen.diameter or trained)

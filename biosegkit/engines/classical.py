@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 from biosegkit.image import Image
 from biosegkit.predictor import Prediction
@@ -158,7 +159,7 @@ class Classical:
         if chosen == "all" and not self.rule.multichannel:
             raise OptionError(f"channel all with {self.name}", expected="one channel", remedy="give its number")
         if chosen != "all" and chosen >= count:
-            raise OptionError(f"channel {chosen} of an image of {count} channels", file=file,
+            raise OptionError(f"channel {chosen} of an image of {counted(count, 'channel')}", file=file,
                               expected=f"0 to {count - 1}", remedy="correct --option channel")
         if chosen != "all" and count > 1:
             notes.append(f"channel {chosen} of {count} was used; --option channel=N chooses another")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 from biosegkit.image import Image
 
@@ -51,7 +52,7 @@ def chosen_channels(image: Image, channel: int | str, wanted: int, notes: list[s
     count, file = image.array.shape[0], image.source or None
     number = 0 if channel == "all" else int(channel)
     if number >= count:
-        raise OptionError(f"channel {number} of an image of {count} channels", file=file,
+        raise OptionError(f"channel {number} of an image of {counted(count, 'channel')}", file=file,
                           expected=f"0 to {count - 1}", remedy="correct --option channel")
     if wanted == 1:
         if count > 1:
@@ -63,7 +64,8 @@ def chosen_channels(image: Image, channel: int | str, wanted: int, notes: list[s
         notes.append("a grey image was given to a network for colours, three times the same channel")
         values = np.repeat(np.asarray(image.array[:]), 3, axis=0)
     else:
-        raise DataError(f"an image of {count} channels", file=file, expected=f"{wanted}, which the network takes",
+        raise DataError(f"an image of {counted(count, 'channel')}", file=file,
+                        expected=f"{wanted}, which the network takes",
                         remedy="give images with the channels the model was trained on")
     values = values.astype(np.float32)
     if not np.isfinite(values).all():

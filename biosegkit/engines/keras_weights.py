@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.errors import FileError
 
 __all__ = ["Layers", "read_layers"]
@@ -89,7 +90,7 @@ def _arrays(h5py: Any, group: Any, file: str) -> dict[str, npt.NDArray[np.float3
             raise FileError(f"{path}: no array of its own", file=file, expected="numbers kept in this file",
                             remedy="ask for the original")
         if place.size > _LARGEST:
-            raise FileError(f"{path} of {place.size} values", file=file, expected=f"at most {_LARGEST}")
+            raise FileError(f"{path} of {counted(place.size, 'value')}", file=file, expected=f"at most {_LARGEST}")
         array = place[()].astype(np.float32)
         if not np.isfinite(array).all():
             raise FileError(f"{path} with values that are not finite", file=file, expected="finite weights",

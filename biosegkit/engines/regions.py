@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from biosegkit._words import counted
 from biosegkit.kernels.components import connected_components
 
 from .found import Found, unit_range, voxels
@@ -44,11 +45,11 @@ class Slic:
         pieces = slic(scaled, n_segments=count, compactness=self.compactness, spacing=scale, convert2lab=False,
                       start_label=1, channel_axis=0)
         if not self.joined:
-            return Found(objects=pieces, notes=(f"{int(pieces.max())} superpixels",))
+            return Found(objects=pieces, notes=(counted(int(pieces.max()), "superpixel"),))
         means = ndimage.mean(scaled.mean(axis=0), pieces, np.arange(1, int(pieces.max()) + 1))
         bright, threshold = otsu_mask(np.asarray(means))
         return Found(mask=np.concatenate([[False], bright])[pieces],
-                     notes=(f"{int(pieces.max())} superpixels, threshold {threshold:.4g} of their means",))
+                     notes=(f"{counted(int(pieces.max()), 'superpixel')}, threshold {threshold:.4g} of their means",))
 
 
 @dataclass(frozen=True, config=_FORBID)
@@ -75,7 +76,7 @@ class RandomWalker:
         low = threshold - self.certain * (threshold - float(scaled[~mask].mean()))
         seeds = np.where(scaled > high, 2, np.where(scaled < low, 1, 0))
         open_ = int((seeds == 0).sum())
-        said = f"{open_} voxels between {low:.4g} and {high:.4g} of the range left to the walk"
+        said = f"{counted(open_, 'voxel')} between {low:.4g} and {high:.4g} of the range left to the walk"
         if not (open_ and (seeds == 1).any() and (seeds == 2).any()):
             return Found(mask=mask, notes=(f"{said}: all decided by the threshold",))
         with warnings.catch_warnings(record=True) as told:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import FileError
 from biosegkit.kernels.rays import Rays, circle
 from biosegkit.kernels.star_nms import suppress
@@ -94,7 +95,7 @@ def rays_of(config: StarConfig, file: str) -> Rays:
 
     rays = getattr(stardist.rays3d, str(name))(**settings)
     if len(rays) != config.n_rays:
-        raise FileError(f"{len(rays)} directions", file=file, expected=f"n_rays, {config.n_rays}",
+        raise FileError(counted(len(rays), "direction"), file=file, expected=f"n_rays, {config.n_rays}",
                         remedy="config.json is damaged")
     return Rays(np.asarray(rays.vertices, np.float64), np.ascontiguousarray(rays.faces, np.int32))
 

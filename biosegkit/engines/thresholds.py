@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 
 from .found import Found, voxels
@@ -139,7 +140,8 @@ def _first_centres(sample: npt.NDArray[Any], classes: int) -> npt.NDArray[np.flo
 
 def _refuse_few(count: int, classes: int) -> None:
     if count < classes:
-        raise DataError(f"an image of {count} different values", expected=f"at least {classes}, one per class",
+        raise DataError(f"an image of {counted(count, 'different value')}",
+                        expected=f"at least {classes}, one per class",
                         remedy="ask for fewer with --option classes")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from biosegkit import _atomic
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, Task
@@ -128,7 +129,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
     if not files:
         raise FileError("a folder without image files", file=folder, expected="one mask file per object")
     if task != "instance":
-        raise DataError(f"{len(files)} mask files", file=folder, expected="one label file for a semantic task",
+        raise DataError(counted(len(files), "mask file"), file=folder, expected="one label file for a semantic task",
                         remedy="--task instance, or merge the masks into one file per case")
     grid = peek(files[0], options).grid
     out: Array = np.zeros(grid.shape, np.uint32)
@@ -141,9 +142,9 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
         inside = mask != 0
         overlap += int(np.count_nonzero(inside & (out > 0)))
         out[inside & (out == 0)] = number
-    summary = f"{len(files)} masks read as objects in the order of their names"
+    summary = f"{counted(len(files), 'mask')} read as objects in the order of their names"
     if overlap:
-        summary += f"; {overlap} voxels claimed twice stay with the first"
+        summary += f"; {counted(overlap, 'voxel')} claimed twice, left to the first"
     return out, grid, (*notes, summary)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
 from biosegkit.image import COLOURS, Image, equal_channels
@@ -112,7 +113,7 @@ def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ..
     if layout.colour and equal_channels(array):
         return array[0], layout.grid, (*layout.notes, "RGB labels with three equal channels read as one")
     if array.shape[0] != 1:
-        what = "coloured labels" if layout.colour else f"{array.shape[0]} channels of labels"
+        what = "coloured labels" if layout.colour else f"{counted(array.shape[0], 'channel')} of labels"
         raise DataError(what, file=raw.file, expected="one integer per voxel",
                         remedy="export an indexed or grey label image; name the axes with --axes if they were misread")
     return array[0], layout.grid, layout.notes
@@ -137,7 +138,7 @@ def channel_names(options: ReadOptions, names: tuple[str, ...], count: int, file
     if not options.channel_names:
         return names if len(names) == count else ()
     if len(options.channel_names) != count:
-        raise DataError(f"{count} channels", file=file,
+        raise DataError(counted(count, "channel"), file=file,
                         expected=f"{len(options.channel_names)}, as named: {', '.join(options.channel_names)}",
                         remedy="correct --channels, or channel_names in dataset.json, or convert the image")
     return options.channel_names
@@ -184,7 +185,7 @@ def axes_of(raw: Raw, options: ReadOptions) -> tuple[str, tuple[int, ...]]:
     if len(named) == sum(s > 1 for s in raw.shape):
         letters = iter(named)
         return "".join(next(letters) if s > 1 else "q" for s in raw.shape), raw.shape
-    raise OptionError(f"{len(raw.shape)} axes, shape {raw.shape}", file=raw.file,
+    raise OptionError(f"{counted(len(raw.shape), 'axis')}, shape {raw.shape}", file=raw.file,
                       expected=f"{len(named)}, as named by axes {named!r}", remedy="name every axis with --axes")
 
 
@@ -205,7 +206,8 @@ def _colour(sizes: dict[str, int], file: str, notes: list[str]) -> tuple[bool, i
     if samples in (2, 4):
         notes.append("alpha channel dropped")
     elif samples != 3:
-        raise DataError(f"{samples} colour samples", file=file, expected="1 to 4", remedy="name the axes with --axes")
+        raise DataError(counted(samples, "colour sample"), file=file, expected="1 to 4",
+                        remedy="name the axes with --axes")
     return samples > 2, 1 if samples == 2 else 3
 
 
@@ -250,7 +252,7 @@ def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] |
     """The spacing the user gave, for each spatial axis."""
     if options.spacing is not None:
         if len(options.spacing) != len(letters):
-            raise OptionError(f"{len(options.spacing)} spacings", file=raw.file,
+            raise OptionError(counted(len(options.spacing), "spacing"), file=raw.file,
                               expected=f"{len(letters)}, in the order {letters}")
         return options.spacing
     if options.pixel_size is None:

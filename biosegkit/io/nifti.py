@@ -15,6 +15,7 @@ from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
 
 from biosegkit._atomic import atomic_path
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels, smallest_unsigned
@@ -84,7 +85,7 @@ def _header(path: Path, zipped: bool) -> tuple[Any, int]:
     kind = nib.Nifti2Header if head[4:8] in (b"n+2\0", b"ni2\0") else nib.Nifti1Header
     need = 540 if kind is nib.Nifti2Header else 348
     if len(head) < need:
-        raise FileError(f"{len(head)} bytes", file=path, expected=f"at least {need}, the header",
+        raise FileError(counted(len(head), "byte"), file=path, expected=f"at least {need}, the header",
                         remedy="the file is cut; get it again from where it was made")
     try:
         header = kind(head[:need], check=False)

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 
 from biosegkit._atomic import atomic_path
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 from biosegkit.image import Image, Labels, smallest_unsigned
 
@@ -202,6 +203,6 @@ def _storable(item: Image | Labels, path: Path) -> Array:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if array.dtype not in (np.uint8, np.uint16) or array.shape[0] not in (1, 3):
-        raise DataError(f"{array.shape[0]} channels of {array.dtype}", file=path,
+        raise DataError(f"{counted(array.shape[0], 'channel')} of {array.dtype}", file=path,
                         expected="1 or 3 channels of uint8 or uint16 in a PNG", remedy="write .tif or .ome.zarr")
     return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)

@@ -18,6 +18,7 @@ import numpy as np
 import tifffile
 
 from biosegkit._atomic import atomic_path
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 from biosegkit.image import Image, Labels, smallest_unsigned
 
@@ -120,7 +121,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
             _check_whole(tiff, file)
         empty = _check_series(tiff, series, meta, file)
         if empty:
-            notes.append(f"{empty} tiles that the scanner left out are white")
+            notes.append(f"left out by the scanner and white: {counted(empty, 'tile')}")
         palette = int(page.photometric) == 3 and page.colormap is not None and not labels
         window = None if palette else _window(path, series)
         coarser = _coarser(tiff, path, series, axes, file) if window else ()
@@ -182,7 +183,8 @@ def _series(tiff: tifffile.TiffFile, options: ReadOptions, file: str, notes: lis
     """The one image of the file (V10): pyramids and slide labels do not count as others."""
     if options.series is not None:
         if not 0 <= options.series < len(tiff.series):
-            raise DataError(f"{len(tiff.series)} images", file=file, expected=f"one with number {options.series}")
+            raise DataError(f"images 0 to {len(tiff.series) - 1}", file=file,
+                            expected=f"one with number {options.series}")
         return options.series, tiff.series[options.series]
     if not tiff.series:
         raise FileError("no image", file=file, expected="one image", remedy="export it again")
@@ -227,7 +229,7 @@ def _axes(series: Any, page: Any, labels: bool, options: ReadOptions, file: str,
         size, width = int(series.shape[axes.index(pages[0])]), int(series.shape[-1])
         if len(pages) > 1 or "z" in axes or (not labels and (size <= 4 or width <= 4)):
             raise _ambiguous(series, file, "as slices, channels or time points")
-        notes.append(f"{size} pages read as z")
+        notes.append(f"{counted(size, 'page')} read as z")
         axes = axes.replace(pages[0], "z")
     out = "".join(a if a in "tczyxs" else "q" for a in axes)
     if options.axes is None and any(out.count(a) > 1 for a in "tczyxs"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from biosegkit._words import counted
 from biosegkit.errors import FileError
 
 from .raw import Array, Window
@@ -149,7 +150,7 @@ class _Page:
         handle.seek(offset)
         data = handle.read(count)
         if len(data) < count or count == 0:
-            raise self._damaged(offset, number, f"{len(data)} bytes of {count}")
+            raise self._damaged(offset, number, f"{counted(len(data), 'byte')} of {count}")
         if self.compression == 7 and "jpegheader" in self.options and self.options["jpegheader"] is None \
                 and _END_OF_IMAGE not in data[-16:]:  # decoders paint what is missing grey, without a word
             raise self._damaged(offset, number, "no end of its JPEG image")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 
 from .options import ReadOptions
@@ -45,8 +46,9 @@ def _described(path: Path) -> Raw:
     levels = list(_handle(path).levels)
     finest = levels[0]
     if len(finest.optical_paths) > 1 or len(finest.focal_planes) > 1:
-        raise DataError(f"{len(finest.optical_paths)} optical paths, {len(finest.focal_planes)} focal planes",
-                        file=path, expected="one of each", remedy="export the one wanted as OME-TIFF")
+        several = (counted(len(finest.optical_paths), "optical path"), counted(len(finest.focal_planes), "focal plane"))
+        raise DataError(", ".join(several), file=path, expected="one of each",
+                        remedy="export the one wanted as OME-TIFF")
     sizes = [(int(level.size.height), int(level.size.width)) for level in levels]
     windows = [_window(path, int(level.level)) for level in levels]
     sample = windows[-1]((slice(0, 1), slice(0, 1), slice(0, 4)))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 
 __all__ = ["CalibrationCounts", "calibration_counts", "mask_calibration_counts"]
@@ -54,7 +55,8 @@ class CalibrationCounts:
     def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
         """Pool with another case; both must have the same bins."""
         if len(self.count) != len(other.count):
-            raise OptionError(f"{len(other.count)} bins", expected=f"{len(self.count)}, as in what it is added to")
+            raise OptionError(counted(len(other.count), "bin"),
+                              expected=f"{len(self.count)}, as in what it is added to")
         return CalibrationCounts(
             tuple(a + b for a, b in zip(self.count, other.count, strict=True)),
             tuple(a + b for a, b in zip(self.confidence, other.confidence, strict=True)),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
+from biosegkit._words import counted
 from biosegkit.errors import OptionError
 
 __all__ = ["Bootstrap", "Difference", "Estimate", "Intervals", "holm", "intervals", "mean_estimate",
@@ -174,7 +175,8 @@ def _by_group(estimate: Estimate, groups: Sequence[Any] | None) -> tuple[Floats,
     if groups is None:
         return estimate.rows, estimate.defined
     if len(groups) != len(estimate.rows):
-        raise OptionError(f"{len(groups)} groups for {len(estimate.rows)} cases", expected="one group per case")
+        raise OptionError(f"{counted(len(groups), 'group')} for {counted(len(estimate.rows), 'case')}",
+                          expected="one group per case")
     names = {name: k for k, name in enumerate(dict.fromkeys(groups))}
     place = np.array([names[g] for g in groups], np.int64)
     rows = np.zeros((len(names), estimate.rows.shape[1]))

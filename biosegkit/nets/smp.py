@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.errors import PlanError
 from biosegkit.nets.heads import Outputs, channels_of
 from biosegkit.nets.padding import split_heads, whole
@@ -85,7 +86,7 @@ class EncoderDecoder(nn.Module):
         try:
             return split_heads(whole(self.net, x, self.divisor), self.sizes)
         except ValueError as error:  # batch norm in an attention of the encoder, in training, with one patch
-            raise PlanError(f"encoder {self.encoder_name!r} with a batch of {len(x)} patches: {error}",
+            raise PlanError(f"encoder {self.encoder_name!r} with a batch of {counted(len(x), 'patch')}: {error}",
                             expected="more values per channel",
                             remedy="a larger batch, or another --encoder") from error
 
@@ -126,7 +127,7 @@ def filled_encoder(name: str, inputs: int, tensors: Mapping[str, Tensor], like: 
         raise _foreign(name, _first_line(error)) from error
     filled = {k: v for k, v in made.state_dict().items() if k in own and own[k].shape == v.shape}
     if len(filled) < len(own):
-        raise _foreign(name, f"{len(own) - len(filled)} of {len(own)} entries are missing")
+        raise _foreign(name, f"{len(own) - len(filled)} of {counted(len(own), 'entry')} missing")
     return filled
 
 

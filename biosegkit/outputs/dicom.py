@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from biosegkit._atomic import atomic_path
 from biosegkit._lazy import optional
+from biosegkit._words import counted
 from biosegkit.errors import DataError
 from biosegkit.grid import Grid
 
@@ -85,7 +86,8 @@ def _refuse_impossible(found: Found) -> None:
         raise DataError("no voxel size", file=where, expected="spacing in mm, um or nm for a DICOM Segmentation",
                         remedy="give it with --spacing and --unit, or --pixel-size")
     if count > MOST_SEGMENTS:
-        raise DataError(f"{count} objects", file=where, expected=f"at most {MOST_SEGMENTS} for a DICOM Segmentation",
+        raise DataError(counted(count, "object"), file=where,
+                        expected=f"at most {MOST_SEGMENTS} for a DICOM Segmentation",
                         remedy="write GeoJSON, regions of interest or COCO for many objects")
     if np.prod(found.labels.shape) > _MOST_VOXELS:
         raise DataError(f"{found.labels.shape} voxels", file=where, remedy="write GeoJSON instead",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError
 from biosegkit.image import Image
 from biosegkit.kernels.object_runs import crossings, hull_pixels, intensities, moments
@@ -76,7 +77,7 @@ def measured(found: Found, image: Image | None = None) -> Table:
     area = np.asarray(found.table.get("area", sums[:, 0]))
     if (area != sums[:, 0]).any():
         worst = int(np.flatnonzero(area != sums[:, 0])[0])
-        raise DataError(f"{int(sums[worst, 0])} voxels of object {int(found.table['id'][worst])}",
+        raise DataError(f"{counted(int(sums[worst, 0]), 'voxel')} of object {int(found.table['id'][worst])}",
                         file=found.source or None, expected=f"{int(area[worst])}, as the table says",
                         remedy="use the table the labels came with")
     table: Table = dict(found.table)

@@ -190,7 +190,7 @@ class _Numbers:
         unknown = self.sorted[place] != value if len(self.sorted) else np.ones(len(value), bool)
         if unknown.any():
             raise DataError(f"the id {int(value[unknown][0])} in the labels", file=self.found.source or None,
-                            expected=f"one of the {len(self.sorted)} ids of the table",
+                            expected=f"an id of the table, which has {len(self.sorted)}",
                             remedy="use the table the labels came with")
         return np.asarray(self.order[place], np.int64)
 

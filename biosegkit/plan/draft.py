@@ -18,7 +18,7 @@ from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
 from biosegkit.plan.nnunet import configure as nnunet_rules
 from biosegkit.plan.objective import ClassWeights, with_objective
-from biosegkit.plan.scale import Scale, method_lengths, patch_voxels, scale_of, scaled
+from biosegkit.plan.scale import Scale, margin_of, method_lengths, patch_voxels, scale_of, scaled
 from biosegkit.plan.schema import (
     Architecture,
     Channel,
@@ -343,10 +343,9 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
         return training, decisions
     margin: tuple[int, ...] = ()
     if method != "semantic" and fingerprint.objects is not None:
-        radius = math.ceil(fingerprint.objects.diameter.p95 / min(configuration.spacing) / 2)
-        margin = tuple(min(radius, 24, p // 4) if p > 8 else 0 for p in configuration.patch)
-        decisions.append(Decision(name="margin", value=_short(margin), reason=(
-            "read around each patch so that objects cut by its edge are encoded whole (95 % are smaller)")))
+        across = fingerprint.objects.diameter.p95 / min(configuration.spacing)
+        margin, told = margin_of(across, configuration.patch)
+        decisions.append(told)
     share = 0.1 if len(fingerprint.cases) >= 20 else 1 / max(2, min(5, len(fingerprint.cases)))
     training = Training(
         steps=1, optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, schedule="one_cycle", warmup=0.05,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from biosegkit._words import counted
 from biosegkit.errors import PlanError
 from biosegkit.plan.losses import TERMS, loss_options, terms_of
 from biosegkit.plan.schema import Decision, LabelTable, Training
@@ -100,7 +101,7 @@ class Objective:
     def fits(self, count: int, what: str) -> None:
         """Refuse weights that are not ``count``."""
         if self.class_weights and len(self.class_weights) != count:
-            raise PlanError(f"{len(self.class_weights)} class weights", expected=f"{count}: {what}",
+            raise PlanError(counted(len(self.class_weights), "class weight"), expected=f"{count}: {what}",
                             remedy="correct --class-weights")
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from biosegkit.plan.nnunet import NnunetSpec
+from biosegkit.plan.schema import Decision
 from biosegkit.plan.spacing import new_shape
 
 if TYPE_CHECKING:
     from biosegkit.fingerprint_schema import ObjectStatistics
 
-__all__ = ["LARGE", "SMALL", "Scale", "method_lengths", "patch_voxels", "scale_of", "scaled"]
+__all__ = ["LARGE", "SMALL", "Scale", "margin_of", "method_lengths", "patch_voxels", "scale_of", "scaled"]
 
 #: Median diameter in voxels above which objects are looked at through larger voxels: three of them fill a 2D patch.
 LARGE = {2: 40.0, 3: 30.0}
@@ -145,6 +146,25 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
         longest = max(extent.maximum for extent in objects.extent_px)
         return {"scale": _rounded(max(0.75 * longest * voxel, SMALL * finest))}
     return {}
+
+
+def margin_of(across: float, patch: Sequence[int]) -> tuple[tuple[int, ...], Decision]:
+    """Voxels that are read around a patch so that objects cut by its edge are encoded whole, and why.
+
+    Parameters
+    ----------
+    across : float
+        Diameter of large objects (95 % are smaller), in voxels of the network.
+    patch : sequence of int
+
+    Examples
+    --------
+    >>> margin_of(14.2, (160, 160))[0], margin_of(90.0, (8, 64, 64))[0]
+    ((8, 8), (0, 16, 16))
+    """
+    margin = tuple(min(math.ceil(across / 2), 24, p // 4) if p > 8 else 0 for p in patch)
+    return margin, Decision(name="margin", value=" × ".join(map(str, margin)), reason=(
+        "read around each patch so that objects cut by its edge are encoded whole (95 % are smaller)"))
 
 
 def _rounded(value: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError
 from biosegkit.metrics.statistics import Bootstrap, Estimate, holm, intervals, paired_difference
 from biosegkit.scores.options import lower_is_better, signed
@@ -78,8 +79,8 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
         row["p_holm"] = adjusted
     pooled = _pooled(scores, left, right, groups, options)
     units = len(shared) if groups is None else len(set(groups))
-    counted = f"{units} {'cases' if groups is None else 'groups'}, fewer than {options.smallest}"
-    notes = [f"no interval of a difference and no p: {counted}"] if units < options.smallest else []
+    few = f"{counted(units, 'case' if groups is None else 'group')}, fewer than {options.smallest}"
+    notes = [f"no interval of a difference and no p: {few}"] if units < options.smallest else []
     return {"first": names[0], "second": names[1], "level": options.level, "cases": len(shared),
             "groups": None if groups is None else len(set(groups)), "scores": rows,
             **({"pooled": pooled} if pooled else {}),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError
 from biosegkit.image import Labels
 from biosegkit.kernels.overlap import Overlaps, overlap_counts
@@ -65,7 +66,8 @@ def object_row(prediction: Labels, truth: Labels, valid: npt.NDArray[np.bool_] |
     if "coco" in wanted and scores is not None:
         ids = [int(prediction.values[k]) for k in overlaps.ids_b]
         if missing := [k for k in ids if k not in scores]:
-            raise DataError(f"{len(missing)} objects without score, first {missing[0]}", file=prediction.source or None,
+            raise DataError(f"{counted(len(missing), 'object')} without score, first {missing[0]}",
+                            file=prediction.source or None,
                             expected="one row per object in the table beside the labels",
                             remedy="predict again, or choose other --metrics")
         ranked = np.array([scores[k] for k in ids], np.float64)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from biosegkit._words import counted
 from biosegkit.errors import OptionError
 from biosegkit.image import Task
 from biosegkit.metrics.statistics import Bootstrap, Estimate, Intervals, intervals, mean_estimate
@@ -127,9 +128,9 @@ def _intervals(cases: Mapping[str, Mapping[str, Any]], task: Task, body: Mapping
     shown = found["pooled"] if task == "instance" else found["mean"] | found.get("calibration", {})
     notes = []
     if units < how.smallest:
-        notes.append(f"no intervals: {units} {what}, fewer than {how.smallest}")
+        notes.append(f"no intervals: {counted(units, what.removesuffix('s'))}, fewer than {how.smallest}")
     elif groups is not None:
-        notes.append(f"intervals draw {units} groups, not {len(cases)} cases: cases of a group are alike")
+        notes.append(f"intervals draw {counted(units, 'group')}, not {len(cases)} cases: cases of a group are alike")
     return {"level": how.level, "method": how.method, "resamples": how.resamples, "seed": how.seed, "over": what,
             "units": units, "headline": {name: shown.get(name) for name in headline}, **found, "notes": notes}
 

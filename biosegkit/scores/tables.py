@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from biosegkit._words import counted
 from biosegkit.scores.classes import STATES
 from biosegkit.scores.options import lower_is_better
 
@@ -92,7 +93,7 @@ def _images(scores: Mapping[str, Any]) -> list[Block]:
     title = ""
     if len(cases) > _LISTED and names:
         cases = sorted(cases, key=lambda row: rank(row, names[0]))[:_WORST]
-        title = f"the worst {_WORST} of {len(scores['cases'])} images"
+        title = f"the worst {_WORST} of {counted(len(scores['cases']), 'image')}"
     for start in range(0, len(names), _COLUMNS):
         part = names[start:start + _COLUMNS]
         counts = [] if start else ["tp", "fp", "fn"]
@@ -140,7 +141,7 @@ def _comparison(scores: Mapping[str, Any]) -> list[Block]:
     rows = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
              number(row["mean"], sign=True), span([row["low"], row["high"]], sign=True), _known(row["p"]),
              _known(row["p_holm"]), f"{row['wins']}/{row['ties']}/{row['losses']}"] for row in made["scores"]]
-    title = f"{made['first']} less {made['second']} per case, {made['cases']} cases"
+    title = f"{made['first']} less {made['second']} per case, {counted(made['cases'], 'case')}"
     blocks = [without_empty(Block(title, head, rows))]
     pooled = [[titled(row["score"], scores["unit"]), number(row["first"]), number(row["second"]),
                number(row["difference"], sign=True), span([row["low"], row["high"]], sign=True)]

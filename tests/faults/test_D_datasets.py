@@ -53,7 +53,7 @@ def test_D1_missing_and_extra_pairs_are_all_listed(tmp_path):
     with pytest.raises(DataError) as caught:
         scan(tmp_path)
     assert "2 images without labels: a, c" in str(caught.value)
-    assert "1 labels without image: d" in str(caught.value)
+    assert "1 label file without image: d" in str(caught.value)
 
 
 def test_D1_one_does_not_find_eleven(tmp_path):
@@ -61,7 +61,7 @@ def test_D1_one_does_not_find_eleven(tmp_path):
         write(tmp_path / name, picture(0))
     assert [(c.id, c.labels.name) for c in scan(tmp_path)] == [("1", "1.tif"), ("11", "11.tif")]
     (tmp_path / "labels/1.tif").unlink()
-    with pytest.raises(DataError, match="1 images without labels: 1;"):
+    with pytest.raises(DataError, match="1 image without labels: 1;"):
         scan(tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_D1_a_table_lists_every_missing_file(tmp_path):
 def test_D1_a_table_with_some_empty_labels_lists_them(tmp_path):
     write(tmp_path / "a.tif", picture(0))
     (tmp_path / "t.csv").write_text("image,label,case\na.tif,a.tif,one\na.tif,,two\n")
-    with pytest.raises(DataError, match="1 images without labels: two"):
+    with pytest.raises(DataError, match="1 image without labels: two"):
         scan(tmp_path / "t.csv")
 
 
@@ -113,8 +113,8 @@ def test_D2_mixed_channels_are_refused_with_a_table(tmp_path):
     dataset(tmp_path, "abc", c=np.stack([picture(i) for i in range(3)], axis=-1))
     found = [p for p in diagnose(scan(tmp_path)) if p.code == "D2"]
     assert [p.severity for p in found] == ["error"]
-    assert "2 × [2D, 1 channel(s)] (a, b)" in found[0].found
-    assert "1 × [2D, 3 channel(s), colours] (c)" in found[0].found
+    assert "2 × [2D, 1 channel] (a, b)" in found[0].found
+    assert "1 × [2D, 3 channels, colours] (c)" in found[0].found
 
 
 def test_D2_grey_images_stored_as_colours_are_colours_where_three_channels_are_named(tmp_path):
@@ -133,7 +133,7 @@ def test_D2_mixed_dimensions_are_refused(tmp_path):
     write(tmp_path / "images/c.tif", picture(5, (5, 12, 12)), metadata={"axes": "ZYX"}, imagej=True)
     write(tmp_path / "labels/c.tif", blobs((5, 12, 12)), metadata={"axes": "ZYX"}, imagej=True)
     found = [p for p in diagnose(scan(tmp_path)) if p.code == "D2"]
-    assert "1 × [3D, 1 channel(s)] (c)" in found[0].found
+    assert "1 × [3D, 1 channel] (c)" in found[0].found
     assert found[0].severity == "error"
 
 
@@ -234,7 +234,7 @@ def test_D1_what_does_pair_is_checked_in_the_same_turn(tmp_path, form):
     """The doctor tells of wrong sizes although other files do not pair; training is refused as before."""
     source = dataset(tmp_path)
     write(tmp_path / "labels/b.tif", blobs((12, 14)))
-    expected = "images without labels: a"
+    expected = "image without labels: a"
     if form == "names":
         (tmp_path / "labels/a.tif").unlink()
     elif form == "additions":
@@ -246,7 +246,7 @@ def test_D1_what_does_pair_is_checked_in_the_same_turn(tmp_path, form):
         source = tmp_path / "table.csv"
         source.write_text("image,label\n" + "".join(f"images/{n}.tif,labels/{n}.tif\n" for n in "abcde"[1:]))
     else:
-        expected = "1 image files missing"
+        expected = "1 image file missing"
         (tmp_path / "images").rename(tmp_path / "imagesTr")
         (tmp_path / "labels").rename(tmp_path / "labelsTr")
         for path in sorted((tmp_path / "imagesTr").iterdir()):

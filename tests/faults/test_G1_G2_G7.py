@@ -8,10 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+from stub_models import stub_plan
 
 from biosegkit.cases import Description, scan
 from biosegkit.checks import check_case, diagnose
 from biosegkit.errors import DataError
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+from biosegkit.prepared import prepare
 
 
 def nifti(path: Path, shape=(8, 9, 7), spacing=(1.0, 1.0, 2.0), shift=0.0, labels: bool = False, seed: int = 0,
@@ -156,3 +160,21 @@ def test_G7_the_limit_is_four_times_the_median(tmp_path, factor, told):
         z = 2.0 * (factor if name == "c" else 1.0)
         pair(tmp_path, name, seed=i, image={"spacing": (2.0, 2.0, z)}, labels={"spacing": (2.0, 2.0, z)})
     assert bool(found(tmp_path, "G7")) == told
+
+
+def test_G6_a_model_of_pixels_and_planes_says_what_it_makes_of_a_volume_in_millimetres():
+    """A model of nuclei in 2D, given an MRI: it segments, but not without a word."""
+    plan = stub_plan(2, unit="px", instance=True)
+
+    def told(shape, spacing, unit):
+        grid = Grid.regular(shape, spacing, unit)
+        notes = prepare(Image(np.arange(grid.voxels).reshape(1, *shape), grid), plan).notes
+        return [kind for kind in ("a stack of", "no physical size", "times off") if any(kind in n for n in notes)]
+
+    assert told((5, 16, 16), (3.0, 0.1, 0.1), "mm") == ["a stack of", "no physical size"]
+    assert told((16, 16), (0.1, 0.1), "um") == ["no physical size"]
+    assert told((5, 16, 16), (1.0, 1.0, 1.0), "px") == ["a stack of"]
+    assert told((16, 16), (1.0, 1.0), "px") == []
+    stacks = stub_plan(2, unit="mm", transpose=(0, 1, 2))  # planes of stacks
+    volume = Image(np.ones((1, 5, 16, 16)), Grid.regular((5, 16, 16), 1.0, "mm"))
+    assert not [n for n in prepare(volume, stacks).notes if "a stack of" in n]

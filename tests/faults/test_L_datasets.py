@@ -126,7 +126,7 @@ def test_L10_split_and_one_voxel_objects_are_counted_for_instances_only(tmp_path
     dataset = scan(tmp_path)
     assert not check_case(dataset, dataset[0])
     problem = next(p for p in check_case(dataset, dataset[0], "instance") if p.code == "L10")
-    assert (problem.severity, problem.found) == ("warning", "1 of 4 ids in several pieces; 1 objects of one voxel")
+    assert (problem.severity, problem.found) == ("warning", "1 of 4 ids in several pieces; 1 object of one voxel")
     assert not found(tmp_path, "L10", task="semantic")
     assert len(found(tmp_path, "L10", task="instance")) == 1
 

@@ -77,7 +77,7 @@ def test_V1_voxels_that_are_not_finite_are_filled_with_a_note():
     im = picture()
     im.array[0, 3, 4] = np.nan
     found = segmenter(Bands(), stub_plan(2)).predict(im)
-    assert any("1 voxels are NaN" in note for note in found.notes)
+    assert any("NaN or infinity in 1 voxel," in note for note in found.notes)
     filled = im.array.copy()
     filled[0, 3, 4] = np.nanmin(filled)
     same = segmenter(Bands(), stub_plan(2)).predict(Image(filled, im.grid))
