@@ -23,6 +23,8 @@ from .errors import BiosegError
 __all__ = ["Begun", "arguments", "begun", "beside", "is_running", "said", "stop", "why_ended"]
 
 _TAIL = 1 << 16  # bytes of the log that are looked at
+#: Children of this process that have not ended, as far as is known: they are left running when their handle goes.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
 
 
 class Begun(NamedTuple):
@@ -59,6 +61,7 @@ def begun(words: Sequence[str], out: Path, cwd: str = "") -> Begun:
         before = log.tell()
         child = subprocess.Popen([sys.executable, "-m", "biosegkit", *words],  # noqa: S603 - this very program
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, **own)
+    _CHILDREN[:] = [*(one for one in _CHILDREN if one.poll() is None), child]
     return Begun(child.pid, psutil.Process(child.pid).create_time(), before, cwd, child)
 
 
@@ -149,5 +152,7 @@ def why_ended(text: str) -> str | None:
         return str(BiosegError(rows.get("found", ""), file=rows.get("file"), expected=rows.get("expected", ""),
                                remedy=rows.get("remedy", "")))
     lines = text.splitlines()
+    if lines and lines[-1] == "KeyboardInterrupt":  # stopped before it had begun
+        return None
     ended = any(line.startswith(("Traceback", "Usage:", "refused")) for line in lines)
     return "\n".join(lines[-4:]) if ended else None

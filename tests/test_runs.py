@@ -88,6 +88,7 @@ def test_another_process_with_the_same_number_is_not_the_training(tmp_path):
     ("error\n  found     stopped after step 5\n  remedy    continue with --resume\n", "stopped", "resumed"),
     ("step 1\nerror\n  file      a.tif\n  found     shape (3, 4)\n  expected  (3, 5)\n", "failed", "a.tif: found shap"),
     ("Traceback (most recent call last):\n  x\nValueError: no\n", "failed", "ValueError: no"),
+    ("Traceback (most recent call last):\n  x\nKeyboardInterrupt\n", "stopped", "resumed"),
 ])
 def test_why_a_training_ended_is_read_from_what_it_said(tmp_path, said, name, message):
     handle = handle_of(tmp_path, said_before=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -149,3 +150,45 @@ def test_images_that_are_gone_are_said_once(make, spin, tmp_path):
     spin(lambda: "in" in widget.said.text() and not widget._timer.isActive())
     assert "nothing there" in widget.said.text()
     assert not widget.cancel.isEnabled()
+
+
+@pytest.mark.gui
+def test_a_result_is_seen_and_a_window_closes_while_things_run(make_viewer, application, spin, tmp_path, monkeypatch):
+    from biosegkit_napari.shared import Row, hub_of
+
+    from biosegkit.engines import load_model
+    from biosegkit.predict import predict_files
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in", "a", 3)
+    predict_files(load_model("otsu"), tmp_path / "in", tmp_path / "there")
+    (tmp_path / "there.batch.json").write_text(json.dumps({
+        "schema_version": 1, "model": "otsu", "inputs": ["in"], "options": {}, "pid": 2**22 + 7, "born": 0.0,
+        "said_before": 0, "cwd": str(tmp_path)}))
+    viewer = make_viewer()
+    hub = hub_of(viewer)
+    hub.rows = [Row("otsu")]
+    batch = viewer.window.add_plugin_dock_widget("biosegkit", "Batch")[1]
+    viewer.window.add_plugin_dock_widget("biosegkit", "Retrain")
+    batch.images.setText(str(tmp_path / "in"))
+    batch._on_images()
+    spin(lambda: batch.look is not None)
+    assert batch.standing.text() == "finished: 1 done"
+    batch.page(forward=True)
+    spin(lambda: len(viewer.layers) == 2)
+    application.processEvents()
+    shot = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+    coloured = np.ptp(shot, axis=-1) > 40
+    rows = np.nonzero(coloured)[0]
+    assert len(rows) > 500
+    stripes = np.diff(coloured[int(np.median(rows))].astype(int))
+    assert (stripes == 1).sum() == 3, "three objects beside each other"
+    out = batch.out.text()
+    batch.start()
+    spin(lambda: batch.batch is not None and str(batch.batch.out) == out)
+    running = batch.batch
+    batch.stop()  # waits in a thread while the window is closed
+    viewer.close()
+    running.halt()
+    assert not running.running()
