@@ -26,6 +26,7 @@ from .fingerprint_schema import (
 )
 from .image import COLOURS, Image, Labels, Task
 from .object_shapes import ObjectSample, anisotropy_of, box_of, joined, sample_objects, spread_of
+from .task_choice import AMBIGUOUS
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectStatistics", "Spread",
            "measure", "survey"]
@@ -88,11 +89,20 @@ def survey(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
         if progress:
             progress(number, len(dataset))
     chosen, reason = task_of(dataset, facts, task)
-    problems = ordered([*problems, *compare(dataset, facts, chosen)])
+    problems = ordered([*problems, *compare(dataset, facts, chosen), *_doubts(dataset, reason)])
     if any(p.severity == "error" for p in problems) or not tally.records:
         return problems, None
     inside = [f for f in facts if f.id in measured]
     return problems, _concluded(dataset, tally, inside, (chosen, reason), seed)
+
+
+def _doubts(dataset: Dataset, reason: str) -> list[Problem]:
+    """L10: values taken for classes that may be numbers of objects."""
+    if AMBIGUOUS not in reason:
+        return []
+    return [Problem("L10", "warning", "", dataset.source, f"values taken for classes, {AMBIGUOUS}",
+                    "classes or objects",
+                    "say --task instance if each number is one object, --task semantic if the values are classes")]
 
 
 def measure(dataset: Dataset, *, task: Task | None = None, seed: int = 0,

@@ -260,12 +260,15 @@ def glob_cases(source: str) -> list[Case]:
     """Cases of two globs joined by ``::``, e.g. ``"imgs/*_raw.tif::masks/*_mask.tif"``.
 
     What the wildcards stand for must be equal on both sides and is the case's id. ``*`` and ``?`` stay within one
-    folder, ``**`` crosses folders.
+    folder, ``**`` crosses folders. A file that both match is a label.
     """
     sides = source.split("::")
     if len(sides) != 2 or not all(sides):
         raise DataError(f"{source!r}", expected="IMAGES::LABELS, two globs", remedy="quote them on the command line")
-    images, labels = (_unique(*_matches(s), s) for s in sides)
+    (matched, key), (truth, label_key) = (_matches(s) for s in sides)
+    known = set(truth)  # *.tif matches *_mask.tif, too
+    images = _unique((p for p in matched if p not in known), key, sides[0])
+    labels = _unique(truth, label_key, sides[1])
     if not labels:
         raise DataError("no file", file=sides[1], expected="labels", remedy="check the second glob")
     return _pair(images, labels, source)
@@ -302,7 +305,7 @@ def csv_cases(path: Path) -> list[Case]:
     to the file.
 
     Several channels of one case are separated by ``;`` in the cell ``image``, or stand in numbered columns. Empty
-    lines are passed over. Every missing file is listed.
+    lines are passed over. Columns may also be parted by semicolons or tabs. Every missing file is listed.
     """  # noqa: D205 - the columns are one sentence
     rows, columns = _rows(path)
     image_columns = sorted((c for c in columns if re.fullmatch(r"image_\d+", c)), key=lambda c: int(c[6:]))
@@ -340,8 +343,11 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"no readable text ({error})", file=path, expected="a CSV in UTF-8") from error
-    lines = [r for r in csv.reader(text.splitlines()) if any(cell.strip() for cell in r)]
-    header = [h.strip() for h in lines[0]] if lines else []
+    written = text.splitlines()
+    first = next((line for line in written if line.strip()), "")
+    mark = next((m for m in ";\t" if m in first and "," not in first), ",")  # as some spreadsheets write
+    lines = [r for r in csv.reader(written, delimiter=mark) if any(cell.strip() for cell in r)]
+    header = [_column(h.strip()) for h in lines[0]] if lines else []
     if len(set(header)) != len(header) or len(lines) < 2:
         raise DataError(f"columns {', '.join(header)} and {counted(max(len(lines) - 1, 0), 'row')}", file=path,
                         expected="different columns and at least one row", remedy="correct the table")
@@ -350,6 +356,12 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         raise DataError(f"another number of cells than columns in rows {_listing(wrong)}", file=path,
                         expected=counted(len(header), "cell"), remedy="quote cells that contain a comma")
     return [dict(zip(header, (c.strip() for c in r), strict=True)) for r in lines[1:]], header
+
+
+def _column(name: str) -> str:
+    """The name of a column; those that mean something are known in capitals, too."""
+    known = re.fullmatch(r"(image(_\d+)?|label|case|group|split|classes)", name.lower())
+    return name.lower() if known else name
 
 
 def grouped(cases: list[Case], pattern: str | None) -> list[Case]:

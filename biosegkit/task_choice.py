@@ -14,7 +14,10 @@ from ._words import counted
 from .image import Labels, Task
 from .object_shapes import box_of
 
-__all__ = ["IdCounts", "choose_task", "count_ids"]
+__all__ = ["AMBIGUOUS", "IdCounts", "choose_task", "count_ids"]
+
+#: In the reason where values may as well be the numbers of objects, counted up in every image.
+AMBIGUOUS = "but each is one piece and the largest varies, as where objects are numbered"
 
 #: Share of broken ids up to which they can still be objects: annotators cut a few.
 _BROKEN = 0.1
@@ -126,4 +129,5 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
         low = min(numbers)
         how = "the largest id follows their number" if follows else "hardly any id recurs"
         return "instance", f"{low} to {most} ids per case, {total - broken} of {total} in one piece, and {how}"
-    return "semantic", f"the same values recur (a value is in {recurrence / cases:.0%} of the cases on average)"
+    doubt = f"; {AMBIGUOUS}" if numbered and not broken else ""
+    return "semantic", f"the same values recur (a value is in {recurrence / cases:.0%} of the cases on average){doubt}"

@@ -361,3 +361,21 @@ def test_images_beside_masks_say_that_masks_are_not_read(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.png").touch()
     assert "masks/ beside it is not read" in scan(tmp_path).notes[0]
+
+
+def test_globs_of_one_folder_leave_the_labels_out_of_the_images(tmp_path):
+    """What the error about a folder with neither images/ nor labels/ recommends."""
+    touch(tmp_path, "x0.tif", "x0_mask.tif", "x1.tif", "x1_mask.tif")
+    found = scan(f"{tmp_path}/*.tif::{tmp_path}/*_mask.tif")
+    assert [(c.id, c.images[0].name, c.labels.name) for c in found] == [
+        ("x0", "x0.tif", "x0_mask.tif"), ("x1", "x1.tif", "x1_mask.tif")]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", ","])
+def test_tables_of_spreadsheets_are_read(tmp_path, mark):
+    touch(tmp_path, "a.tif", "b.tif")
+    rows = (("Image", "LABEL", "Split", "Stain"), ("a.tif", "b.tif", "train", "HE"))
+    (tmp_path / "cases.csv").write_text("\n".join(mark.join(row) for row in rows))
+    case, = scan(tmp_path / "cases.csv")
+    assert (case.images[0].name, case.labels.name, case.split) == ("a.tif", "b.tif", "train")
+    assert case.attributes["Stain"] == "HE"

@@ -11,7 +11,7 @@ import tifffile
 from biosegkit.cases import Description, scan
 from biosegkit.checks import check_case, diagnose
 from biosegkit.errors import DataError
-from biosegkit.fingerprint import measure
+from biosegkit.fingerprint import measure, survey
 
 
 def write(root: Path, labels: dict[str, np.ndarray]) -> Path:
@@ -137,3 +137,20 @@ def test_L10_pieces_that_meet_at_a_corner_are_one(tmp_path):
     write(tmp_path, {"a": array})
     dataset = scan(tmp_path)
     assert not [p for p in check_case(dataset, dataset[0], "instance") if p.code == "L10"]
+
+
+@pytest.mark.parametrize(("counts", "asked", "told"), [
+    ((6, 7, 8, 6), None, True), ((6, 7, 8, 6), "semantic", False), ((6, 7, 8, 6), "instance", False),
+    ((3, 3, 3, 3), None, False)])
+def test_L10_classes_that_may_be_numbered_objects_are_told(tmp_path, counts, asked, told):
+    """Six to eight nuclei in every image look like eight organs of which some are missing."""
+    for i, count in enumerate(counts):
+        labels = np.zeros((40, 40), np.uint8)
+        for k in range(count):
+            labels[2 + 10 * (k // 3) : 8 + 10 * (k // 3), 2 + 12 * (k % 3) : 8 + 12 * (k % 3)] = k + 1
+        image = labels * 20 + np.random.default_rng(i).integers(0, 9, (40, 40))
+        for kind, array in (("images", image), ("labels", labels)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / kind / f"c{i}.tif", array.astype(np.uint8))
+    problems = survey(scan(tmp_path), task=asked)[0]
+    assert bool([p for p in problems if "taken for classes" in p.found and "--task instance" in p.remedy]) == told
