@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import resource
 import tempfile
 import time
@@ -53,12 +54,21 @@ def pattern(method):
     return maps
 
 
-def stand_in(method, network):
-    """The network: looks the maps of every pixel up by its colour."""
+def drawn(name, folder):
+    """Write the maps of the pattern, in a process of its own: what they take is no part of the figures."""
+    from biosegkit.methods import METHODS
+
+    for head, value in pattern(METHODS[name]()).items():
+        np.save(folder / f"{name}-{head}.npy", np.ascontiguousarray(value, np.float32))
+
+
+def stand_in(name, folder, network):
+    """The network: looks the maps of every pixel up by its colour; the pattern stays on disk."""
     import torch
     from torch import nn
 
-    maps = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in pattern(method).items()}
+    maps = {path.stem.removeprefix(f"{name}-"): np.lib.format.open_memmap(path, mode="r")
+            for path in sorted(folder.glob(f"{name}-*.npy"))}
 
     class StandIn(nn.Module):
         def __init__(self):
@@ -72,8 +82,12 @@ def stand_in(method, network):
                 self.inner(x)
             self.bare += time.perf_counter() - started
             colour = (x * 255).round().long()
+            colour = colour.numpy()
             y, x = colour[:, 0] * 8 + colour[:, 2] // 16, colour[:, 1] * 8 + colour[:, 2] % 16
-            found = {name: value[:, y, x].movedim(0, 1) for name, value in maps.items()}
+            found = {}
+            for name, value in maps.items():
+                found[name] = torch.from_numpy(np.moveaxis(value[:, y, x], 0, 1).copy())
+                value._mmap.madvise(mmap.MADV_DONTNEED)
             self.seconds += time.perf_counter() - started
             self.calls += 1
             return found
@@ -140,7 +154,7 @@ def child(name, size, image, options):
     torch.set_num_threads(1)
     plan = plan_of(name, options.patch, options.width)
     method = METHODS[name]()
-    network = stand_in(method, network_of(plan).eval() if options.network else None)
+    network = stand_in(name, Path(options.folder), network_of(plan).eval() if options.network else None)
     segmenting.method_of = lambda _: Perfect(method)
     model = segmenting.Segmenter(plan, (network,), torch.device("cpu"), {})
     bundle = Bundle(model, {}, Path(), "benchmark", weights_digest="benchmark")
@@ -189,8 +203,12 @@ def main():
     parser.add_argument("--network", action="store_true", help="run the network of the plan, too")
     parser.add_argument("--folder", help="where images and work go; a temporary folder by default")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--pattern", help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.pattern:
+        drawn(options.pattern, Path(options.folder))
+        return
     if options.child:
         child(options.child[0], int(options.child[1]), Path(options.child[2]), options)
         return
@@ -206,6 +224,8 @@ def measured(options):
     rows = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
+        for name in options.methods.split(","):
+            subprocess.run([sys.executable, __file__, "--folder", str(folder), "--pattern", name], check=True)
         for size in map(int, options.sizes.split(",")):
             image = made(size, folder)
             for name in options.methods.split(","):

@@ -28,7 +28,7 @@ _GROUP = 2**27
 #: Planes of maps that are handed on together.
 _PLANES = 64
 #: Of the memory of a worker: what program and network take.
-_PROGRAM = 600 << 20
+_PROGRAM = 900 << 20
 #: Bytes per voxel of a block that decoding takes beside its maps.
 _DECODE = 48
 
