@@ -11,32 +11,44 @@ would have waited. A real model (any run or bundle) segments the image given, or
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 
 class Heart:
-    """Beats of the thread it is made in."""
+    """Beats of the thread it is made in; with a file, the stacks of all threads are written to it in every long pause."""
 
-    def __init__(self) -> None:
+    def __init__(self, stacks: TextIO | None = None) -> None:
         from qtpy.QtCore import QTimer
 
         self.at: list[float] = []
+        self.stacks = stacks
         self.timer = QTimer()
         self.timer.setInterval(2)
-        self.timer.timeout.connect(lambda: self.at.append(time.perf_counter()))
+        self.timer.timeout.connect(self.beat)
         self.timer.start()
 
-    def until(self, happened, seconds: float = 600.0) -> dict[str, float]:
+    def beat(self) -> None:
+        """Now; and a dump, by a thread that needs no lock of the interpreter, unless the next beat comes in time."""
+        self.at.append(time.perf_counter())
+        if self.stacks is not None:
+            faulthandler.dump_traceback_later(0.08, file=self.stacks)
+
+    def until(self, happened, title: str, seconds: float = 600.0) -> dict[str, float]:
         """Longest pause and how many were beyond 100 ms, in milliseconds, until something is true."""
         from qtpy.QtWidgets import QApplication
 
+        if self.stacks is not None:
+            self.stacks.write(f"== {title}\n")
+            self.stacks.flush()
         begun = time.perf_counter()
         self.at = [begun]
         while not happened():
@@ -69,11 +81,13 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     parser.add_argument("--side", type=int, default=2000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--stacks", type=Path, help="write here what every thread did in pauses beyond 80 ms")
+    parser.add_argument("--no-start-up", action="store_true", help="do not measure how long the viewer takes to open")
     args = parser.parse_args()
     import napari
 
     viewer = napari.Viewer()
-    heart = Heart()
+    heart = Heart(None if args.stacks is None else args.stacks.open("w"))
     segment = viewer.window.add_plugin_dock_widget("biosegkit", "Segment")[1]
     tune = viewer.window.add_plugin_dock_widget("biosegkit", "Tune")[1]
     if args.image:
@@ -83,11 +97,11 @@ def main() -> None:
 
         image = nuclei(2)[0]
         viewer.add_image(np.tile(image, (4, 4))[: args.side, : args.side], name="nuclei")
-    rows: dict[str, object] = {"start_up": start_up()}
+    rows: dict[str, object] = {} if args.no_start_up else {"start_up": start_up()}
     segment.hub.add_model(args.model)
-    rows["loading"] = heart.until(segment.run.isEnabled)
+    rows["loading"] = heart.until(segment.run.isEnabled, "loading")
     segment.start()
-    rows["predicting"] = heart.until(lambda: segment._task is None)
+    rows["predicting"] = heart.until(lambda: segment._task is None, "predicting")
     print(segment.said.text().splitlines()[0])
     moves = iter(np.linspace(40, 160, 60).astype(int))
     slider, last = tune.rows[0].slider, [0.0]
@@ -102,7 +116,7 @@ def main() -> None:
             slider.setValue(int(position))
         return False
 
-    rows["tuning"] = heart.until(dragged)
+    rows["tuning"] = heart.until(dragged, "tuning")
     rows["one_threshold_ms"] = once(tune)
     for name, row in rows.items():
         print(name, json.dumps(row))
