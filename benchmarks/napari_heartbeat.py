@@ -24,7 +24,7 @@ import numpy as np
 
 
 class Heart:
-    """Beats of the thread it is made in; with a file, the stacks of all threads are written to it in every long pause."""
+    """Beats of the thread it is made in; with a file, the stacks of all threads are written to it in long pauses."""
 
     def __init__(self, stacks: TextIO | None = None) -> None:
         from qtpy.QtCore import QTimer

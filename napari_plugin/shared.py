@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QToolButton, QWidget
 
+from .quiet import load_libraries
 from .work import Task, notify
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Hub(QObject):
     def loaded(self, model: str) -> Predictor:
         """A model ready to run; the last one is kept. Call this in a thread."""
         if model not in self._loaded:
+            load_libraries()
             from biosegkit.engines import load_model
 
             self._loaded = {model: load_model(model)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -108,3 +110,22 @@ def test_errors_are_notifications_with_their_remedy(spin):
     finally:
         notification_manager.notification_ready.disconnect(shown.append)
     assert [n.message for n in shown] == ["a.tif: found 3 channels; expected 1. choose a channel"]
+
+
+def test_threads_give_way_to_the_viewer_while_a_task_runs_and_no_longer(spin):
+    from biosegkit_napari.work import Task
+
+    before = sys.getswitchinterval()
+    go = threading.Event()
+    said = [started(Task(lambda: (go.wait(30), sys.getswitchinterval())[1])) for _ in range(2)]
+    go.set()
+    spin(lambda: all(one["ended"] for one in said))
+    assert [value == pytest.approx(0.001) for one in said for value, _ in one["returned"]] == [True, True]
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_libraries_are_loaded_before_a_model_is():
+    code = ("from biosegkit_napari.quiet import load_libraries; load_libraries(); import sys, torch;"
+            "print(torch.ones(2).sum().item(), 'numba' in sys.modules, 'pandas' in sys.modules)")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2.0", "True", "True"]

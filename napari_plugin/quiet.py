@@ -1,0 +1,48 @@
+"""Libraries loaded in a thread without stopping the viewer, before work needs them."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["load_libraries"]
+
+#: Packages whose libraries are large, and the library that needs the others.
+_LARGE = {"torch": "lib/libtorch_python.so", "llvmlite": "binding/libllvmlite.so"}
+#: What a result needs: tables of features in napari, and the patterns of lines that its first layer of labels draws.
+_LATER = ("pandas", "vispy.visuals.line.dash_atlas")
+_LOCK = threading.Lock()
+
+
+def load_libraries() -> None:
+    """Import what running a model and showing its labels needs; call this in a thread.
+
+    Python holds its one lock while the system maps and links the libraries of an extension, which for PyTorch takes a
+    third of a second and more. A foreign function is called without the lock: libraries that are mapped that way first
+    are there when the import asks for them. Where that is not possible, the import alone does all.
+    """
+    with _LOCK:
+        for package, library in _LARGE.items():
+            if package not in sys.modules and sys.platform == "linux":
+                spec = importlib.util.find_spec(package)
+                path = Path(spec.origin).parent / library if spec and spec.origin else Path()
+                if path.is_file():
+                    dlopen = ctypes.CDLL(None).dlopen
+                    dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+                    dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
+        import torch  # noqa: F401 - what it is for
+
+        from biosegkit.kernels.runs import runs_of
+
+        runs_of(np.zeros((1, 1), np.uint32))  # the first kernel that is called loads most of numba
+        for name in _LATER:
+            module = importlib.import_module(name) if importlib.util.find_spec(name.partition(".")[0]) else None
+            if hasattr(module, "DashAtlas"):
+                module.DashAtlas()  # kept by vispy
