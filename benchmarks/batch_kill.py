@@ -33,7 +33,7 @@ from biosegkit.io import open_pyramid
 RECORD = Path(__file__).parent / "results/batch_kill.json"
 #: Files that tell times.
 LEFT_OUT = ("ledger.sqlite", "report.html", "lock")
-SIZE = (700, 900)
+SIZE = (500, 600)
 
 
 def main() -> int:
