@@ -150,7 +150,7 @@ def test_blocks_are_counted_and_an_error_of_one_costs_its_image_alone(folder, mo
     found = {Path(o.input).name: o for o in batch(progress=lambda standing, outcome: seen.append(
         (standing.blocks_ended, standing.blocks, standing.left)))}
     assert found["grey.ome.tif"].state == "failed"
-    assert "1 channels" in found["grey.ome.tif"].error
+    assert "1 channel " in found["grey.ome.tif"].error
     assert found["a.ome.tif"].state == "done"
     assert max(blocks for _, blocks, _ in seen) > 3
     assert any(left is not None for *_, left in seen)

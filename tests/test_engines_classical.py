@@ -260,7 +260,7 @@ def test_an_empty_image_gives_no_object_or_an_error_that_says_why():
     for name in RULES:
         for values in (np.zeros((9, 9), np.uint8), np.full((9, 9), 2.5, np.float32)):
             if name in ("multi-otsu", "k-means"):
-                with pytest.raises(DataError, match="1 different values"):
+                with pytest.raises(DataError, match="1 different value"):
                     found(name, image(values))
             else:
                 assert found(name, image(values)).labels.count == 0

@@ -62,7 +62,7 @@ def test_L9_ignored_voxels_come_back_with_their_value(ignored, ids):
 
 def test_L3_floats_near_whole_numbers_are_whole_and_others_are_refused():
     assert of(np.array([[0.0005, 2.9995]])).values.tolist() == [0, 3]
-    with pytest.raises(DataError, match=r"1 fractional label values, first 0\.002 at \(0, 1\)"):
+    with pytest.raises(DataError, match=r"1 fractional label value, first 0\.002 at \(0, 1\)"):
         of(np.array([[0.0, 0.002]]))
 
 
@@ -142,7 +142,7 @@ def test_V8_an_image_that_is_none_is_refused(array, told):
 def test_channels_have_names_and_their_number_is_checked():
     image = Image(np.zeros((2, 2, 3)), GRID)
     assert image.channels == ("channel 0", "channel 1")
-    with pytest.raises(DataError, match="1 channel names for 2 channels"):
+    with pytest.raises(DataError, match="1 channel name for 2 channels"):
         Image(np.zeros((2, 2, 3)), GRID, ("dapi",))
 
 

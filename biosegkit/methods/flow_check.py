@@ -148,7 +148,9 @@ def _groups(boxes: Sequence[tuple[slice, ...] | None], shape: tuple[int, ...]) -
     --------
     >>> box = lambda a, b: (slice(0, 600), slice(a, b))
     >>> _groups([box(0, 200), None, box(500, 700), box(100, 230)], (600, 1000))
-    [[1, 4], [3]]
+    [[1], [3], [4]]
+    >>> _groups([box(0, 240), None, box(480, 730), box(10, 240), box(20, 250), box(480, 700)], (600, 1000))
+    [[1, 4, 5], [3, 6]]
     >>> _groups([box(0, 900), box(10, 60), box(50, 950), box(20, 50)], (600, 1000))
     [[1, 3], [2, 4]]
     """

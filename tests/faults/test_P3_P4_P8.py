@@ -181,6 +181,6 @@ def test_P3_a_prediction_with_nothing_to_continue_says_so_and_begins(dataset, tm
     words = ["predict", str(tmp_path / "run"), str(dataset[0].images[0]), "-o", str(tmp_path / "out"), "--resume"]
     first, second = (CliRunner().invoke(app, words) for _ in range(2))
     assert "nothing to continue" in first.output
-    assert "1 of 1 images done" in first.output
+    assert "1 of 1 image done" in first.output
     assert "nothing to continue" not in second.output
     assert "kept" in second.output

@@ -8,6 +8,7 @@ from small_sets import tiny_plan, write_instances, write_volumes
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
+from biosegkit._words import counted
 from biosegkit.cli import app
 from biosegkit.train import fit
 
@@ -48,7 +49,7 @@ def test_P9_the_device_is_stated_in_the_log_and_the_run(tmp_path):
     said = []
     dataset = write_instances(tmp_path / "data", cases=3)
     fit(tiny_plan(steps=1), dataset, tmp_path / "run", device="cpu", progress=said.append)
-    assert any(f"cpu ({torch.get_num_threads()} threads)" in row.get("stage", "") for row in said)
+    assert any(f"cpu ({counted(torch.get_num_threads(), 'thread')})" in row.get("stage", "") for row in said)
     assert json.loads((tmp_path / "run/run.json").read_text())["device"].startswith("cpu")
 
 
