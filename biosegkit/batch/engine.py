@@ -249,7 +249,8 @@ def _hired(distributed: ModuleType, staff: Staff) -> Iterator[Any]:
             context.set_forkserver_preload(["distributed", "biosegkit.predict", "biosegkit.batch.chains"])
         count = staff.workers or 1
         cluster = distributed.LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, security=True,
+            n_workers=count, threads_per_worker=1, processes=True, security=True,
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},  # two batches may run side by side
             memory_limit=max(staff.share or 0, int(distributed.system.MEMORY_LIMIT) // count),
             silence_logs=logging.CRITICAL)
         with cluster:
