@@ -170,7 +170,8 @@ def train(context: typer.Context, dataset: Source,
 
 @verb
 def predict(model: Model,
-            inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")],
+            inputs: Annotated[list[str], typer.Argument(
+                metavar="INPUT...", help="Images, folders, globs, or URLs of OME-Zarr.")],
             output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of the results.")],
             predicting: Predicting, batching: Batching, choosing: Choosing, geometry: Geometry, computing: Computing,
             writing: Writing, common: Common) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
 from ._words import counted
 from .cases import Dataset, scan
-from .errors import DataError, FileError, OptionError
+from .errors import BiosegError, DataError, FileError, OptionError
+from .io import ReadOptions, positions
+from .io.formats import local, remote_url
 from .io.sniff import ENDINGS, ending, sniff
 from .layouts import stem, walk
 
@@ -36,6 +38,8 @@ class Job:
         Fields of :class:`biosegkit.io.ReadOptions` that a table or ``dataset.json`` sets.
     giant : bool
         Whether it is segmented in blocks, into an OME-Zarr.
+    position : str
+        Which image of a file with several: ``t0003``, ``p0001``, ``A1_0_t0003``; the name ends in it.
     """
 
     images: tuple[Path, ...]
@@ -43,36 +47,40 @@ class Job:
     output: Path
     reading: Mapping[str, Any] = field(default_factory=dict)
     giant: bool = False
+    position: str = ""
 
 
 def output_ending(image: Path) -> str:
-    """``.nii.gz`` for NIfTI, ``.ome.zarr`` for zarr, ``.tif`` for everything else.
+    """``.nii.gz`` for NIfTI, ``.ome.zarr`` for zarr and URLs, ``.tif`` for everything else.
 
     Examples
     --------
     >>> output_ending(Path("a.nii")), output_ending(Path("b.PNG")), output_ending(Path("c.zarr"))
     ('.nii.gz', '.tif', '.ome.zarr')
     """
-    kind = ENDINGS.get(ending(image), "")
+    kind = "zarr" if remote_url(image) else ENDINGS.get(ending(image), "")
     return {"nifti": ".nii.gz", "nifti.gz": ".nii.gz", "zarr": ".ome.zarr"}.get(kind, ".tif")
 
 
 def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
-              is_giant: Callable[[Path, Mapping[str, Any]], bool] | None = None) -> list[Job]:
-    """All images of the inputs with their outputs.
+              is_giant: Callable[[Path, Mapping[str, Any]], bool] | None = None,
+              reading: ReadOptions | None = None) -> list[Job]:
+    """All images of the inputs with their outputs; each position and time point of a file is one.
 
     Parameters
     ----------
     inputs : path, Dataset, or sequence of these
         Files, folders (searched through; of a data set only its images; one of DICOM files is a slide), globs, CSV
-        tables with a column ``image``, or the cases of :func:`biosegkit.scan`. Cases are named and read as their table
-        and ``dataset.json`` say.
+        tables with a column ``image``, URLs of OME-Zarr, or the cases of :func:`biosegkit.scan`. Cases are named and
+        read as their table and ``dataset.json`` say.
     out : Path
         Folder of the outputs.
     channels : int
         Of the model: files ``<case>_0000``, ``<case>_0001`` … of one folder are joined if there is one per channel.
     is_giant : callable, optional
         Says of a file, and what is said about reading it, whether it is segmented in blocks; by default none is.
+    reading : ReadOptions, optional
+        What the user says about reading.
 
     Raises
     ------
@@ -94,7 +102,7 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
     if not found:
         raise DataError(f"no image in {', '.join(map(str, given))}", expected=f"files ending in {', '.join(ENDINGS)}",
                         remedy="check the paths")
-    jobs = [_job(f, out, is_giant) for f in _joined(found, channels)]
+    jobs = [_job(one, out, is_giant) for f in _joined(found, channels) for one in _parts(f, reading or ReadOptions())]
     _refuse_equal_outputs(jobs)
     return jobs
 
@@ -103,7 +111,26 @@ def _job(found: _Found, out: Path, is_giant: Callable[[Path, Mapping[str, Any]],
     """An image with its output."""
     giant = is_giant is not None and is_giant(found.images[0], found.reading or {})
     end = ".ome.zarr" if giant else output_ending(found.images[0])
-    return Job(found.images, found.name, out / (found.name + end), found.reading or {}, giant)
+    return Job(found.images, found.name, out / (found.name + end), found.reading or {}, giant, found.position)
+
+
+def _parts(found: _Found, reading: ReadOptions) -> Iterator[_Found]:
+    """The positions and time points of an image; one that cannot be looked at is one, and fails when it is its turn."""
+    said = found.reading or {}
+    try:
+        parts = positions(found.images[0], reading.filled(said)) if _may_hold_several(found.images[0]) else {}
+    except (BiosegError, OSError):
+        parts = {}
+    for name, how in parts.items() if len(parts) > 1 else ():
+        chosen = {key: value for key in ("series", "frame") if (value := getattr(how, key)) is not None}
+        yield replace(found, name=f"{found.name}_{name}", reading={**said, **chosen}, position=name)
+    if len(parts) < 2:
+        yield found
+
+
+def _may_hold_several(image: Path) -> bool:
+    """Whether the format has several images in a file."""
+    return remote_url(image) is not None or output_ending(image) != ".tif" or ENDINGS.get(ending(image)) == "tiff"
 
 
 @dataclass(frozen=True)
@@ -113,11 +140,13 @@ class _Found:
     name: str
     images: tuple[Path, ...]
     reading: dict[str, Any] | None = None
+    position: str = ""
 
 
 def _matches(item: str | Path) -> list[Path]:
     """The paths a glob stands for; a path with such characters that exists is itself."""
-    if Path(item).exists() or not has_magic(str(item)):
+    item = local(item)
+    if Path(item).exists() or remote_url(item) or not has_magic(str(item)):
         return [Path(item)]
     return [Path(match) for match in sorted(glob(str(item), recursive=True))]  # noqa: PTH207 - patterns may be absolute
 
@@ -129,6 +158,8 @@ def _of_dataset(dataset: Dataset) -> list[_Found]:
 
 def _of_path(path: Path, channels: int) -> list[_Found]:
     """The images of one input."""
+    if remote_url(path):
+        return [_Found(stem(path), (path,), {})]
     if not path.exists():
         raise FileError("nothing there", file=path, expected="an image, a folder or a table", remedy="check the path")
     if path.suffix.lower() == ".csv":

@@ -121,7 +121,8 @@ def predict_files(
     ----------
     model : Predictor
     inputs : path, Dataset, or sequence of these
-        Files, folders, globs, tables, or what :func:`biosegkit.scan` found; see :func:`biosegkit.inputs.find_jobs`.
+        Files, folders, globs, tables, URLs of OME-Zarr, or what :func:`biosegkit.scan` found; see
+        :func:`biosegkit.inputs.find_jobs`. A file with several positions or time points gives a result of each.
     out : path
         Gets ``<relative path>/<stem>.<ext>`` per input, with a record ``.json`` of what it was made from, and for
         objects a table ``.csv``.
@@ -215,7 +216,7 @@ def files_to_do(model: Predictor, inputs: Input | Sequence[Input], out: Path, wi
     _refuse_impossible(model, wish.tta, wish.thresholds, wish.save_maps)
     checked_outputs(wish.also)
     kept = None if states is None else _states_folder(model, Path(states), out, wish.save_maps)
-    return Todo(out, find_jobs(inputs, out, _channels(model), is_giant), kept)
+    return Todo(out, find_jobs(inputs, out, _channels(model), is_giant, wish.reading), kept)
 
 
 def _channels(model: Predictor) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .description import Description
 from .errors import FileError, OptionError, PlanError
+from .io.formats import remote_url
 from .plan.networks import NETWORKS
 from .plan.units import parse_duration, parse_memory
 
@@ -300,7 +301,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.origin is not None:
         changes["origin"] = str(folder / recipe.origin)
     if recipe.predict:
-        inputs = tuple(str(folder / path) for path in recipe.predict.inputs)
+        inputs = tuple(one if remote_url(one) else str(folder / one) for one in recipe.predict.inputs)
         changes["predict"] = recipe.predict.model_copy(update={"inputs": inputs})
     if recipe.evaluate:
         changes["evaluate"] = recipe.evaluate.model_copy(update={"truth": place(recipe.evaluate.truth)})

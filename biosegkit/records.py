@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .errors import FileError
 from .exports import are_whole, export_paths
 from .inputs import Job
 from .io import ReadOptions
+from .io.formats import remote_url
 from .predictor import Predictor
 
 __all__ = ["Outcome", "Wish", "count_of", "csv_table", "file_hash", "is_made_from", "origin_of", "record_path",
@@ -77,8 +79,7 @@ class Wish:
 
     def for_case(self, said: Mapping[str, Any]) -> Wish:
         """With what a data set says about reading a case, where the caller says nothing."""
-        unset = {k: v for k, v in said.items() if getattr(self.reading, k) in (None, ())}
-        return replace(self, reading=replace(self.reading, **unset))
+        return replace(self, reading=self.reading.filled(said))
 
     @property
     def data(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def origin_of(model: Predictor, job: Job, wish: Wish) -> dict[str, Any]:
     digest = getattr(model, "digest", None)
     options = json.dumps(wish.data, sort_keys=True, default=str)
     return {
-        "input": {path.name: file_hash(path) for path in job.images},
+        "input": {path.name: _input_hash(path) for path in job.images},
         "model": None if digest is None else str(digest),
         "options": hashlib.sha256(options.encode()).hexdigest(),
     }
@@ -110,9 +111,31 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _input_hash(path: Path) -> str:
+    """That of a file, taken once for all its time points; of a store behind a URL what can be told without reading it.
+
+    See :meth:`biosegkit.io.remote.Remote.fingerprint`.
+    """
+    url = remote_url(path)
+    if url is not None:
+        from .io.remote import Remote  # loads what network protocols need
+
+        return Remote(url).fingerprint()
+    if not path.is_file():
+        return file_hash(path)
+    found = path.stat()
+    return _hash_of(path, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, changed: int, size: int, number: int) -> str:
+    return file_hash(path)
+
+
 def shown(job: Job) -> str:
     """What an input is called in outcomes."""
-    return str(job.images[0]) if len(job.images) == 1 else f"{job.images[0]} …"
+    first = remote_url(job.images[0]) or str(job.images[0])
+    return first + (" …" if len(job.images) > 1 else "") + (f" ({job.position})" if job.position else "")
 
 
 def record_path(output: Path) -> Path:

@@ -271,7 +271,7 @@ def test_what_was_done_is_not_done_again_and_what_is_damaged_is(tmp_path, monkey
     assert resolve_image(job) == resolve_image(job)
     for k in steps.boxes[:-1]:
         paint_block(job, k)
-    with pytest.raises(Exception, match="1 boxes that are not painted"):
+    with pytest.raises(Exception, match="1 box not painted"):
         finish_image(job)
     for k in steps.boxes:
         paint_block(job, k)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from biosegkit._atomic import read_json, sha256, write_json, write_npy
+from biosegkit._words import counted
 from biosegkit.device import describe
 from biosegkit.errors import FileError
 from biosegkit.grid import Grid
@@ -197,7 +198,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     missing = [k for k, members in enumerate(boxes)
                if _any_full(work, members) and not (job.folder / "painted" / f"{k}.done").exists()]
     if missing:
-        raise FileError(f"{len(missing)} boxes that are not painted", file=job.folder, expected="all of them",
+        raise FileError(f"{counted(len(missing), 'box')} not painted", file=job.folder, expected="all of them painted",
                         remedy="paint them first")
     record = {**_record(work, found), "made_from": dict(made_from or {})}
     record["notes"] = [*record["notes"], *notes]

@@ -15,6 +15,7 @@ from biosegkit.bundle import Bundle
 from biosegkit.errors import BiosegError, OptionError
 from biosegkit.inputs import Job
 from biosegkit.io import ReadOptions, open_pyramid
+from biosegkit.io.formats import remote_url
 from biosegkit.io.sniff import ENDINGS, ending
 from biosegkit.outputs import checked_outputs
 from biosegkit.predictor import Predictor
@@ -52,7 +53,7 @@ def is_giant(path: Path, reading: ReadOptions) -> bool:
     """
     if ending(path) in _SLIDES:
         return True
-    kind = ENDINGS.get(ending(path), "")
+    kind = "zarr" if remote_url(path) else ENDINGS.get(ending(path), "")
     try:
         if kind not in ("tiff", "zarr", "nifti") or (path.is_file() and path.stat().st_size < _SMALL):
             return False

@@ -18,6 +18,7 @@ from typing import Any
 
 from biosegkit.errors import BiosegError, FileError, PlanError
 from biosegkit.inputs import Job
+from biosegkit.io.formats import remote_url
 from biosegkit.predictor import Predictor
 from biosegkit.records import Outcome, Wish
 
@@ -175,4 +176,5 @@ def image_task(errand: Errand, job: Job, states: Path | None) -> Outcome:
 
 def absolute(job: Job) -> Job:
     """The same job for a process that stands in another folder."""
-    return replace(job, images=tuple(path.absolute() for path in job.images), output=job.output.absolute())
+    images = tuple(path if remote_url(path) else path.absolute() for path in job.images)
+    return replace(job, images=images, output=job.output.absolute())

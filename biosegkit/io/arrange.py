@@ -122,6 +122,12 @@ def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ..
 def _loaded(raw: Raw, layout: _Layout, options: ReadOptions) -> Array:
     """The voxels in (c, *space) order and readable dtype."""
     dtype = native(raw.dtype, raw.file)
+    one = raw.window is not None and any(isinstance(p, int) and n > 1 for p, n in zip(layout.picks, raw.shape,
+                                                                                     strict=True))
+    if raw.window is not None and one:  # a time point of many: the others are not read
+        regions = layout.regions(raw.shape, raw.window, dtype)
+        check_budget(math.prod(regions.shape) * dtype.itemsize, raw.file, options.budget)
+        return regions[...]
     check_budget(math.prod(raw.shape) * dtype.itemsize, raw.file, options.budget)
     array = layout.apply(raw.load())
     return array.astype(dtype, copy=False)

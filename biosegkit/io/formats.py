@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 from biosegkit.errors import FileError
 
 from . import arrange
 from .options import ReadOptions
 from .raw import Position, Raw
-from .sniff import sniff
+from .sniff import ENDINGS, ending, sniff
 
-__all__ = ["MODULES", "images", "module", "opened", "remote_url"]
+__all__ = ["MODULES", "images", "local", "module", "opened", "remote_url"]
 
 #: Format found by content → the module that reads and writes it.
 MODULES = {"nifti": "nifti", "nifti.gz": "nifti", "tiff": "tiff", "png": "png", "jpeg": "png", "bmp": "png",
@@ -40,11 +41,38 @@ def remote_url(path: str | Path) -> str | None:
     return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
 
 
+def local(path: str | Path) -> str | Path:
+    """The path of this machine that a URL ``file://`` stands for; everything else as it is.
+
+    Examples
+    --------
+    >>> local("file:///data/a.zarr"), local("s3://bucket/a.zarr")
+    (PosixPath('/data/a.zarr'), 's3://bucket/a.zarr')
+    """
+    url = remote_url(path)
+    if url is None or url.partition(":")[0] not in ("file", "local"):
+        return path
+    plain = Path(url.partition("://")[2])
+    return plain if plain.exists() else Path(unquote(str(plain)))
+
+
 def _place(path: str | Path) -> tuple[str, object]:
-    """The format of a file, and what its module opens."""
+    """The format of a file, and what its module opens.
+
+    Raises
+    ------
+    FileError
+        As :func:`sniff`; also for a URL of something else than an OME-Zarr.
+    """
+    path = local(path)
     url = remote_url(path)
     if url is not None:
         from .remote import Remote  # loads what network protocols need
+
+        kind = ENDINGS.get(ending(path), "zarr")
+        if kind != "zarr":
+            raise FileError(f"{kind} behind a URL", file=url, expected="an OME-Zarr, or a file of this machine",
+                            remedy="download it, or convert it to OME-Zarr")
 
         return "zarr", Remote(url)
     kind = sniff(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 
@@ -83,6 +85,16 @@ memory_budget=None, frame=None, series=None)
             if not (math.isfinite(size) and size > 0):
                 raise OptionError(f"spacing or pixel size {size}", expected="positive numbers")
         object.__setattr__(self, "channel_names", tuple(self.channel_names))
+
+    def filled(self, said: Mapping[str, Any]) -> ReadOptions:
+        """With what a data set says, where the user says nothing.
+
+        Examples
+        --------
+        >>> ReadOptions(unit="nm").filled({"unit": "um", "frame": 2}) == ReadOptions(unit="nm", frame=2)
+        True
+        """
+        return replace(self, **{k: v for k, v in said.items() if getattr(self, k) in (None, ())})
 
     @property
     def budget(self) -> int:

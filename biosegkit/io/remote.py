@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from biosegkit.errors import FileError, OptionError
 
 __all__ = ["Remote", "failures"]
 
+#: What file systems say of a file that changes with it.
+_STAMPS = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created")
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a connection raises: ``OSError``, and what is none of the library for http."""
-    aiohttp = sys.modules.get("aiohttp")
-    return (OSError,) if aiohttp is None else (OSError, aiohttp.ClientError)
+    """What a connection raises: ``OSError``, and what is none of the libraries for http and s3."""
+    known = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"))
+    return (OSError, *(getattr(sys.modules[module], name) for module, name in known if module in sys.modules))
 
 
 @lru_cache(maxsize=8)
@@ -93,8 +96,7 @@ class Remote:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except failures() as error:
-            raise FileError(f"no answer ({str(error)[:200] or type(error).__name__})", file=self.url,
-                            remedy="check the address, the network and your permissions") from error
+            raise self._silent(error) from error
         if len(data) > limit:
             raise FileError(f"more than {limit} bytes", file=self.url, expected=f"at most {limit} bytes of metadata")
         return data
@@ -113,6 +115,37 @@ class Remote:
         except ValueError as error:
             raise FileError(f"no readable JSON ({error})", file=self.url,
                             remedy="copy or write the store again") from error
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what tells the content apart without reading it.
+
+        The metadata of the store; and where the file system lists its files, which web servers do not, the names,
+        sizes, tags and times of all of them.
+
+        Raises
+        ------
+        FileError
+            If there is no answer.
+        """
+        digest = hashlib.sha256()
+        for name in _METADATA:
+            digest.update(f"{name} {(self / name).read(64 << 20)!r}\n".encode())
+        files, path = _files(self.url)
+        if self.url.partition(":")[0] not in ("http", "https"):
+            try:
+                listed = files.find(path, detail=True)
+            except failures() as error:
+                raise self._silent(error) from error
+            for name, told in sorted(listed.items()):
+                stamps = [str(told.get(key)) for key in _STAMPS]
+                digest.update(f"{name.removeprefix(path)} {' '.join(stamps)}\n".encode())
+        return digest.hexdigest()
+
+    def _silent(self, error: Exception) -> FileError:
+        return FileError(f"no answer ({str(error)[:200] or type(error).__name__})", file=self.url,
+                         remedy="check the address, the network and your permissions; a public bucket of s3 is read "
+                         "with the environment variable FSSPEC_S3_ANON=true" if self.url.startswith("s3:") else
+                         "check the address, the network and your permissions")
 
     def store(self, *, whole: bool) -> FsspecStore:
         """For zarr; ``whole`` if every chunk is known to have been written."""

@@ -65,6 +65,9 @@ def raw(path: Place, options: ReadOptions, *, labels: bool = False) -> Raw:
             notes.append("labels that were edited and not saved: the smaller resolutions are older")
     folder = group if meta is None else _inside(group, meta.path)
     header = array_metadata(folder)
+    if header is None and meta is None and not isinstance(group, Path):
+        raise FileError("no array", file=str(group), expected="an OME-Zarr image or a zarr array",
+                        remedy="check the address, which is that of a folder with a zarr.json or .zattrs in it")
     if header is None:
         raise FileError("no array" if meta is None else f"no array {meta.path!r}", file=str(group),
                         expected="an OME-Zarr image or a zarr array", remedy="copy or write the store again")
