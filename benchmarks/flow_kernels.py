@@ -1,16 +1,21 @@
 """Flow targets and decoding of flows beside Cellpose's, on the same nuclei, in 2D and 3D.
 
     python benchmarks/flow_kernels.py [--repeats 3] [--only targets,largest,decode,shapes,memory,full] [--write]
+    python benchmarks/flow_kernels.py --only alike --data DATA [--write]
 
 Cellpose runs on the processor, in one thread like ours (``masks_to_flows_gpu`` is its name on every device). What is
 decoded are our targets and Cellpose's, as they are and with normal noise on each component. Objects are compared with
 the truth: mean AP over IoU 0.5 to 0.95. ``full`` has targets of 4096 x 4096 and 64 x 256 x 256, for which
-Cellpose takes several minutes. ``--write`` adds what was measured to ``results/flow_kernels.json``.
+Cellpose takes several minutes. ``alike`` compares what both decoders and Cellpose make of the same flows, those
+of touching discs and balls and of nuclei of dsb2018 (`DATA/dsb2018`, fluorescence, split ``test``), with more and more
+noise: pooled AP at IoU 0.5, 0.75 and 0.9. ``--write`` adds what was measured to ``results/flow_kernels.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -19,6 +24,7 @@ import numpy as np
 from cellpose import dynamics
 from side_by_side import about, alone, growth, nuclei, peak, say, seconds, turns
 
+import biosegkit as bsk
 from biosegkit.kernels.heat_flow import heat_flow
 from biosegkit.methods import Flow
 from biosegkit.methods.decoding import decode as decoded
@@ -121,6 +127,51 @@ def decoders(flow, foreground, check):
     return {**jobs, "cellpose": lambda: dynamics.compute_masks(5 * flow, 12 * foreground - 6, **given)}
 
 
+def touching(shape, radii):
+    """Discs or balls of these radii in turn, row by row, each a voxel from the next: most touch four (six) others."""
+    labels, place, pitch = np.zeros(shape, np.int32), np.indices(shape), 2 * max(radii) + 1
+    for k, cell in enumerate(np.ndindex(*(n // pitch for n in shape)), 1):
+        away = sum((axis - pitch * c - pitch // 2) ** 2 for axis, c in zip(place, cell, strict=True))
+        labels[away <= (radii[k % len(radii)] + 0.5) ** 2] = k
+    return labels
+
+
+def fluorescent(data, most=40):
+    """True labels of nuclei nobody chose anything on, up to 0.4 megapixels each."""
+    with (data / "dsb2018/cases.csv").open(encoding="utf-8") as handle:
+        rows = [r for r in csv.DictReader(handle) if r["split"] == "test" and r["type"] == "fluo"]
+    found = (np.asarray(bsk.read_labels(data / "dsb2018" / r["label"], "instance").array) for r in rows)
+    return list(itertools.islice((np.unique(f, return_inverse=True)[1].reshape(f.shape).astype(np.int32)
+                                  for f in found if f.size <= 400_000 and f.any()), most))
+
+
+def alike(data):
+    """Pooled AP of both ways to follow a path and of Cellpose, on the same flows, without and with a check of flows."""
+    sets = {"discs of radius 4 to 12": [touching((400, 400), (4, 8, 12))],
+            "discs of radius 20": [touching((410, 410), (20,))],
+            "balls of radius 3 to 6": [touching((39, 104, 104), (3, 5, 6))]}
+    if data:
+        sets["dsb2018 fluo, test"] = fluorescent(data)
+    rows = []
+    for name, truths in sets.items():
+        for whose, sigma in itertools.product(("ours", "cellpose"), (0.0, 0.1, 0.3, 0.5)):
+            fields = [(heat_flow if whose == "ours" else theirs)(t).astype(np.float32) for t in truths]
+            for check in (False, True)[: 1 + (truths[0].ndim == 2 and sigma < 0.2)]:
+                sums = {}
+                for k, (labels, clean) in enumerate(zip(truths, fields, strict=True)):
+                    grain = np.random.default_rng([k, round(10 * sigma)]).standard_normal(clean.shape, np.float32)
+                    jobs = decoders(clean + sigma * grain, (labels > 0).astype(np.float32), check)
+                    for who, job in jobs.items():
+                        counts = instance_counts(labels, job(), thresholds=(0.5, 0.75, 0.9))
+                        sums[who] = sums[who] + counts if who in sums else counts
+                rows.append({"labels": name, "images": len(truths), "objects": sum(int(t.max()) for t in truths),
+                             "flows of": whose, "noise": sigma, "check": check,
+                             "ap at 0.5, 0.75, 0.9": {who: [round(float(c.ap(t)), 4) for t in (0.5, 0.75, 0.9)]
+                                                      for who, c in sums.items()}})
+                say("alike", rows[-1])
+    return rows
+
+
 def shapes():
     """How many of 81 discs, and whether one object that fills the image, come back from perfect flows."""
     rows = []
@@ -181,6 +232,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="targets,largest,decode,shapes,memory")
+    parser.add_argument("--data", type=Path, help="folder with dsb2018/, for alike")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -194,13 +246,13 @@ def main():
         decoded(Flow(), {"foreground": (labels > 0).astype(np.float32)[None], "flow": heat_flow(labels)})
     parts = {"targets": lambda: targets(options.repeats), "largest": lambda: largest(options.repeats),
              "decode": lambda: decode(options.repeats), "shapes": shapes, "memory": memory,
-             "full": lambda: full(options.repeats)}
+             "full": lambda: full(options.repeats), "alike": lambda: alike(options.data)}
     for name in options.only.split(","):
         measured = parts[name]()
         if options.write:
             record = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
-            RECORD.write_text(json.dumps({**record, **about("cellpose", "torch"), name: measured}, indent=1) + "\n",
-                              "utf-8")
+            record |= {**about("cellpose", "torch"), "beside": "other programs ran on the machine", name: measured}
+            RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Where the paths of all voxels of a block end: Euler steps of at most one voxel, linear interpolation.
 
+A path that turns back goes on with half the pace, so all that are drawn to one place come to rest there. At full pace
+they would jump to and fro over it, and which side each ends on would depend on how many steps it took: two sinks in one
+object.
+
 In a plane the paths of a row go on together, those that are at rest or out of bounds being dropped after every step
 without a branch: which of them stops is as good as random, and a processor that guesses wrong starts over.
 """
@@ -18,7 +22,7 @@ __all__ = ["EXIT", "path_ends"]
 
 #: What stands for the first voxel of the image, as the end of a path that leaves the core; others follow downwards.
 EXIT = -4
-#: A path that comes this near to where it was two steps ago is at rest.
+#: A path whose step is shorter than this along every axis is at rest.
 _REST = 0.05
 Ints = npt.NDArray[np.int64]
 
@@ -104,6 +108,7 @@ def _begin_in_plane(row, pace, paths, ends):  # type: ignore[no-untyped-def] # n
         count += word != 0
         spots[x, 0], spots[x, 1] = _component(word, 1) * pace[1] / 127.0, _component(word, 2) * pace[2] / 127.0
         spots[x, 2] = spots[x, 3] = 0.0
+        spots[x, 4] = 1.0
         ends[x, 0] = ends[x, 1] = 0
     return count
 
@@ -113,7 +118,7 @@ def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untype
     """Offsets of the pixels the paths from a stretch of a row end in: the last on the way that takes part.
 
     ``at`` is the row, the column the stretch begins at, and the one after its last. ``paths`` has room for the spot of
-    every path and the one before it, and for the numbers of those that go on.
+    every path, the one before it and its share of the pace, and for the numbers of those that go on.
     """
     y, begin, end = at
     reach, pace = settings
@@ -126,8 +131,9 @@ def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untype
         for n in range(count):
             x = going[n]
             here = y * pitch + begin + x
-            to_y, to_x, older_y, older_x = spots[x]
+            to_y, to_x, at_y, at_x, share = spots[x]
             if turn > 0:
+                older_y, older_x = at_y, at_x
                 at_y, at_x = to_y, to_x
                 floor_y, floor_x = np.floor(at_y), np.floor(at_x)
                 i = np.uint64(here + np.int64(floor_y) * pitch + np.int64(floor_x))
@@ -137,35 +143,44 @@ def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untype
                 wa, wb, wc, wd = one_y * one_x, one_y * two_x, two_y * one_x, two_y * two_x
                 vy = wa * _component(a, 1) + wb * _component(b, 1) + wc * _component(c, 1) + wd * _component(d, 1)
                 vx = wa * _component(a, 2) + wb * _component(b, 2) + wc * _component(c, 2) + wd * _component(d, 2)
-                to_y, to_x = at_y + vy * pace[1] / 127.0, at_x + vx * pace[2] / 127.0
-                spots[x, 0], spots[x, 1], spots[x, 2], spots[x, 3] = to_y, to_x, at_y, at_x
+                go_y, go_x = vy * pace[1] / 127.0, vx * pace[2] / 127.0
+                back = go_y * (at_y - older_y) + go_x * (at_x - older_x) < 0.0
+                share = 0.5 * share if back else share
+                to_y, to_x = at_y + share * go_y, at_x + share * go_x
+                spots[x, 0], spots[x, 1], spots[x, 2], spots[x, 3], spots[x, 4] = to_y, to_x, at_y, at_x, share
             step_y, step_x = np.int64(np.floor(to_y + 0.5)), np.int64(np.floor(to_x + 0.5))
             taking_part = words[np.uint64(here + step_y * pitch + step_x)] != 0
             good = (abs(to_y) <= reach) & (abs(to_x) <= reach) & taking_part
             ends[x, 0] = step_y if good else ends[x, 0]
             ends[x, 1] = step_x if good else ends[x, 1]
             going[left] = x
-            left += good & ((abs(to_y - older_y) >= _REST) | (abs(to_x - older_x) >= _REST))
+            left += good & ((abs(to_y - at_y) >= _REST) | (abs(to_x - at_x) >= _REST))
         count = left
 
 
 @numba.njit(cache=True, nogil=True)
 def _end(packed, settings, at, spot, found):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Offset of the voxel the path from ``at`` ends in; ``spot`` has room for three positions."""
+    """Offset of the voxel the path from ``at`` ends in; ``spot`` has room for a step, a position and a flow."""
     reach, pace = settings
-    older, now, v = spot[0], spot[1], spot[2]
-    older[:] = 0.0
+    step, now, v = spot[0], spot[1], spot[2]
+    step[:] = 0.0
     now[:] = 0.0
     found[:] = 0
+    share = 1.0
     for _ in range(4 * reach):
         _sample(packed, at, now, v)
-        moved = 0.0
-        far = False
+        turned = 0.0
         for axis in range(3):
-            to = now[axis] + v[axis] * pace[axis] / 127.0
-            far = far or abs(to) > reach
-            moved = max(moved, abs(to - older[axis]))
-            older[axis], now[axis] = now[axis], to
+            v[axis] *= pace[axis] / 127.0
+            turned += v[axis] * step[axis]
+        if turned < 0.0:
+            share *= 0.5
+        far, moved = False, 0.0
+        for axis in range(3):
+            step[axis] = share * v[axis]
+            now[axis] += step[axis]
+            far = far or abs(now[axis]) > reach
+            moved = max(moved, abs(step[axis]))
         z, y, x = int(np.floor(now[0] + 0.5)), int(np.floor(now[1] + 0.5)), int(np.floor(now[2] + 0.5))
         if far or packed[at[0] + z, at[1] + y, at[2] + x] == 0:
             return
@@ -199,7 +214,7 @@ def _point_in_plane(packed, settings, where, parent, lo, hi):  # type: ignore[no
     before, start, full = where
     _, cy, cx = parent.shape
     ends = np.zeros((cx, 2), np.int64)
-    paths = np.zeros((cx, 4)), np.zeros(cx, np.int64)
+    paths = np.zeros((cx, 5)), np.zeros(cx, np.int64)
     begin = before[2] + 1
     for y in range(lo, hi):
         at = y + before[1] + 1

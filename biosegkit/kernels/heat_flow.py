@@ -23,6 +23,8 @@ __all__ = ["heat_flow"]
 
 # A gradient below this share of the heat is rounding: where neighbours balance there is no direction.
 _STILL = 1e-10
+# Voxels that cost less to pass than to leave out.
+_GAP = 64
 
 
 def heat_flow(
@@ -188,40 +190,57 @@ def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
-def _spans(inside):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Per plane, the first of its voxels that is the object's, and one after the last; planes in line."""
-    spans = np.zeros((len(inside), 2), np.int64)
-    for z in range(len(inside)):
-        mine = np.flatnonzero(inside[z].reshape(-1))
-        if mine.size:
-            spans[z, 0], spans[z, 1] = mine[0], mine[-1] + 1
-            spans[z] += z * inside[z].size
-    return spans
+def _stretches(mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """First and one after the last of the voxels in line that are marked, gaps of less than `_GAP` being bridged."""
+    found, count = np.empty((64, 2), np.int64), 0
+    for i in range(mask.size):
+        if not mask[i]:
+            continue
+        if count and i - found[count - 1, 1] < _GAP:
+            found[count - 1, 1] = i + 1
+            continue
+        if count == len(found):
+            more = np.empty((2 * count, 2), np.int64)
+            more[:count] = found
+            found = more
+        found[count, 0], found[count, 1] = i, i + 1
+        count += 1
+    return found[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _beside(mask, row):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """The voxels of a plane that are marked, and those above and below them."""
+    near = mask > 0
+    near[row:] |= mask[:-row] > 0
+    near[:-row] |= mask[row:] > 0
+    return near
 
 
 @numba.njit(cache=True, nogil=True)
 def _warm(inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Heat after some steps of diffusion.
 
-    A step runs over the planes of the array as over one line, from the first voxel of the object to its last: sums
-    beyond the ends of rows are for voxels of the rim, where ``inside`` is 0.
+    A step runs over the array as over one line, where the object is near: sums beyond the ends of rows are for voxels
+    of the rim, where ``inside`` is 0.
     """
     heat, other = np.zeros(inside.size), np.zeros(inside.size)
-    share, mask, spans = 1.0 / sources.size, inside.reshape(-1), _spans(inside)
     row, plane = inside.shape[2], inside.shape[1] * inside.shape[2]
+    share, mask = 1.0 / sources.size, inside.reshape(-1)
+    mine, near = _stretches(mask), _stretches(_beside(mask, row) if flat else mask > 0)
     for _ in range(steps):
         for s in sources:
             heat[s] += share
         _reflect(heat, mirror)
-        for z in range(len(spans)):
-            begin, end = spans[z]
-            if flat:
-                _along(heat, other, begin - row, end + row, 1.0 / (3.0 * ratio[2] ** 2))
+        if flat:
+            for begin, end in near:
+                _along(heat, other, begin, end, 1.0 / (3.0 * ratio[2] ** 2))
+            for begin, end in mine:
                 _across(other, mask, heat, begin, end, (row, 1.0 / (3.0 * ratio[1] ** 2)))
-            elif begin < end:
-                _volume(heat, mask, other, begin, end, (row, plane), ratio)
-        if not flat:
-            heat, other = other, heat
+            continue
+        for begin, end in mine:
+            _volume(heat, mask, other, begin, end, (row, plane), ratio)
+        heat, other = other, heat
     _reflect(heat, mirror)
     return heat.reshape(inside.shape)
 
