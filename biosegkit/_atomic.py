@@ -163,11 +163,14 @@ def read_json(path: str | Path, limit: int = 256 << 20) -> Any:
     """
     path = Path(path)
     try:
+        if not path.exists():
+            raise FileError("no such file", file=path, expected="a JSON file", remedy="check the path")
         if path.stat().st_size > limit:
             raise FileError(f"{path.stat().st_size} bytes", file=path, expected=f"at most {limit} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FileError(f"no readable JSON ({error})", file=path, remedy="restore the file or make it again") from error
+        raise FileError(f"no readable JSON ({error})", file=path, expected="a JSON file",
+                        remedy="restore the file or make it again") from error
 
 
 def write_npy(target: str | Path, array: npt.NDArray[Any], *, durable: bool = True) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
     from .plan.schema import Plan
 
-__all__ = ["cases_of", "folds_of", "in_time", "origin_of", "planned", "stored_plan", "surveyed"]
+__all__ = ["cases_of", "folds_of", "in_time", "origin_of", "planned", "refuse_options", "stored_plan", "surveyed"]
 
 
 def cases_of(source: str, data: Describing, *, partial: bool = False) -> Dataset:
@@ -72,6 +73,31 @@ def origin_of(training: Training) -> Plan | None:
     return None if training.origin is None else plan_of(training.origin)
 
 
+def refuse_options(planning: Planning, computing: Computing) -> None:
+    """Refuse what is wrong whatever the data are, before they are read."""
+    from .device import pick
+    from .plan.draft import Wishes, refuse_unknown
+    from .plan.units import parse_duration, parse_memory
+
+    if planning.budget is not None:
+        parse_duration(planning.budget)
+    if planning.memory is not None:
+        parse_memory(planning.memory)
+    with _as_usage():
+        refuse_unknown(Wishes(planning.preset, planning.config, planning.network, planning.method, planning.loss,
+                              class_weights=planning.class_weights))
+    pick(computing.device)
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    """A plan that cannot be made of the options is an error of usage."""
+    try:
+        yield
+    except PlanError as error:
+        raise OptionError(error.found, file=error.file, expected=error.expected, remedy=error.remedy) from error
+
+
 def planned(found: Dataset, measured: Fingerprint, planning: Planning, computing: Computing, training: Training,
             started: float, like: Plan | None = None) -> Plan:
     """Decide; ``like`` is the plan of a model to begin with."""
@@ -80,11 +106,9 @@ def planned(found: Dataset, measured: Fingerprint, planning: Planning, computing
 
     folds = training.fold_list()
     count = None if folds is None else len(chosen_folds(found, folds))
-    try:
+    with _as_usage():
         return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
                          device=computing.device, elapsed=time.monotonic() - started)
-    except PlanError as error:  # of the options: usage
-        raise OptionError(error.found, file=error.file, expected=error.expected, remedy=error.remedy) from error
 
 
 def stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:

@@ -33,7 +33,7 @@ from ._options import (
     Writing,
     flattened,
 )
-from ._planned import cases_of, folds_of, in_time, origin_of, planned, stored_plan, surveyed
+from ._planned import cases_of, folds_of, in_time, origin_of, planned, refuse_options, stored_plan, surveyed
 from ._predict_options import Batching, Predicting
 from ._words import counted
 from .errors import BiosegError, FileError, OptionError, Stopped
@@ -123,6 +123,7 @@ def plan(dataset: Source, data: Describing, planning: Planning, computing: Compu
     from ._console import describe_plan, out
 
     _refuse_existing(output, writing.overwrite)
+    refuse_options(planning, computing)
     found = cases_of(dataset, data)
     _, measured = surveyed(found)
     made = planned(found, measured, planning, computing, Training(), time.monotonic())
@@ -146,6 +147,7 @@ def train(context: typer.Context, dataset: Source,
         refuse_no_run(output)
     else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
+    refuse_options(planning, computing)
     like = origin_of(training)
     found = cases_of(dataset, data)
     folds = folds_of(found, training)

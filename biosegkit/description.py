@@ -174,7 +174,8 @@ class Description(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'entry'}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'entry'}: {e['msg'].removeprefix('Value error, ')}"
+                              for e in error.errors())
             known = sorted(f.alias or name for name, f in cls.model_fields.items())
             raise DataError(wrong, file=file, expected=f"entries {', '.join(known)}",
                             remedy="correct the entry") from error

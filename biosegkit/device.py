@@ -40,8 +40,9 @@ def pick(device: str | torch.device = "auto") -> torch.device:
     if kind not in there or (number and not number.isdigit()):
         raise OptionError(f"device {device!r}", expected="auto, cpu, cuda, cuda:N or mps", remedy="give --device again")
     if int(number or 0) >= there[kind]:
-        raise OptionError(f"device {device!r}, but {there[kind]} of kind {kind} here",
-                          expected="a device of this machine", remedy="use --device auto")
+        seen = f"{there[kind]} of kind {kind}" if there[kind] else f"no {kind} device"
+        raise OptionError(f"device {device!r}, but there is {seen} here", expected="a device of this machine",
+                          remedy="use --device auto")
     return torch.device(device)
 
 

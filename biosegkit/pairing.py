@@ -264,9 +264,9 @@ def _entry(record: Path, *keys: str) -> object:
 def _refuse_unpaired(source: Path, missing: list[str], several: list[str], shared: list[str],
                      extra: list[str]) -> None:
     """One error that lists everything at once."""
-    parts = [(missing, "cases without prediction"), (several, "cases with several predictions"),
-             (shared, "predictions that fit several cases")]
-    wrong = [f"{len(items)} {what}: {', '.join(items)}" for items, what in parts if items]
+    parts = [(missing, "case", "without prediction"), (several, "case", "with several predictions"),
+             (shared, "prediction", "of a name that fits several cases")]
+    wrong = [f"{counted(len(items), noun)} {what}: {', '.join(items)}" for items, noun, what in parts if items]
     if wrong:
         if extra:
             wrong.append(f"{counted(len(extra), 'prediction')} without truth: {', '.join(extra)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._words import counted
 from .errors import DataError, FileError, OptionError, ResumeError
 from .image import Task
+from .plan.draft import Wishes, refuse_unknown
 from .plan.schema import Plan
 from .plan.units import parse_duration, parse_memory
 from .recipe import Predicting, Recipe, load_recipe
@@ -108,6 +109,9 @@ def _train(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Ma
         refuse_no_run(out)
     elif not how["overwrite"]:
         refuse_run(out)  # before the data are read
+    wish = todo.plan
+    refuse_unknown(Wishes(wish.preset, wish.config, wish.network, wish.method, wish.loss,
+                          class_weights=wish.class_weights))
     like = None if todo.origin is None else plan_of(todo.origin)
     dataset = scan(todo.data or "", where=todo.where, describe=todo.describe)
     tell({"stage": f"{todo.name}: {counted(len(dataset), 'case')}"})

@@ -37,9 +37,6 @@ from .validate import validate
 
 __all__ = ["fit"]
 
-#: Cases shown in the report, half worst and half best.
-SHOWN = 8
-
 
 @dataclass(frozen=True, eq=False)
 class _Job:
@@ -102,9 +99,9 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     started = time.monotonic() if started is None else started
     out, here = Path(out), pick(device)
     if steps is not None:
-        counted = plan.training.model_copy(update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})
+        training = plan.training.model_copy(update={"steps": steps, "steps_per_epoch": max(1, steps // 20)})
         plan = plan.model_copy(update={
-            "training": counted, "budget": plan.budget.model_copy(update={"seconds": None}),
+            "training": training, "budget": plan.budget.model_copy(update={"seconds": None}),
             "race": plan.race and plan.race.model_copy(update={"seconds": None})})
     plan = as_decided(plan, out) if resume else plan
     chosen = _folds(plan, dataset, folds)

@@ -194,8 +194,9 @@ def _postprocessed(job: _Job, chosen: TidyChoice, scored: _Scored, thresholds: M
     return chosen
 
 
-def _cases(job: _Job, among: Set[str] | None = None) -> Iterator[tuple[str, Segmenter, Case]]:
-    """Every held-back case (of those named) with the segmenter of its fold."""
+def _cases(job: _Job, among: Set[str] | None = None, what: str = "validation") -> Iterator[
+        tuple[str, Segmenter, Case]]:
+    """Every held-back case (of those named) with the segmenter of its fold; ``what`` for is told with each."""
     for done, (fold, held) in enumerate(job.held.items()):
         ids = [i for i in _in_order(job, held) if among is None or i in among]
         end = job.within(1 / (len(job.held) - done)).until
@@ -206,7 +207,7 @@ def _cases(job: _Job, among: Set[str] | None = None) -> Iterator[tuple[str, Segm
         for place, case in enumerate(job.dataset.select(ids)):
             if place and end is not None and time.monotonic() + slowest > end:
                 break
-            job.between(f"validation: {case.id}")
+            job.between(f"{what}: {case.id}")
             yield fold, segmenter, case
             slowest, begun = max(slowest, time.monotonic() - begun), time.monotonic()
 
@@ -247,7 +248,7 @@ def _held(job: _Job) -> Iterator[Held]:
     method = without_classes(method_of(job.plan))
     share = max(1, job.plan.training.tune_cases // len(job.held))
     first = {case for held in job.held.values() for case in held[:share]}
-    for fold, segmenter, case in _cases(job, first):
+    for fold, segmenter, case in _cases(job, first, "thresholds"):
         if case.id not in job.held[fold][:share]:
             continue
         image, truth = _load(job, case)

@@ -188,7 +188,7 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     monkeypatch.setattr(bundle, "plan_of", lambda path: f"plan of {path}")
     result = call("train", PHANTOM, "-o", tmp_path / "run", "--where", "split=train", "--where", "split=val", "--map",
                   "255=1", "--spacing", "2,1,1", "--unit", "mm", "--task", "semantic", "--group", "p(.)", "--budget",
-                  "5m", "--memory", "2GB", "--network", "n", "--method", "m", "--loss", "l", "--config", "2d",
+                  "5m", "--memory", "2GB", "--network", "unet", "--method", "hv", "--loss", "ce", "--config", "2d",
                   "--class-weights", "1,2", "--encoder", "e", "--encoder-weights", "w",
                   "--seed", "7", "--race", "--folds", "1,0", "--steps", "9", "--from", "old",
                   "--device", "cpu", "--overwrite")
@@ -201,7 +201,8 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
                                                                                    "semantic", "p(.)")
     assert about.model_fields_set == {"mapping", "spacing", "unit", "task", "group"}
     plan = {k: v for k, v in seen["plan"].items() if k != "elapsed"}
-    assert plan == {"budget": "5m", "memory": "2GB", "network": "n", "method": "m", "loss": "l", "preset": "default",
+    assert plan == {"budget": "5m", "memory": "2GB", "network": "unet", "method": "hv", "loss": "ce",
+                    "preset": "default",
                     "class_weights": "1,2", "encoder": "e", "encoder_weights": "w", "config": "2d",
                     "seed": 7, "race": True, "folds": 2, "steps": 9, "device": "cpu", "like": "plan of old"}
     assert (seen["fit"]["folds"], seen["fit"]["steps"], str(seen["fit"]["init"])) == ([0, 1], 9, "old")
@@ -211,8 +212,17 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "told"), [(("--folds", "7"), "numbers from 0 to 1"), (("--folds", "x"), "all, or"),
-                                            (("--from", "nowhere"), "a RUN, a bundle")])
-def test_folds_and_models_that_are_not_there_are_refused_before_the_data_are_read(monkeypatch, tmp_path, words, told):
+                                            (("--from", "nowhere"), "a RUN, a bundle"),
+                                            (("--network", "unett"), "did you mean --network unet?"),
+                                            (("--method", "flo"), "did you mean flow?"),
+                                            (("--loss", "dicce"), "perhaps to dice"),
+                                            (("--preset", "nnunett"), "correct --preset"),
+                                            (("--config", "3d"), "2d, 3d_fullres, 3d_lowres"),
+                                            (("--class-weights", "heavy"), "--class-weights 1,2,5"),
+                                            (("--memory", "8"), "say 8GB or 8MB"),
+                                            (("--budget", "15"), "say 15s or 15m"),
+                                            (("--device", "tpu"), "auto, cpu, cuda")])
+def test_what_no_data_could_make_right_is_refused_before_they_are_read(monkeypatch, tmp_path, words, told):
     monkeypatch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: pytest.fail("the data were read"))
     monkeypatch.chdir(tmp_path)
     result = call("train", PHANTOM, "-o", "run", *words)

@@ -102,7 +102,7 @@ def test_table_with_rows_selected(tmp_path):
                              task="semantic")
     assert by_case(record) == {"x_1": 1.0, "y_1": 0.75}
     save(tmp_path / "found" / "1.tif", disc())
-    with pytest.raises(DataError, match=r"several predictions.*fit several cases: 1\.tif"):
+    with pytest.raises(DataError, match=r"several predictions.*fits several cases: 1\.tif"):
         evaluate_folder(tmp_path / "found", tmp_path / "data" / "cases.csv", where={"split": "test"}, task="semantic")
     with pytest.raises(OptionError):
         evaluate_folder(tmp_path / "found", tmp_path / "data" / "labels", where={"split": "test"})

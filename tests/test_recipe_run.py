@@ -53,6 +53,12 @@ def compared(data, tmp_path_factory):
     return out
 
 
+def test_a_name_that_does_not_exist_is_refused_before_the_data_are_read(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: pytest.fail("the data were read"))
+    with pytest.raises(PlanError, match="did you mean --network unet"):
+        run_recipe(recipe(data, tmp_path / "out", plan={"network": "unett"}), device="cpu")
+
+
 def test_every_network_has_its_run_and_a_row(compared):
     found = json.loads((compared / "comparison.json").read_text())
     assert [row["network"] for row in found["rows"]] == [row["name"] for row in found["rows"]] == NETWORKS

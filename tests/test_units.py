@@ -34,7 +34,7 @@ def test_a_number_without_a_unit_may_be_seconds_or_minutes(text):
 
 @pytest.mark.parametrize(("text", "size"), [
     ("8GB", 8 << 30), ("8gb", 8 << 30), ("8G", 8 << 30), ("8 GiB", 8 << 30), ("512MB", 512 << 20), ("1.5k", 1536),
-    ("2TB", 2 << 40), ("100b", 100), ("4096", 4096), (4096, 4096),
+    ("2TB", 2 << 40), ("100b", 100), (4096, 4096),
 ])
 def test_memory(text, size):
     assert parse_memory(text) == size
@@ -44,6 +44,12 @@ def test_memory(text, size):
 def test_no_memory(text):
     with pytest.raises(OptionError, match="8GB"):
         parse_memory(text)
+
+
+def test_memory_without_a_unit_is_not_bytes():
+    with pytest.raises(OptionError, match="8GB") as caught:
+        parse_memory(" 8 ")
+    assert caught.value.remedy == "say 8GB or 8MB"
 
 
 @given(st.integers(10, 10 * 86400))

@@ -259,7 +259,8 @@ def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] |
     if options.spacing is not None:
         if len(options.spacing) != len(letters):
             raise OptionError(counted(len(options.spacing), "spacing"), file=raw.file,
-                              expected=f"{len(letters)}, in the order {letters}")
+                              expected=f"{len(letters)}, in the order {letters}",
+                              remedy=f"give --spacing {','.join(letters.upper())}")
         return options.spacing
     if options.pixel_size is None:
         return None

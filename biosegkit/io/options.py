@@ -79,11 +79,13 @@ memory_budget=None, frame=None, series=None)
         if self.unit is not None:
             unit, factor = UNITS.get(self.unit.lower(), ("", 0.0))
             if factor != 1.0:
-                raise OptionError(f"unit {self.unit!r}", expected="mm, um, nm or px")
+                raise OptionError(f"unit {self.unit!r}", expected="mm, um, nm or px",
+                                  remedy="convert the spacing to one of these")
             object.__setattr__(self, "unit", unit)
         for size in (*(self.spacing or ()), *(() if self.pixel_size is None else (self.pixel_size,))):
             if not (math.isfinite(size) and size > 0):
-                raise OptionError(f"spacing or pixel size {size}", expected="positive numbers")
+                raise OptionError(f"spacing or pixel size {size}", expected="positive numbers",
+                                  remedy="for example --pixel-size 0.5, or --spacing 2,0.5,0.5")
         object.__setattr__(self, "channel_names", tuple(self.channel_names))
 
     def filled(self, said: Mapping[str, Any]) -> ReadOptions:

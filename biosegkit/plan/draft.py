@@ -12,12 +12,13 @@ import numpy as np
 from biosegkit.errors import PlanError
 from biosegkit.plan.augmentation import augmentation_for, augmentation_text
 from biosegkit.plan.defaults import TrainingDefaults, normalisation
-from biosegkit.plan.method_choice import method_of_task
+from biosegkit.plan.losses import terms_of
+from biosegkit.plan.method_choice import checked_method, method_of_task
 from biosegkit.plan.networks import USUAL, checked_network, fitted, network_decisions, width_for
 from biosegkit.plan.nnunet import PRESETS, NnunetSpec
 from biosegkit.plan.nnunet import Configuration as Rules
 from biosegkit.plan.nnunet import configure as nnunet_rules
-from biosegkit.plan.objective import ClassWeights, with_objective
+from biosegkit.plan.objective import ClassWeights, parse_class_weights, with_objective
 from biosegkit.plan.scale import Scale, margin_of, method_lengths, patch_voxels, scale_of, scaled
 from biosegkit.plan.schema import (
     Architecture,
@@ -36,9 +37,10 @@ from biosegkit.plan.topology import topology
 if TYPE_CHECKING:
     from biosegkit.fingerprint import Fingerprint
 
-__all__ = ["PRESET_NAMES", "Wishes", "draft", "smaller", "with_width"]
+__all__ = ["PRESET_NAMES", "Wishes", "draft", "refuse_unknown", "smaller", "with_width"]
 
 PRESET_NAMES = ("default", *PRESETS)
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 
 #: Voxels of one patch the default preset plans for on a CPU; on a GPU nnU-Net's own patch is used.
 CPU_PATCH = {2: 160 * 160, 3: 130_000}
@@ -73,6 +75,33 @@ class Wishes:
     seconds: float | None = None
 
 
+def refuse_unknown(wishes: Wishes) -> None:
+    """Refuse names that are wrong whatever the data are, so that it is told before these are read.
+
+    Raises
+    ------
+    PlanError
+        For a preset, configuration, network, method or loss that does not exist, and weights that are no numbers.
+
+    Examples
+    --------
+    >>> refuse_unknown(Wishes(network="unett"))
+    Traceback (most recent call last):
+    biosegkit.errors.PlanError: network 'unett'; expected one of unet, ... did you mean --network unet?
+    """
+    for option, name, known in (("preset", wishes.preset, PRESET_NAMES), ("config", wishes.config, CONFIGURATIONS)):
+        if name is not None and name not in known:
+            raise PlanError(f"{option} {name!r}", expected=f"one of {', '.join(known)}", remedy=f"correct --{option}")
+    if wishes.network is not None:
+        checked_network(wishes.network)
+    if wishes.method is not None:
+        checked_method(wishes.method)
+    if wishes.loss is not None:
+        terms_of(wishes.loss)
+    if wishes.class_weights is not None:
+        parse_class_weights(wishes.class_weights)
+
+
 def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishes) -> Plan:
     """Everything but width and number of steps.
 
@@ -92,9 +121,7 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
     PlanError
         For a preset, configuration or method that does not exist or does not fit the data.
     """
-    if wishes.preset not in PRESET_NAMES:
-        raise PlanError(f"preset {wishes.preset!r}", expected=f"one of {', '.join(PRESET_NAMES)}",
-                        remedy="correct --preset")
+    refuse_unknown(wishes)
     rules, scale = _rules(fingerprint, labels, wishes)
     nnunet = wishes.preset != "default"
     chosen, reason = _chosen(rules, wishes.config, slice_wise=not nnunet and not wishes.gpu)

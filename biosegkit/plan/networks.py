@@ -90,8 +90,8 @@ _WHY_USUAL = ("in minutes the cheapest step counts: in published cross-validatio
               "had Dice 0.8904 after 1.7 h, its residual-encoder presets M and L 0.8875 and 0.8862 after 8.2 and 25 h")
 
 
-def checked_network(name: str, ndim: int, file: str | None = None) -> Network:
-    """The row of a network that exists and serves so many axes.
+def checked_network(name: str, ndim: int | None = None, file: str | None = None) -> Network:
+    """The row of a network that exists and serves so many axes, if their number is known.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def checked_network(name: str, ndim: int, file: str | None = None) -> Network:
         raise PlanError(f"network {name!r}", file=file, expected=f"one of {', '.join(NETWORKS)}",
                         remedy=f"did you mean --network {near[0]}?" if near else "choose another --network")
     row = NETWORKS[name]
-    if ndim not in row.ndims:
+    if ndim is not None and ndim not in row.ndims:
         others = ", ".join(n for n, other in NETWORKS.items() if ndim in other.ndims)
         slices = " --config 2d trains it slice by slice;" if ndim == 3 and 2 in row.ndims else ""
         raise PlanError(f"network {name!r} for a {ndim}D configuration", file=file,

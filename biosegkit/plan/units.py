@@ -49,7 +49,7 @@ def parse_memory(value: str | float) -> int:
     Raises
     ------
     OptionError
-        If the text is no amount or not larger than zero.
+        If the text is no amount, has no unit, or is not larger than zero.
 
     Examples
     --------
@@ -58,6 +58,9 @@ def parse_memory(value: str | float) -> int:
     """
     text = str(value).strip().lower().replace(" ", "")
     found = _MEMORY.fullmatch(text)
+    if isinstance(value, str) and math.isfinite(_number(text)):
+        raise OptionError(f"memory {value!r} without a unit", expected="an amount such as 8GB or 512MB",
+                          remedy=f"say {text}GB or {text}MB")
     size = float(found[1]) * 1024.0 ** _POWERS[found[2][0]] if found else _number(text)
     if not (math.isfinite(size) and size >= 1):
         raise OptionError(f"memory {value!r}", expected="an amount such as 8GB or 512MB",
