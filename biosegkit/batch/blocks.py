@@ -34,21 +34,20 @@ from biosegkit.methods.classes import decided
 from biosegkit.outputs import write_csv
 from biosegkit.planes import JOINED_NOTE
 from biosegkit.prepared import facts_of, prepare
-from biosegkit.records import file_hash, record_path
 from biosegkit.signals import finish_first
 from biosegkit.state_files import ArrayFile, write_state
 from biosegkit.tables import turned_table
 
 from .decided import Painter, decide, decided_from
-from .findings import write_found
+from .findings import publish, write_found
 from .giant import GiantJob, Work, identity_of, opened_image, opened_model
 from .layout import Costs, plan_layout
 
-__all__ = ["Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image", "resolve_image",
-           "segment_giant"]
+__all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image",
+           "resolve_image", "segment_giant"]
 
 #: Objects that may get a colour of their own in the metadata.
-_COLOURED = 1024
+COLOURED = 1024
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     FileError
         If a box was not painted.
     """
-    work, output = Work.of(job), Path(job.output)
+    work = Work.of(job)
     found = _decided(work)
     boxes = work.layout.members(work.layout.boxes)
     missing = [k for k, members in enumerate(boxes)
@@ -204,24 +203,17 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     record["notes"] = [*record["notes"], *notes]
     store = _store(work, found)
     if store.folder.exists():  # else it is in its place already
-        store.finish(np.arange(1 + min(found["objects"], _COLOURED)) if work.is_instance
+        store.finish(np.arange(1 + min(found["objects"], COLOURED)) if work.is_instance
                      else np.asarray(work.plan.labels.values))
-    with finish_first():
-        if store.folder.exists():
-            record_path(output).unlink(missing_ok=True)
-            if output.exists():
-                shutil.rmtree(output)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            store.folder.replace(output)
-        table = _table(work) if work.is_instance else {}
-        if kinds:
-            record["also"] = {path.name: sha256(path) for path in write_found(work, table, output, kinds)}
+    table = _table(work) if work.is_instance else {}
+
+    def beside(output: Path) -> list[Path]:
+        written = write_found(work, table, output, kinds) if kinds else []
         if work.is_instance and "csv" not in kinds:
             write_csv(table, output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"))
-        record["output"] = file_hash(output)
-        write_json(record_path(output), record)
-    shutil.rmtree(job.folder, ignore_errors=True)
-    return record
+        return written
+
+    return publish(job, store, record, beside)
 
 
 def segment_giant(job: GiantJob) -> dict[str, Any]:

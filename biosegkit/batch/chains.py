@@ -8,9 +8,8 @@ from biosegkit.inputs import Job
 from biosegkit.records import Outcome
 
 from .agenda import Call, Chain
-from .blocks import infer_block, paint_block, prepare_image, resolve_image
 from .giant import GiantJob
-from .giants import Begun, begin, finish
+from .giants import Begun, Stages, begin, finish
 from .tasks import Errand, image_task
 
 __all__ = ["in_blocks", "whole"]
@@ -22,15 +21,15 @@ def whole(errand: Errand, job: Job, states: Path | None = None) -> Chain:
     return outcomes[0]
 
 
-def in_blocks(errand: Errand, job: Job, task: GiantJob) -> Chain:
+def in_blocks(errand: Errand, job: Job, task: GiantJob, stages: Stages) -> Chain:
     """A giant image: a call per group of blocks and per box of the labels, with decisions between."""
     begun: Outcome | Begun
     (begun,) = yield [Call("begin", begin, (errand, job, task))]
     if isinstance(begun, Outcome):
         return begun
-    (steps,) = yield [Call("prepare", prepare_image, (begun.task,))]
-    yield [Call("infer", infer_block, (begun.task, group), group) for group in steps.groups]
-    yield [Call("resolve", resolve_image, (begun.task,))]
-    yield [Call("paint", paint_block, (begun.task, box), box) for box in steps.boxes]
-    outcomes: list[Outcome] = yield [Call("finish", finish, (errand, job, begun))]
+    (steps,) = yield [Call("prepare", stages.prepare, (begun.task,))]
+    yield [Call("infer", stages.infer, (begun.task, group), group) for group in steps.groups]
+    yield [Call("resolve", stages.resolve, (begun.task,))]
+    yield [Call("paint", stages.paint, (begun.task, box), box) for box in steps.boxes]
+    outcomes: list[Outcome] = yield [Call("finish", finish, (errand, job, begun, stages.finish))]
     return outcomes[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from biosegkit._atomic import sha256, write_json
 from biosegkit.exports import class_names
 from biosegkit.io import open_pyramid
+from biosegkit.io.label_store import LabelStore
 from biosegkit.methods import ObjectTable
 from biosegkit.outputs import Found, write_all
+from biosegkit.records import file_hash, record_path
+from biosegkit.signals import finish_first
 
-from .giant import Work
+from .giant import GiantJob, Work
 
-__all__ = ["write_found"]
+__all__ = ["publish", "write_found"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +78,38 @@ def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[st
         found = replace(found, table={**found.table, "class": values[found.table["id"]]})
     found = replace(found, classes=class_names(labels), scale=(y, x), source=Path(work.job.images[0]).name)
     return write_all(found, work.image, output.parent, output.name.removesuffix(".ome.zarr"), kinds)
+
+
+def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
+            beside: Callable[[Path], Sequence[Path]]) -> dict[str, Any]:
+    """Put labels that are finished in their place, and write what belongs beside them; the work is then removed.
+
+    Parameters
+    ----------
+    job : GiantJob
+    store : LabelStore
+        With all its resolutions; not there any more if it is in its place already.
+    record : dict
+        To be completed by hashes, and written last.
+    beside : callable
+        Given the place of the labels, writes further files and names those that the record is to know.
+
+    Returns
+    -------
+    dict
+        The record.
+    """
+    output, whole = Path(job.output), dict(record)
+    with finish_first():
+        if store.folder.exists():
+            record_path(output).unlink(missing_ok=True)
+            if output.exists():
+                shutil.rmtree(output)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            store.folder.replace(output)
+        if written := beside(output):
+            whole["also"] = {path.name: sha256(path) for path in written}
+        whole["output"] = file_hash(output)
+        write_json(record_path(output), whole)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return whole

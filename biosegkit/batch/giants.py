@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import sha256
 from biosegkit.bundle import Bundle
+from biosegkit.engines.star_model import StarModel
 from biosegkit.errors import BiosegError, OptionError
 from biosegkit.inputs import Job
 from biosegkit.io import ReadOptions, open_pyramid
@@ -21,13 +22,14 @@ from biosegkit.outputs import checked_outputs
 from biosegkit.predictor import Predictor
 from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, remove, shown
 
-from .blocks import finish_image
+from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
 from .giant import GiantJob
+from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, refuse_tidy, resolve_stars
 from .tasks import Errand, opened
 from .tissue import tissue_of
 
-__all__ = ["GIANT", "Begun", "begin", "finish", "giant_job", "is_giant", "wish_for_giants"]
+__all__ = ["GIANT", "Begun", "Stages", "begin", "finish", "giant_job", "is_giant", "stages_of", "wish_for_giants"]
 
 #: Voxels of an ordinary image, at most.
 GIANT = 64_000_000
@@ -39,6 +41,26 @@ _SLIDES = (".svs", ".ndpi", ".scn")
 _UNKNOWN, _ENOUGH = 2 << 30, 4 << 30
 #: Workers of a scheduler, of which nobody knows how many come.
 _CREW = 8
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The steps of an image in blocks, each a function of a job; see :mod:`biosegkit.batch.blocks`."""
+
+    prepare: Callable[[GiantJob], Steps]
+    infer: Callable[[GiantJob, int], int]
+    resolve: Callable[[GiantJob], dict[str, Any]]
+    paint: Callable[[GiantJob, int], None]
+    finish: Callable[..., dict[str, Any]]
+
+
+def stages_of(model: Predictor) -> Stages | None:
+    """How a model does images in blocks; None for one that takes images whole."""
+    if isinstance(model, Bundle):
+        return Stages(prepare_image, infer_block, resolve_image, paint_block, finish_image)
+    if isinstance(model, StarModel):
+        return Stages(prepare_stars, infer_stars, resolve_stars, paint_stars, finish_stars)
+    return None
 
 
 def is_giant(path: Path, reading: ReadOptions) -> bool:
@@ -66,7 +88,7 @@ def is_giant(path: Path, reading: ReadOptions) -> bool:
     return voxels > GIANT or (kind == "tiff" and len(pyramid.grids) > 1)
 
 
-def wish_for_giants(wish: Wish, states: object) -> Wish:
+def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:
     """The wish, with a mask that workers in another folder find too.
 
     Raises
@@ -74,6 +96,8 @@ def wish_for_giants(wish: Wish, states: object) -> Wish:
     OptionError
         For what images in blocks do not have; before anything runs.
     """
+    if isinstance(model, StarModel):
+        refuse_tidy(model)
     for name, given in (("--save-maps", wish.save_maps), ("--states", states is not None)):
         if given:
             raise OptionError(f"{name} with an image in blocks", expected="ordinary images",
@@ -118,7 +142,7 @@ class Begun:
 
 def _kinds(model: Predictor, wish: Wish) -> tuple[str, ...]:
     """What is written beside the labels: measurements, polygons and a picture always."""
-    objects = isinstance(model, Bundle) and model.plan.labels.task == "instance"
+    objects = not isinstance(model, Bundle) or model.plan.labels.task == "instance"
     return checked_outputs([*wish.also, "geojson", "thumbnail", *(["csv"] if objects else [])])
 
 
@@ -148,9 +172,9 @@ def begin(errand: Errand, job: Job, task: GiantJob) -> Outcome | Begun:
     return Begun(replace(task, identity=identity, reading=wish.reading, tissue=mask), origin, kinds, (tissue.note,))
 
 
-def finish(errand: Errand, job: Job, begun: Begun) -> Outcome:
-    """Put the output where it belongs, with everything beside it."""
+def finish(errand: Errand, job: Job, begun: Begun, last: Callable[..., dict[str, Any]]) -> Outcome:
+    """Put the output where it belongs, with everything beside it; ``last`` is what the stages end with."""
     errand.claim.check()
-    record = finish_image(begun.task, begun.origin, begun.kinds, begun.notes)
+    record = last(begun.task, begun.origin, begun.kinds, begun.notes)
     return Outcome(shown(job), str(job.output), "done", objects=record["objects"], notes=tuple(record["notes"]),
                    origin=begun.origin)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import sweep
-from biosegkit.bundle import Bundle
 from biosegkit.inputs import Input, Job
 from biosegkit.predict import Todo, files_to_do, predict_jobs
 from biosegkit.predictor import Predictor
@@ -23,7 +22,7 @@ from biosegkit.signals import asked_to_stop
 from .agenda import Call, Chain, Chains
 from .chains import in_blocks, whole
 from .engine import Crew, Staff, Task, employ
-from .giants import giant_job, is_giant, wish_for_giants
+from .giants import Stages, giant_job, is_giant, stages_of, wish_for_giants
 from .ledger import Ledger, open_ledger
 from .report import write_batch_report
 from .tasks import Answer, Claim, Errand, Opening, absolute, open_model
@@ -111,11 +110,12 @@ def predict_batch(
     if staff is not None and wish.reading.memory_budget is None and staff.share is not None:
         wish = replace(wish, reading=replace(wish.reading, memory_budget=int(0.8 * staff.share)))
     model = open_model(opening)
-    giant = partial(_is_giant, wish) if isinstance(model, Bundle) else None
+    stages = stages_of(model)
+    giant = None if stages is None else partial(_is_giant, wish)
     todo = files_to_do(model, inputs, Path(out), wish, states, anew=not (resume or overwrite), is_giant=giant)
     resume = resume and not overwrite
     if any(job.giant for job in todo.jobs):
-        wish, staff = wish_for_giants(wish, states), staff or Staff()
+        wish, staff = wish_for_giants(model, wish, states), staff or Staff()
     if staff is None:
         return _here(model, todo, wish, progress, resume)
     opening = replace(opening, digest=getattr(model, "digest", None))
@@ -128,7 +128,7 @@ def predict_batch(
         errand = Errand(opening, wish, Claim(str(todo.out.absolute()), holder), resume)
         batch = _Batch(todo, ledger, progress)
         with _closing(ledger, batch), asked_to_stop() as stop, employ(staff) as crew:
-            batch.carry_out(crew, [_chain(errand, job, todo, staff) for job in todo.jobs], errand.claim, stop)
+            batch.carry_out(crew, [_chain(errand, job, todo, staff, stages) for job in todo.jobs], errand.claim, stop)
         write_batch_report(todo.out, batch.sorted, about={k: v for k, v in about.items() if not k.endswith("hash")})
     return batch.sorted
 
@@ -138,11 +138,11 @@ def _is_giant(wish: Wish, path: Path, said: Mapping[str, Any]) -> bool:
     return is_giant(path, wish.for_case(said).reading)
 
 
-def _chain(errand: Errand, job: Job, todo: Todo, staff: Staff) -> Chain:
+def _chain(errand: Errand, job: Job, todo: Todo, staff: Staff, stages: Stages | None) -> Chain:
     """What is to be done with an image."""
     there, states = absolute(job), todo.states_of(job)
-    if job.giant:
-        return in_blocks(errand, there, giant_job(errand, there, staff))
+    if job.giant and stages is not None:
+        return in_blocks(errand, there, giant_job(errand, there, staff), stages)
     return whole(errand, there, None if states is None else states.absolute())
 
 

@@ -12,7 +12,7 @@ from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
 from biosegkit.image import Image
 
-__all__ = ["Channel", "chosen_channels", "space_axes", "stretched"]
+__all__ = ["Channel", "between", "chosen_channels", "flat_notes", "space_axes", "stretched"]
 
 Channel = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -90,7 +90,23 @@ def stretched(values: npt.NDArray[np.float32], low: float, high: float, *, joint
     """
     axes: Any = None if joint else tuple(range(1, values.ndim))
     bounds = np.percentile(values, (low, high), axis=axes, keepdims=True).astype(np.float32)
+    notes += flat_notes(bounds, low, high)
+    return between(values, bounds)
+
+
+def flat_notes(bounds: npt.NDArray[np.float32], low: float, high: float) -> list[str]:
+    """What is to be said of channels whose two bounds, (2, C, …), are equal."""
+    return [f"channel {flat} has one value between its percentiles {low:g} and {high:g}: nothing to see"
+            for flat in np.flatnonzero(bounds[1] == bounds[0])]
+
+
+def between(values: npt.NDArray[np.float32], bounds: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Two bounds of each channel, (2, C, 1 …), to 0 and 1; 0 where they are equal.
+
+    Examples
+    --------
+    >>> between(np.array([[4, 8]], np.float32), np.array([[[0]], [[8]]], np.float32)).tolist()
+    [[0.5, 1.0]]
+    """
     width = bounds[1] - bounds[0]
-    notes += [f"channel {flat} has one value between its percentiles {low:g} and {high:g}: nothing to see"
-              for flat in np.flatnonzero(width == 0)]
     return np.asarray(np.where(width == 0, 0, (values - bounds[0]) / np.where(width == 0, 1, width)), np.float32)

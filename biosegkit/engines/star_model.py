@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from .star_config import StarConfig
 from .star_files import StarFiles, read_star
 from .star_network import StarNetwork, build_star, reach
 from .star_shapes import Candidates, rays_of, render
+from .star_tiles import Region, Tiles
 
 __all__ = ["StarModel", "StarOptions", "load_star"]
 
@@ -113,11 +113,12 @@ class StarModel:
             For a channel that is not there.
         """
         values, notes = self._prepared(image)
-        thresholds = self._thresholds({})
-        parts = [Candidates.of(maps, thresholds["prob"], self.config.grid, inside, start)
-                 for maps, inside, start in self._tiles(values)]
-        found = self._placed(Candidates.joined(parts), values.shape[1:])
-        return self._finished(found, values.shape[1:], thresholds["nms"], image.grid, (image.source, notes))
+        shape = values.shape[1:]
+        starts = self.tiles(shape).starts
+        parts = [self.candidates(lambda box: values[:, *box], shape, [start])
+                 for start in counted(starts, len(starts), "tiles")]
+        found = Candidates.joined(parts)
+        return self._finished(found, shape, self.chosen({})["nms"], image.grid, (image.source, notes))
 
     def maps(self, image: Image) -> dict[str, npt.NDArray[np.float32]]:
         """Object probability ``prob`` (1, *space), ray lengths ``dist`` (n, *space), and ``classes`` if there are any.
@@ -128,8 +129,10 @@ class StarModel:
         shape, grid = values.shape[1:], self.config.grid
         cells = tuple(-(-n // g) for n, g in zip(shape, grid, strict=True))
         whole: dict[str, npt.NDArray[np.float32]] = {}
-        for maps, inside, start in self._tiles(values):
-            for name, m in maps.items():
+        tiles = self.tiles(shape)
+        for tile in counted(tiles.starts, len(tiles.starts), "tiles"):
+            inside, start = tiles.inside(tile, grid), self._cells(tile)
+            for name, m in self._seen(tiles.read(lambda box: values[:, *box], tile)).items():
                 out = whole.setdefault(name, np.zeros((len(m), *cells), np.float32))
                 part = m[(slice(None), *inside)]
                 place = tuple(slice(s, s + n) for s, n in zip(start, part.shape[1:], strict=True))
@@ -147,48 +150,66 @@ class StarModel:
         shape = space if len(space) == self.config.ndim else tuple(n for n in space if n > 1)
         step = (slice(None), *(slice(None, None, g) for g in self.config.grid))
         cells = {name: m.reshape(len(m), *shape)[step] for name, m in maps.items()}
-        chosen = self._thresholds(thresholds)
+        chosen = self.chosen(thresholds)
         found = self._placed(Candidates.joined([Candidates.of(cells, chosen["prob"], self.config.grid)]), shape)
         return self._finished(found, shape, chosen["nms"], grid or Grid.regular(space), ("", []))
 
-    def _thresholds(self, given: Mapping[str, float]) -> dict[str, float]:
+    def chosen(self, given: Mapping[str, float]) -> dict[str, float]:
+        """All thresholds: the given ones, and those of the model."""
         return {name: float(given.get(name, t.default)) for name, t in self.tunables.items()}
 
     def _prepared(self, image: Image) -> tuple[npt.NDArray[np.float32], list[str]]:
         """Intensities (C, *space) as the network takes them, and notes."""
-        axes, ndim, o = space_axes(image), self.config.ndim, self.options
+        notes, o = self.notes_of(image), self.options
+        values = chosen_channels(image, o.channel, self.config.n_channel_in, notes)
+        values = values.reshape(len(values), *(image.grid.shape[a] for a in space_axes(image)))
+        return stretched(values, o.low, o.high, joint=o.joint, notes=notes), notes
+
+    def notes_of(self, image: Image) -> list[str]:
+        """What there is to say of the model; images of other axes are refused."""
+        axes, ndim = space_axes(image), self.config.ndim
         if len(axes) != ndim:
             raise DataError(f"an image of {len(axes)} axes", file=image.source or None,
                             expected=f"{ndim}, which this StarDist model takes",
                             remedy="choose another model" if ndim == 3 else "give single planes, or a 3D model")
         licence = self.files.licence
-        notes = [f"StarDist model {self.files.name}, licence {licence or 'not stated by its files'}",
-                 *self.files.notes]
-        values = chosen_channels(image, o.channel, self.config.n_channel_in, notes)
-        values = values.reshape(len(values), *(image.grid.shape[a] for a in axes))
-        return stretched(values, o.low, o.high, joint=o.joint, notes=notes), notes
+        return [f"StarDist model {self.files.name}, licence {licence or 'not stated by its files'}",
+                *self.files.notes]
 
-    def _tiles(self, values: npt.NDArray[np.float32]) -> Iterator[tuple[
-            dict[str, npt.NDArray[np.float32]], tuple[slice, ...], tuple[int, ...]]]:
-        """Maps of a tile with surroundings, where its own part lies in them, and where that begins; in cells."""
-        divisor, grid = self.config.divisor, self.config.grid
-        padded = tuple(-(-n // d) * d for n, d in zip(values.shape[1:], divisor, strict=True))
-        missing = [(0, p - n) for p, n in zip(padded, values.shape[1:], strict=True)]
-        whole = np.pad(values, [(0, 0), *missing], mode="reflect" if min(values.shape[1:]) > 1 else "edge")
-        core = [-(-(self.options.tile or _CORE[self.config.ndim]) // d) * d for d in divisor]
-        halo = [-(-r // d) * d for r, d in zip(reach(self.network, self.config), divisor, strict=True)]
-        places = list(product(*(range(0, n, c) for n, c in zip(padded, core, strict=True))))
-        for starts in counted(places, len(places), "tiles"):
-            stops = [min(s + c, n) for s, c, n in zip(starts, core, padded, strict=True)]
-            first = [max(0, s - h) for s, h in zip(starts, halo, strict=True)]
-            last = [min(n, s + h) for s, h, n in zip(stops, halo, padded, strict=True)]
-            tile = whole[(slice(None), *map(slice, first, last))]
-            with torch.inference_mode():
-                outputs = self.network(torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device))
-            maps = {name: m[0].float().cpu().numpy() for name, m in outputs.items()}
-            inside = tuple(slice((a - f) // g, (b - f) // g)
-                           for a, b, f, g in zip(starts, stops, first, grid, strict=True))
-            yield maps, inside, tuple(s // g for s, g in zip(starts, grid, strict=True))
+    def tiles(self, shape: Sequence[int]) -> Tiles:
+        """How an image of this shape is cut."""
+        divisor = self.config.divisor
+        core = tuple(-(-(self.options.tile or _CORE[self.config.ndim]) // d) * d for d in divisor)
+        halo = tuple(-(-r // d) * d for r, d in zip(reach(self.network, self.config), divisor, strict=True))
+        return Tiles(tuple(shape), tuple(divisor), core, halo)
+
+    def candidates(self, source: Region, shape: Sequence[int], starts: Sequence[tuple[int, ...]],
+                   thresholds: Mapping[str, float] | None = None) -> Candidates:
+        """What may be objects in some tiles of an image, the most probable first.
+
+        Parameters
+        ----------
+        source : callable
+            Gives a box of the image as the network takes it.
+        shape : sequence of int
+            Of the image, as many axes as the model has.
+        starts : sequence of tuple of int
+            Of the tiles, at least one; see :meth:`tiles`.
+        thresholds : dict of str to float, optional
+        """
+        least, tiles, grid = self.chosen(thresholds or {})["prob"], self.tiles(shape), self.config.grid
+        parts = [Candidates.of(self._seen(tiles.read(source, start)), least, grid, tiles.inside(start, grid),
+                               self._cells(start)) for start in starts]
+        return self._placed(Candidates.joined(parts), shape)
+
+    def _cells(self, start: Sequence[int]) -> tuple[int, ...]:
+        return tuple(s // g for s, g in zip(start, self.config.grid, strict=True))
+
+    def _seen(self, tile: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Maps of a tile."""
+        with torch.inference_mode():
+            outputs = self.network(torch.from_numpy(tile)[None].to(self.device))
+        return {name: m[0].float().cpu().numpy() for name, m in outputs.items()}
 
     def _placed(self, found: Candidates, shape: Sequence[int]) -> Candidates:
         """Those within the image and off its border, which StarDist counts on the padded image."""

@@ -1,0 +1,192 @@
+"""A giant image and an official StarDist model: everything a worker opens for it, by paths alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biosegkit._atomic import load_npy, read_json
+from biosegkit.engines.intensities import between, chosen_channels, flat_notes, space_axes
+from biosegkit.engines.star_model import StarModel
+from biosegkit.engines.star_shapes import Candidates
+from biosegkit.engines.streamed import streamed_percentiles
+from biosegkit.errors import FileError, OptionError
+from biosegkit.grid import Grid
+from biosegkit.image import Image
+from biosegkit.io import open_pyramid
+from biosegkit.io.zarr import CHUNK
+from biosegkit.kernels.star_painting import paint_shapes
+from biosegkit.state_files import ArrayFile
+
+from .giant import GiantJob
+from .tasks import Opening, opened
+
+__all__ = ["Stars", "boxes_of", "identity_of", "image_of", "model_of", "stars_of"]
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+#: Tiles that one call computes.
+_GROUP = 16
+#: Voxels that are read together for percentiles, per axis.
+_PART = {2: (2048, 2048), 3: (64, 256, 256)}
+#: Chunks that one call paints, per axis.
+_CHUNKS = {2: (2, 2), 3: (2, 4, 4)}
+
+
+@dataclass(frozen=True, eq=False)
+class Stars:
+    """A job with everything opened."""
+
+    job: GiantJob
+    model: StarModel
+    image: Image
+    facts: Mapping[str, Any]
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """Of the image, those that the model looks at."""
+        return space_axes(self.image)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the image along them."""
+        return tuple(self.image.grid.shape[a] for a in self.axes)
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """All of them."""
+        return self.model.chosen(dict(self.job.thresholds))
+
+    def intensities(self, box: Sequence[slice], notes: list[str] | None = None) -> Floats:
+        """A box of the channels that the network takes, not yet stretched."""
+        of = dict(zip(self.axes, box, strict=True))
+        region = tuple(of.get(a, slice(0, 1)) for a in range(self.image.grid.ndim))
+        values = np.asarray(self.image.array[(slice(None), *region)])
+        part = Image(values, Grid.regular(values.shape[1:]), source=self.image.source)
+        said: list[str] = [] if notes is None else notes
+        found = chosen_channels(part, self.model.options.channel, self.model.config.n_channel_in, said)
+        return found.reshape(len(found), *(b.stop - b.start for b in box))
+
+    def source(self, box: tuple[slice, ...]) -> Floats:
+        """A box as the network takes it."""
+        bounds = np.asarray(self.facts["bounds"], np.float32)
+        return between(self.intensities(box), bounds.reshape(*bounds.shape, *(1 for _ in box)))
+
+    def measured(self) -> tuple[Floats, list[str]]:
+        """The bounds of every channel, (2, C), which the whole image is read for; and notes."""
+        notes, o = self.model.notes_of(self.image), self.model.options
+        self.intensities([slice(0, 1)] * len(self.shape), notes)
+
+        def parts() -> Iterator[Floats]:
+            for box in boxes_of(self.shape, _PART[len(self.shape)]):
+                yield self.intensities(box)
+
+        bounds = streamed_percentiles(parts, (o.low, o.high), joint=o.joint)
+        notes += flat_notes(bounds, o.low, o.high)
+        if self.image.grid.unit != "px":
+            notes.append("StarDist models know no pixel size: the finest level is taken as it is")
+        return bounds, notes
+
+    @cached_property
+    def groups(self) -> list[list[tuple[int, ...]]]:
+        """The tiles that are looked at, as many together as one call computes."""
+        tiles = self.model.tiles(self.shape)
+        starts = [start for start in tiles.starts if self._shows_tissue(tiles.own(start))]
+        return [starts[k: k + _GROUP] for k in range(0, len(starts), _GROUP)]
+
+    def _shows_tissue(self, own: Sequence[slice]) -> bool:
+        if not self.job.tissue:
+            return True
+        mask = load_npy(self.job.tissue)
+        cells = mask.reshape([mask.shape[a] for a in self.axes])
+        return bool(cells[tuple(slice(o.start * c // n, -(-min(o.stop, n) * c // n))
+                                for o, n, c in zip(own, self.shape, cells.shape, strict=True))].any())
+
+    @cached_property
+    def boxes(self) -> list[tuple[slice, ...]]:
+        """Of whole chunks of the labels, along all axes of the image."""
+        ndim = self.image.grid.ndim
+        return list(boxes_of(self.image.grid.shape, [c * k for c, k in zip(CHUNK[ndim], _CHUNKS[ndim], strict=True)]))
+
+    def state(self, group: int) -> Path:
+        """The candidates of a group."""
+        return self.job.folder / "states" / f"{group}.safetensors"
+
+    @cached_property
+    def best(self) -> tuple[Candidates, Ints, Ints]:
+        """The objects, and the first and last voxel that each may reach, along the axes of the model."""
+        file = ArrayFile(self.job.folder / "decisions" / "objects.safetensors")
+        found = Candidates(file["points"], file["prob"], file["dist"], file.get("classes"))
+        return found, *self.reaches(found)
+
+    def reaches(self, found: Candidates) -> tuple[Ints, Ints]:
+        """First and last voxel of boxes around shapes, (K, ndim)."""
+        ndim = len(self.shape)
+        low, high = found.points.copy(), found.points.copy()
+        steps = self.model.rays.steps((1.0,) * ndim)[:, 3 - ndim :].astype(np.float32)
+        for axis in range(ndim):
+            along = found.dist * steps[:, axis]
+            low[:, axis] += np.floor(along.min(1, initial=0)).astype(np.int64) - 1
+            high[:, axis] += np.ceil(along.max(1, initial=0)).astype(np.int64) + 1
+        return low, high
+
+    def painted(self, box: Sequence[slice], best: tuple[Candidates, Ints, Ints]
+                ) -> npt.NDArray[np.uint32]:
+        """A box of the image, object ``k`` being candidate ``k - 1``; the more probable one wins."""
+        found, low, high = best
+        own = [box[a] for a in self.axes]
+        start, stop = [o.start for o in own], [o.stop for o in own]
+        which = np.flatnonzero(((low < stop) & (high >= start)).all(1))[::-1]
+        out = paint_shapes([b - a for a, b in zip(start, stop, strict=True)], found.points[which], found.dist[which],
+                           self.model.rays, ids=which + 1, start=start)
+        return out.reshape([b.stop - b.start for b in box])
+
+
+def boxes_of(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Boxes of a size that cover an array, in raster order."""
+    for start in product(*(range(0, n, s) for n, s in zip(shape, size, strict=True))):
+        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(start, size, shape, strict=True))
+
+
+def model_of(job: GiantJob) -> StarModel:
+    """The model, loaded once per process."""
+    found = opened(Opening(job.model, job.device, job.options, job.depth, job.digest))
+    if not isinstance(found, StarModel):
+        raise OptionError(f"model {job.model}", expected="a StarDist model", remedy="name one")
+    return found
+
+
+def image_of(job: GiantJob) -> Image:
+    """The image at its finest level, read when it is sliced."""
+    return open_pyramid(job.images, job.reading).level(0)
+
+
+def identity_of(job: GiantJob, model: StarModel) -> dict[str, Any]:
+    """What candidates depend on."""
+    reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
+    return {"schema": 1, "image": job.identity, "model": model.digest, "tissue": job.tissue,
+            "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()},
+            "thresholds": model.chosen(dict(job.thresholds))}
+
+
+def stars_of(job: GiantJob) -> Stars:
+    """What :func:`prepare_stars` left, opened."""
+    path = job.folder / "image.json"
+    return _opened(job, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=2)
+def _opened(job: GiantJob, stamp: int) -> Stars:
+    model, facts = model_of(job), read_json(job.folder / "image.json")
+    if facts.get("identity") != identity_of(job, model):
+        raise FileError("the work of another image, model or way to read", file=job.folder,
+                        expected="that of this job", remedy="prepare the image again")
+    return Stars(job, model, image_of(job), facts)
