@@ -115,6 +115,9 @@ def _thresholds(tuning: Mapping[str, Any]) -> dict[str, Any] | None:
     said = (f"Of {counted(len(tuning['trials']), 'trial')} on "
             f"{counted(len(set(tuning['cases'])), 'held-back case')} ({tuning['goal']}): "
             f"{number_text(tuning['default_score'])} with the defaults, {number_text(tuning['score'])} tuned.")
+    left = sum(score is None for _, score in tuning["trials"])
+    if left:
+        said += f" {counted(left, 'trial')} ended early, unable to become the best, and no score is shown for them."
     return {**threshold_table(tuning), "said": said, "chart": "" if chart is None else _encoded(chart)}
 
 

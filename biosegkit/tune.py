@@ -1,20 +1,22 @@
 """Thresholds chosen on held-back cases: the maps are reduced once, then trials of thresholds need no network.
 
 First a coarse grid over the range of every threshold, then a fine one around the best; a method that counts from tables
-(see `biosegkit.methods.trials`) paints nothing on the way.
+(see `biosegkit.methods.trials`) paints nothing on the way. Where such a method looks at its objects one group after the
+other, a trial ends as soon as the best it can still reach is not above the best so far: what is found is the same.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
 
+from .kernels.overlap import Overlaps
 from .methods.protocol import Method, Tunable
-from .methods.trials import Counter, Held, cost_of, counter_of
+from .methods.trials import Counter, Held, Narrowing, cost_of, counter_of
 from .metrics.instances import InstanceCounts, count_matches
 
 __all__ = ["GOALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
@@ -31,12 +33,15 @@ STATE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best thresholds, their score, the score of the defaults, every trial, and the cases in order."""
+    """The best thresholds, their score, the score of the defaults, every trial, and the cases in order.
+
+    A trial that was left before its end, as it could not become the best, has None for a score.
+    """
 
     thresholds: dict[str, float]
     score: float
     default_score: float
-    trials: tuple[tuple[dict[str, float], float], ...]
+    trials: tuple[tuple[dict[str, float], float | None], ...]
     cases: tuple[str, ...] = ()
 
 
@@ -116,14 +121,15 @@ class _Search:
 
     def __init__(self, count: Counter, start: dict[str, float], until: float | None) -> None:
         self.count, self.best, self.until = count, start, until
-        self.seen: dict[tuple[tuple[str, float], ...], float] = {}
-        self.first = self.top = self.score(start)
+        self.seen: dict[tuple[tuple[str, float], ...], float | None] = {}
+        self.first = self.top = self.seen[_key(start)] = _score(count(start))
 
-    def score(self, values: Mapping[str, float]) -> float:
-        """Of thresholds; none is tried twice."""
-        key = tuple(sorted(values.items()))
+    def score(self, values: Mapping[str, float]) -> float | None:
+        """Of thresholds, or None if it cannot exceed the best so far; none is tried twice."""
+        key = _key(values)
         if key not in self.seen:
-            self.seen[key] = _score(self.count, values)
+            narrow = self.count.narrow(values) if isinstance(self.count, Narrowing) else None
+            self.seen[key] = _score(self.count(values)) if narrow is None else _narrowed(narrow, self.top)
         return self.seen[key]
 
     def round(self, values: Mapping[str, list[float]], tunables: Mapping[str, Tunable]) -> bool:
@@ -135,7 +141,8 @@ class _Search:
                 if self.until is not None and time.monotonic() > self.until:
                     return False
                 trial = {**fixed, **dict(zip(pair, chosen, strict=True))}
-                if (reached := self.score(trial)) > self.top + 1e-9:
+                reached = self.score(trial)
+                if reached is not None and reached > self.top + 1e-9:
                     self.best, self.top = trial, reached
         return self.best != before
 
@@ -182,13 +189,41 @@ def _around(tunable: Tunable, value: float) -> list[float]:
     return [v for v in grid_values(tunable) if abs(v - value) < step - 1e-9] or [value]
 
 
-def _score(count: Counter, values: Mapping[str, float]) -> float:
-    """Mean pooled AP of the cases with these thresholds."""
+def _key(values: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """What thresholds are known by."""
+    return tuple(sorted(values.items()))
+
+
+def _narrowed(steps: Iterable[tuple[Overlaps, Overlaps]], top: float) -> float | None:
+    """The score at the end of the steps; None as soon as it cannot exceed another.
+
+    Objects match or not by themselves (above an IoU of 0.5 nobody else can), so none that may yet be found are matched
+    beyond those of all objects, and none of those that certainly are there cease to be false.
+    """
+    score = 0.0
+    for every, certain in steps:
+        found = count_matches(every, GOALS)
+        score = _mean([found.ap(t) for t in GOALS])
+        if certain is every:
+            break
+        sure = count_matches(certain, GOALS)
+        most = [hit / max(1, found.n_true + sure.n_pred - kept) for hit, kept in zip(found.tp, sure.tp, strict=True)]
+        if _mean(most) <= top:
+            return None
+    return score
+
+
+def _score(overlaps_of_cases: Iterable[Overlaps]) -> float:
+    """Mean pooled AP of the cases."""
     total: InstanceCounts | None = None
-    for overlaps in count(values):
+    for overlaps in overlaps_of_cases:
         counts = count_matches(overlaps, GOALS)
         total = counts if total is None else total + counts
     if total is None:
         return 0.0
-    reached = [total.ap(t) for t in GOALS]
+    return _mean([total.ap(t) for t in GOALS])
+
+
+def _mean(reached: Sequence[float]) -> float:
+    """Of AP at the goals; 0 where there is none."""
     return float(np.mean(reached)) if np.isfinite(reached).all() else 0.0

@@ -89,7 +89,33 @@ def test_tuning_by_tables_and_by_painting_is_the_same(name):
 
         tunables, resolve, paint = method.tunables, staticmethod(method.resolve), staticmethod(method.paint)
 
-    assert tune(method, held) == tune(Painting(), held)
+    ours, slow = tune(method, held), tune(Painting(), held)
+    assert dataclasses.replace(ours, trials=()) == dataclasses.replace(slow, trials=())
+    for (values, score), (same, painted) in zip(ours.trials, slow.trials, strict=True):
+        assert values == same
+        assert score == painted if score is not None else painted <= ours.score
+    assert all(score is not None for _, score in ours.trials) == ("flow" not in name)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "flow" in name])
+def test_what_a_trial_may_reach_is_never_below_what_it_does(name):
+    """Each look holds more objects than in the end at most and fewer at least; the last holds those of painting."""
+    method, rng = ALL[name], np.random.default_rng(8)
+    held = [case(method, (50, 60), k) for k in range(3)]
+    tried, looks = {n: grid_values(t) for n, t in method.tunables.items()}, 0
+    painted = decoding_counter(method, held)
+    for _ in range(12):
+        values = {**chosen(method, rng, tried), "flow_error": 1.0}
+        steps = list(counter_of(method, held, tried).narrow(values))
+        first, *more = map(count_matches, painted(values))
+        true, false = sum(more, first).tp, [sum(more, first).n_pred - tp for tp in sum(more, first).tp]
+        for every, certain in steps:
+            most, least = count_matches(every), count_matches(certain)
+            assert all(a >= b for a, b in zip(most.tp, true, strict=True))
+            assert all(least.n_pred - a <= b for a, b in zip(least.tp, false, strict=True))
+        assert (most.tp, most.n_pred, least) == (true, false[0] + true[0], most)
+        looks += len(steps)
+    assert looks > 20  # not all is known at once
 
 
 def test_a_value_that_was_not_announced_is_refused():

@@ -2,11 +2,12 @@
 
 All limits of the repulsion are cuts of one linkage, so an object is a node of it and turns up in many trials; how far
 its flow is from the predicted one is computed when a trial first asks for it. Voxels are counted once, by tree.
+A trial that cannot become the best even if its errors are as one would wish them ends before they are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,8 +28,8 @@ __all__ = ["FLOW_COST", "flow_counter"]
 
 Ints = npt.NDArray[np.int64]
 
-#: Over twice what a search took in ``benchmarks/tuning.py``; fragments, foreground and flow are kept.
-FLOW_COST = Cost(seconds=1e-5, bytes=12)
+#: Five times what a search took in ``benchmarks/tuning.py``; fragments, foreground and flow are kept.
+FLOW_COST = Cost(seconds=3e-6, bytes=12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +101,59 @@ def flow_counter(held: Iterable[Held], foregrounds: Sequence[float], field: Fiel
                         np.concatenate(turn)[left])
         return _Level(level, found, whole, np.full(2 * len(found.first), np.nan))
 
-    def count(thresholds: Mapping[str, float]) -> list[Overlaps]:
+    def placed(thresholds: Mapping[str, float]) -> tuple[_Level, Mapping[str, float]]:
         values = checked(thresholds)
         announced("foreground", values["foreground"], foregrounds)
-        here = above(level_of(values["foreground"]))
+        return above(level_of(values["foreground"])), values
+
+    return _Counter(placed, cases, field, table.area)
+
+
+@dataclass(frozen=True, eq=False)
+class _Counter:
+    """Counts objects, at first with those whose error is not known; see `biosegkit.methods.trials.Narrowing`."""
+
+    placed: Callable[[Mapping[str, float]], tuple[_Level, Mapping[str, float]]]
+    cases: Sequence[_Case]
+    field: Field
+    area: Ints
+
+    def __call__(self, thresholds: Mapping[str, float]) -> list[Overlaps]:
+        *_, (found, _) = self.narrow(thresholds)
+        return [found]
+
+    def narrow(self, thresholds: Mapping[str, float]) -> Iterator[tuple[Overlaps, Overlaps]]:
+        """Before errors are computed, after those of half the voxels in the smallest objects, and after all."""
+        here, values = self.placed(thresholds)
         root, name = cut_linkage(here.linked, values["repulsion"])
         least, worst = max(1.0, values["min_size"]), values["flow_error"]
-        if worst < WORST:
-            area = np.bincount(root[here.table.rows[:, 0]], weights=here.table.voxels, minlength=len(root))
-            kept = area >= least
-            _complete(here, cases, np.where(kept[root], root, -1), name, area, field)
-            kept[kept] = here.errors[name[kept]] <= worst
-            root = np.where(kept[root], root, -1)
-        return [overlaps_of(root, here.table, least, table.area)]
+        if worst >= WORST:
+            found = overlaps_of(root, here.table, least, self.area)
+            yield found, found
+            return
+        area = np.bincount(root[here.table.rows[:, 0]], weights=here.table.voxels, minlength=len(root))
+        kept = (area >= least) & (root == np.arange(len(root)))
+        for share in (0.0, 0.5, 1.0):
+            _complete(here, self.cases, np.where(_smallest(here, kept, name, area, share)[root], root, -1), name, area,
+                      self.field)
+            error = here.errors[name]
+            every, certain = (np.where((kept & fits)[root], root, -1) for fits in (~(error > worst), error <= worst))
+            found = overlaps_of(every, here.table, least, self.area)
+            if np.array_equal(every, certain):
+                yield found, found
+                return
+            yield found, overlaps_of(certain, here.table, least, self.area)
 
-    return count
+
+def _smallest(here: _Level, kept: npt.NDArray[np.bool_], name: Ints, area: npt.NDArray[Any], share: float
+              ) -> npt.NDArray[np.bool_]:
+    """Of the kept objects whose error is not known, the smallest, which together have a share of their voxels."""
+    open_ = np.flatnonzero(kept & np.isnan(here.errors[name]))
+    open_ = open_[np.argsort(area[open_], kind="stable")]
+    chosen = np.zeros(len(kept), bool)
+    total = np.cumsum(area[open_])
+    chosen[open_[total <= share * (total[-1] if len(total) else 0)]] = True
+    return chosen
 
 
 def _complete(here: _Level, cases: Sequence[_Case], root: Ints, name: Ints, area: npt.NDArray[Any],

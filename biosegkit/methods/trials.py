@@ -16,7 +16,8 @@ import numpy.typing as npt
 from biosegkit.kernels.overlap import Overlaps, overlap_counts
 from biosegkit.methods.protocol import Method, State
 
-__all__ = ["DECODING_COST", "Cost", "Counter", "Counting", "Held", "cost_of", "counter_of", "decoding_counter"]
+__all__ = ["DECODING_COST", "Cost", "Counter", "Counting", "Held", "Narrowing", "cost_of", "counter_of",
+           "decoding_counter"]
 
 #: Overlaps of truth and objects at some thresholds, of each case by itself or of several side by side: only the sums
 #: over all matched pairs count.
@@ -43,6 +44,22 @@ class Cost:
 
 #: About 150 trials of a method that must resolve, paint and compare, at several times the least measured.
 DECODING_COST = Cost(seconds=150 * 2.5e-7, bytes=16)
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """A counter that looks at objects one group after the other: a trial that cannot win is left before its end."""
+
+    def __call__(self, thresholds: Mapping[str, float]) -> Iterable[Overlaps]:
+        """Of all objects there are; the end of `narrow`."""
+        ...
+
+    def narrow(self, thresholds: Mapping[str, float]) -> Iterator[tuple[Overlaps, Overlaps]]:
+        """Overlaps with all objects there may be, and with those there certainly are, until both are the same.
+
+        An object has the same voxels in both, and those there are in the end are among the first and hold the second.
+        """
+        ...
 
 
 @runtime_checkable
