@@ -11,6 +11,7 @@ from .engines.classical import Classical
 from .engines.intensities import space_axes
 from .engines.star_model import StarModel
 from .errors import DataError
+from .grid import unit_factor
 from .image import Image
 from .ladder import ladder
 from .lattice import Lattice
@@ -125,9 +126,9 @@ def level_for(plan: Plan | None, spacings: Sequence[Sequence[float]], unit: str,
     """
     if plan is None or not plan.preprocessing.resample or "px" in (unit, plan.preprocessing.unit):
         return otherwise
-    to_um = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
-    wanted = [s * to_um[plan.preprocessing.unit] for s in plan.configuration.spacing]
+    factor = unit_factor(plan.preprocessing.unit, unit)
+    wanted = [s * factor for s in plan.configuration.spacing]
     n = min(len(wanted), *(len(spacing) for spacing in spacings))
     fine = [k for k, spacing in enumerate(spacings)
-            if all(s * to_um[unit] <= 1.05 * w for s, w in zip(spacing[-n:], wanted[-n:], strict=True))]
+            if all(s <= 1.05 * w for s, w in zip(spacing[-n:], wanted[-n:], strict=True))]
     return max(fine, default=0)

@@ -18,7 +18,7 @@ ORTHONORMAL_TOLERANCE = 1e-3
 
 _AXES = {2: "yx", 3: "zyx"}
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
-_MILLIMETRES = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
+_NANOMETRES = {"mm": 1e6, "um": 1e3, "nm": 1.0}  # whole numbers: no quotient is rounded twice
 
 
 def unit_factor(unit: str, wanted: str) -> float:
@@ -29,9 +29,9 @@ def unit_factor(unit: str, wanted: str) -> float:
     >>> unit_factor("mm", "um"), unit_factor("um", "um"), unit_factor("px", "um")
     (1000.0, 1.0, 1.0)
     """
-    if unit == wanted or unit not in _MILLIMETRES or wanted not in _MILLIMETRES:
+    if unit == wanted or unit not in _NANOMETRES or wanted not in _NANOMETRES:
         return 1.0
-    return _MILLIMETRES[unit] / _MILLIMETRES[wanted]
+    return _NANOMETRES[unit] / _NANOMETRES[wanted]
 
 
 @dataclass(frozen=True)

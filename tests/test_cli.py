@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import biosegkit_samples
@@ -54,8 +55,10 @@ def test_the_public_names_exist_and_functions_win_over_modules_of_their_name():
     import biosegkit.evaluate
     import biosegkit.predict
 
-    for name in biosegkit.__all__:
-        assert getattr(biosegkit, name) is not None
+    named = set(biosegkit.__all__) - {"METHODS", "NETS", "__version__", "io"}
+    assert {name: getattr(biosegkit, name).__name__ for name in named} == {name: name for name in named}
+    assert {"distance", "star", "flow"} < set(biosegkit.METHODS)
+    assert biosegkit.__version__ == version("biosegkit")
     assert callable(biosegkit.predict)
     assert callable(biosegkit.evaluate)
     assert set(biosegkit.__all__) <= set(dir(biosegkit))

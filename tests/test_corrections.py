@@ -76,7 +76,7 @@ def test_undo_restores_every_byte_and_sizes_stay_true(seed, shape):
             assert canvas.window(i) == box
     last = states[-1]
     for state in reversed(states[:-1]):
-        assert canvas.undo() is not None
+        assert canvas.undo().voxels > 0
         assert np.array_equal(values, state)
     assert canvas.undo() is None
     while canvas.redo() is not None:

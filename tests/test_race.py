@@ -145,7 +145,7 @@ def test_a_race_that_was_stopped_goes_on_where_it_was(rivals):
 
     with pytest.raises(Halt):
         fit(plan, dataset, run, device="cpu", progress=until_second)
-    assert Plan.read(run / "plan.json").race is not None
+    assert Plan.read(run / "plan.json").race == plan.race
     first = (run / "race/blind/scores.json").stat().st_mtime_ns
     fit(plan, dataset, run, device="cpu", resume=True)
     assert (run / "race/blind/scores.json").stat().st_mtime_ns == first

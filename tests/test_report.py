@@ -220,11 +220,12 @@ def test_thresholds_have_a_table_and_a_chart(tmp_path):
     assert "Thresholds" not in bare.words
     seed = {"default": 0.4, "low": 0.05, "high": 0.95, "steps": 19, "meaning": "height of a peak"}
     tuning = {"goal": "AP", "cases": ["a", "a", "b"], "thresholds": {"seed": 0.3}, "score": 0.75, "default_score": 0.5,
-              "tunables": {"seed": seed}, "trials": [[{"seed": 0.4}, 0.5], [{"seed": 0.3}, 0.75]]}
+              "tunables": {"seed": seed}, "trials": [[{"seed": 0.4}, 0.5], [{"seed": 0.3}, 0.75],
+                                                        [{"seed": 0.9}, None]]}
     write_json(tmp_path / "tuning.json", tuning)
     write_report(tmp_path)
     page = Page(tmp_path / "report.html")
-    assert "Of 2 trials on 2 held-back cases (AP): 0.500 with the defaults, 0.750 tuned." in page.words
+    assert "Of 3 trials on 2 held-back cases (AP): 0.500 with the defaults, 0.750 tuned. 1 trial ended" in page.words
     assert "seed height of a peak 0.4 0.3 0.05 to 0.95" in page.words
     assert len(page.images) == len(bare.images) + 1
     write_json(tmp_path / "tuning.json", {**tuning, "tunables": {"seed": {**seed, "steps": 1}}})

@@ -14,7 +14,7 @@ from scipy import ndimage
 from biosegkit._atomic import read_json, write_npy
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError, OptionError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 from biosegkit.io import Pyramid, read_labels
 from biosegkit.io.rescaled import rescaled
 
@@ -26,7 +26,6 @@ _SIDE = 2048  # cells of a mask along its longer side, at most
 _FACTOR = 8  # pixels of the full resolution that a cell stands for, at least
 _GLASS = 0.65  # of the range: glass is brighter, else the image is not one of transmitted light
 _LIMITS = (0.04, 0.10)  # of the range: how much darker than glass tissue is taken to begin
-_TO_UM = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +151,7 @@ def _otsu(values: npt.NDArray[Any]) -> float:
 
 def _widened(mask: Mask, grid: Grid, margin: float) -> Mask:
     """With all cells in a plane whose centre is within the margin of that of a marked one."""
-    pixels = margin if grid.unit == "px" else margin / (_TO_UM[grid.unit] * min(grid.spacing[-2:]))
+    pixels = margin if grid.unit == "px" else margin * unit_factor("um", grid.unit) / min(grid.spacing[-2:])
     sampling = [n / m for n, m in zip(grid.shape[-2:], mask.shape[-2:], strict=True)]
     if not mask.any() or pixels < min(sampling):
         return mask

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from biosegkit.errors import OptionError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 from biosegkit.image import COLOURS, GREY, Image, equal_channels
 
 from . import arrange
@@ -27,7 +27,6 @@ from .regions import LazyArray, Regions
 __all__ = ["LazyArray", "Pyramid", "at_spacing", "open_pyramid", "positions"]
 
 _LOOK = 1 << 22  # pixels of a level that may be read on opening
-_TO_UM = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +227,7 @@ def at_spacing(pyramid: Pyramid, spacing: Sequence[float], unit: str, tolerance:
     if len(spacing) not in (finest.ndim, 2):
         raise OptionError(f"{finest.ndim} axes", file=pyramid.source, expected=f"{len(spacing)}, as the model has",
                           remedy="use a model of the same number of axes")
-    factor = _TO_UM[unit] / _TO_UM[finest.unit]
+    factor = unit_factor(unit, finest.unit)
     wanted = np.array([*finest.spacing[: finest.ndim - len(spacing)], *(s * factor for s in spacing)])
     ratios = [np.array(g.spacing) / wanted for g in pyramid.grids]
     fine = [k for k, ratio in enumerate(ratios) if (ratio <= 1 + tolerance).all()]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from biosegkit.errors import DataError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 
 from .options import UNITS
 from .raw import Array
@@ -21,7 +21,6 @@ Version = Literal["0.4", "0.5"]
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _NAMES = {"mm": "millimeter", "um": "micrometer", "nm": "nanometer"}
 _COLOURS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FF0000", "0000FF", "FFFF00")
-_TO_UM = {"nm": 1e-3, "um": 1.0, "mm": 1e3}
 _SHOWN = 64  # colours written for label values; viewers choose the others themselves
 
 
@@ -126,7 +125,7 @@ def _units(names: Sequence[str], notes: list[str]) -> tuple[list[float], str]:
     if len({p[0] for p in pairs}) > 1 and any(p[0] == "px" for p in pairs):
         notes.append("axes with and without units: read as px")
         return [1.0] * len(pairs), "px"
-    return [f if u == unit else f * _TO_UM[u] / _TO_UM[unit] for u, f in pairs], unit
+    return [f * unit_factor(u, unit) for u, f in pairs], unit
 
 
 def multiscales(axes: str, unit: str, levels: Sequence[Level], version: Version, name: str) -> list[dict[str, Any]]:

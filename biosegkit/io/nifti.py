@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from biosegkit._atomic import atomic_path
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 from biosegkit.image import Image, Labels, smallest_unsigned
 
 from .options import ReadOptions
@@ -265,10 +265,9 @@ def write(item: Image | Labels, path: Path) -> None:
     """
     array = _storable(item, path)
     grid = item.grid
-    unit_factor = 1e-3 if grid.unit == "nm" else 1.0
     kind = nib.Nifti2Image if max(grid.shape) > 32767 else nib.Nifti1Image
     affine = _world(grid)
-    affine[:3] *= unit_factor
+    affine[:3] *= unit_factor("nm", "um") if grid.unit == "nm" else 1.0  # NIfTI knows no nanometres
     image = kind(array, affine, dtype=array.dtype)
     header = image.header
     header.set_sform(affine, code=1)

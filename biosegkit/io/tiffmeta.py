@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from biosegkit.errors import FileError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 
 from .options import UNITS
 from .raw import Array
@@ -108,10 +108,9 @@ def _ome_spacing(pixels: Any, notes: list[str]) -> tuple[dict[str, float], str]:
         units[axis], factor = UNITS.get(name.lower(), ("px", 1.0))
         sizes[axis] = float(value) * factor
     if len(set(units.values())) > 1:  # one unit for all: that of x
-        scale = {"nm": 1e-3, "um": 1.0, "mm": 1e3, "px": math.nan}
         target = units.get("x", "um")
-        sizes = {a: s * scale[units[a]] / scale[target] for a, s in sizes.items()}
-        return {a: s for a, s in sizes.items() if not math.isnan(s)}, target
+        known = {a: s for a, s in sizes.items() if "px" not in (units[a], target)}
+        return {a: s * unit_factor(units[a], target) for a, s in known.items()}, target
     return sizes, next(iter(units.values()), "px")
 
 

@@ -19,7 +19,7 @@ from biosegkit._atomic import atomic_path
 from biosegkit._lazy import optional
 from biosegkit._words import counted
 from biosegkit.errors import DataError
-from biosegkit.grid import Grid
+from biosegkit.grid import Grid, unit_factor
 
 from .geojson import colour_of
 from .objects import Found
@@ -29,7 +29,6 @@ __all__ = ["write_dicom"]
 #: A segment has a description of its own, and viewers list them all.
 MOST_SEGMENTS = 1000
 _MOST_VOXELS = 1 << 29
-_TO_MM = {"mm": 1.0, "um": 1e-3, "nm": 1e-6}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -82,7 +81,7 @@ def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -
 def _refuse_impossible(found: Found) -> None:
     """What a segmentation in patients' coordinates cannot be."""
     where, count = found.source or None, found.count
-    if found.grid.unit not in _TO_MM:
+    if found.grid.unit == "px":
         raise DataError("no voxel size", file=where, expected="spacing in mm, um or nm for a DICOM Segmentation",
                         remedy="give it with --spacing and --unit, or --pixel-size")
     if count > MOST_SEGMENTS:
@@ -110,7 +109,7 @@ def _segments(found: Found) -> npt.NDArray[np.uint16]:
 
 def _affine(grid: Grid) -> npt.NDArray[np.float64]:
     """From the index (z, y, x) to left, posterior, superior in millimetres, directions exactly at right angles."""
-    factor = _TO_MM[grid.unit]
+    factor = unit_factor(grid.unit, "mm")
     left, _, right = np.linalg.svd(grid.direction)
     axes = (left @ right) * np.array(grid.spacing) * factor
     origin = grid.affine[:-1, -1] * factor

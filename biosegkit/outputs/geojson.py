@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit._atomic import atomic_path
+from biosegkit.grid import unit_factor
 from biosegkit.kernels.contours import contours
 from biosegkit.kernels.polygon_text import coordinates
 
@@ -31,7 +32,6 @@ Kind = Literal["detection", "annotation", "cell"]
 
 #: Columns that a viewer can tell from the polygon, or that are written elsewhere.
 _ELSEWHERE = ("id", "first", "class", "area")
-_TO_UM = {"um": 1.0, "mm": 1e3, "nm": 1e-3}
 #: Of classes, in their order; readers who see no red or green can tell them apart (Okabe and Ito, 2008).
 _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
@@ -170,8 +170,8 @@ def measurement_names(table: Mapping[str, npt.NDArray[Any]], unit: str) -> dict[
 
 def _measurement(column: str, unit: str) -> tuple[str, float]:
     """Name and factor of a column."""
-    factor = _TO_UM.get(unit, 1.0)
-    shown = "µm" if unit in _TO_UM else "px"
+    factor = unit_factor(unit, "um")
+    shown = "px" if unit == "px" else "µm"
     for tail, power in ((f"_{unit}3", 3), (f"_{unit}2", 2), (f"_{unit}", 1)):
         if column.endswith(tail):
             what = column.removesuffix(tail).replace("_", " ").capitalize()
