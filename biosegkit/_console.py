@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ __all__ = ["BatchProgress", "FileProgress", "TrainingProgress", "describe_plan",
 
 #: Without a terminal a line of progress is written about every so many seconds.
 LINE_SECONDS = 10.0
+#: So many warnings that say the same are listed; of more the first few are shown.
+ALIKE, SHOWN = 5, 3
 _COLOURS = {"error": "bold red", "warning": "yellow"}
 
 
@@ -49,12 +52,19 @@ def _table(columns: Iterable[str], *, numbers_from: int = 99) -> Table:
     return table
 
 
-def problem_table(problems: Sequence[Problem]) -> None:
-    """All problems of a data set, errors first."""
+def problem_table(problems: Sequence[Problem], *, whole: bool = False) -> None:
+    """All problems of a data set, errors first; of many warnings that say the same the first, unless ``whole``."""
     table = _table(("", "code", "case", "file", "found", "expected", "remedy"))
-    for p in sorted(problems, key=lambda problem: (problem.severity != "error", problem.code, problem.case)):
-        cells = (p.code, p.case, p.file, p.found, p.expected, p.remedy)
-        table.add_row(f"[{_COLOURS.get(p.severity, '')}]{p.severity}[/]", *(escape(cell) for cell in cells))
+    ranked = sorted(problems, key=lambda problem: (problem.severity != "error", problem.code, problem.case))
+    for _, group in groupby(ranked, key=lambda p: (p.severity, p.code, re.sub(r"[\d.]+", "#", p.found), p.remedy)):
+        alike = list(group)
+        some = alike if whole or alike[0].severity == "error" or len(alike) <= ALIKE else alike[:SHOWN]
+        for p in some:
+            cells = (p.code, p.case, p.file, p.found, p.expected, p.remedy)
+            table.add_row(f"[{_COLOURS.get(p.severity, '')}]{p.severity}[/]", *(escape(cell) for cell in cells))
+        if len(some) < len(alike):
+            rest = counted(len(alike) - len(some), "case")
+            table.add_row("", "", "", "", f"and {rest} more like these: doctor --verbose lists all", "", "")
     out().print(table)
 
 

@@ -1,8 +1,8 @@
-"""Numbers with their nouns: "1 case", "2 cases"."""
+"""Numbers with their nouns ("1 case", "2 cases"), and what a wrong value should have been."""
 
 from __future__ import annotations
 
-__all__ = ["agreeing", "counted"]
+__all__ = ["agreeing", "counted", "wanted"]
 
 #: Plurals that no rule makes.
 _IRREGULAR = {"axis": "axes"}
@@ -45,3 +45,17 @@ def agreeing(number: int, noun: str) -> str:
     else:
         many = f"{last}s"
     return f"{before}{space}{many}"
+
+
+def wanted(kind: str, message: str) -> str:
+    """What a value should have been, from type and message of one of pydantic's errors.
+
+    Examples
+    --------
+    >>> wanted("bool_parsing", "Input should be a valid boolean, unable to interpret input")
+    'yes or no'
+    >>> wanted("literal_error", "Input should be 'keep' or 'remove'"), wanted("value_error", "Value error, no number")
+    ("'keep' or 'remove'", 'no number')
+    """
+    return "yes or no" if kind == "bool_parsing" else message.removeprefix("Input should be ").removeprefix(
+        "Value error, ")

@@ -15,6 +15,7 @@ from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
 from .image import COLOURS, Image, Labels, Task
 from .io.sniff import ending
+from .label_problems import label_problems, mixed_problems, object_problems, thin_values
 from .object_classes import class_problems, vote_problems
 from .pictures import is_labels, neighbour_correlations, noise_problems
 from .splits import group_problems
@@ -42,7 +43,7 @@ class Facts:
     """What is kept of a case that was read: enough to compare cases, whatever their size.
 
     ``classes`` has the class of every object that has one, ``neighbours`` the correlation of neighbouring voxels of
-    every channel.
+    every channel, ``thin`` the number of values that are lines and specks.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Facts:
     values: tuple[int, ...]
     classes: tuple[int, ...] = ()
     neighbours: tuple[float, ...] = ()
+    thin: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ def check_case(dataset: Dataset, case: Case, task: Task | None = None) -> list[P
     """The problems of one case alone; ``task`` adds what matters for objects only (L10)."""
     seen = visit(dataset, case)
     notes = _note_problems([seen.facts]) if seen.facts else []
-    objects = _object_problems([seen.facts]) if seen.facts and task == "instance" else []
+    objects = object_problems([seen.facts]) if seen.facts and task == "instance" else []
     return ordered([*seen.problems, *notes, *objects])
 
 
@@ -181,11 +183,12 @@ def visit(dataset: Dataset, case: Case) -> Visit:
     if is_labels(image, labels):
         problems.append(Problem("D1", "warning", case.id, file, "the numbers of its own labels", "a picture",
                                 "a label file may stand where the image should: put the image there"))
-    problems += _label_problems(dataset, case, ids, values) + vote_problems(case.id, str(case.classes), votes)
+    problems += label_problems(dataset, case, ids, values) + vote_problems(case.id, str(case.classes), votes)
     facts = Facts(case.id, case.group, case.split, file, image.grid.shape, image.channels, image.grid.spacing,
                   image.grid.unit, str(image.array.dtype), _digest(image),
                   tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values,
-                  () if votes is None else tuple(int(v) for v in votes.values if v), neighbour_correlations(image))
+                  () if votes is None else tuple(int(v) for v in votes.values if v), neighbour_correlations(image),
+                  thin_values(labels, voxels))
     if any(p.severity == "error" for p in problems):
         return Visit(tuple(problems), facts)
     return Visit(tuple(problems), facts, image, labels, tuple(int(n) for n in voxels))
@@ -211,22 +214,6 @@ def _image_problems(case: Case, image: Image) -> list[Problem]:
     return found
 
 
-def _label_problems(dataset: Dataset, case: Case, ids: IdCounts, values: Sequence[int]) -> list[Problem]:
-    """L5 and L7 of one case."""
-    found: list[Problem] = []
-    known = dataset.about.known_values
-    unknown = [v for v in values if v not in known] if known and dataset.about.task != "instance" else []
-    if unknown:
-        listed = ", ".join(map(str, unknown[:10])) + ", …" * (len(unknown) > 10)
-        found.append(Problem("L5", "error", case.id, str(case.labels), f"label values {listed}",
-                             f"one of {sorted(known)}, named in dataset.json",
-                             f"name them in labels, --map {unknown[0]}=VALUE, or --task instance if they are objects"))
-    if not ids.present:
-        found.append(Problem("L7", "warning", case.id, str(case.labels), "no foreground", "some labelled voxels",
-                             "it trains as background only; check that this is meant"))
-    return found
-
-
 def _from_error(case: Case, file: str, error: BiosegError, code: str | None = None) -> Problem:
     if code is None:
         fallback = "F1" if isinstance(error, FileError) else "V10"
@@ -243,7 +230,7 @@ def _digest(image: Image) -> str:
 
 
 def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
-    """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, V13, and the readers' notes."""
+    """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, L11, V13, and the readers' notes."""
     found = [*dataset.problems, *(Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
                                   for note in dataset.notes)]
     if not facts:
@@ -255,10 +242,12 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
         found.append(Problem("L7", "error", "", dataset.source, "no foreground in any case", "labelled voxels",
                              "check the labels, --map and the ignore value"))
     if task == "instance":
-        found += _object_problems(facts)
+        found += object_problems(facts)
     elif (values := len({v for f in facts for v in f.values})) > CLASSES:
         found.append(Problem("L5", "error", "", dataset.source, counted(values, "different label value"),
                              f"at most {CLASSES} classes", "--task instance if the values are objects"))
+    else:
+        found += mixed_problems(facts, dataset.source)
     without = [c.id for c in dataset if c.classes is None]
     if len(without) < len(dataset):
         found += class_problems(dataset.source, task, without, sorted({v for f in facts for v in f.classes}))
@@ -377,23 +366,4 @@ def _note_problems(facts: Sequence[Facts]) -> list[Problem]:
         more = f" (and {counted(len(hits) - 1, 'more case')})" if len(hits) > 1 else ""
         code = next((c for word, c in _CODES if word in note), "F4")
         found.append(Problem(code, "warning", first.id, first.file, note + more, "", "accepted; recorded in the run"))
-    return found
-
-
-def _object_problems(facts: Sequence[Facts]) -> list[Problem]:
-    """L10: ids in several pieces and objects of one voxel; masks of one value are told once."""
-    masks = [f for f in facts if f.ids.present == f.ids.split == 1]
-    if len(masks) > 1 and len({v for f in facts for v in f.values}) == 1:
-        return [Problem("L10", "warning", "", masks[0].file, f"one id, {masks[0].values[0]}, in several pieces in "
-                        f"{len(masks)} of {counted(len(facts), 'case')}: a mask, in which all objects are one",
-                        "one id per object",
-                        "give each object its number (skimage.measure.label parts those that do not touch), or "
-                        "train the mask with --task semantic")]
-    found = []
-    for f in facts:
-        parts = [f"{f.ids.split} of {counted(f.ids.present, 'id')} in several pieces"] * bool(f.ids.split)
-        parts += [f"{counted(f.ids.single, 'object')} of one voxel"] * bool(f.ids.single)
-        if parts:
-            found.append(Problem("L10", "warning", f.id, f.file, "; ".join(parts), "one connected piece per object",
-                                 "correct the labels; most methods keep one piece of each"))
     return found

@@ -107,7 +107,7 @@ def doctor(dataset: Source, data: Describing, common: Common) -> None:
         for block in data_tables(measured):
             score_table(block["title"], block["head"], block["rows"])
     if problems:
-        problem_table(problems)
+        problem_table(problems, whole=common.verbose)
     errors = sum(p.severity == "error" for p in problems)
     out().print(f"{counted(len(found), 'case')} in {found.source}: {counted(errors, 'error')}, "
                 f"{counted(len(problems) - errors, 'warning')}")

@@ -70,9 +70,9 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
     Parameters
     ----------
     inputs : path, Dataset, or sequence of these
-        Files, folders (searched through; of a data set only its images; one of DICOM files is a slide), globs, CSV
-        tables with a column ``image``, URLs of OME-Zarr, or the cases of :func:`biosegkit.scan`. Cases are named and
-        read as their table and ``dataset.json`` say.
+        Files, folders (searched through but for ``out``; of a data set only its images; one of DICOM files is a slide),
+        globs, CSV tables with a column ``image``, URLs of OME-Zarr, or the cases of :func:`biosegkit.scan`. Cases are
+        named and read as their table and ``dataset.json`` say.
     out : Path
         Folder of the outputs.
     channels : int
@@ -87,7 +87,7 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
     FileError
         If an input does not exist.
     DataError
-        If there is no image, or two would write the same output (listed).
+        If there is no image, two would write the same output, or an output would replace an input (listed).
     """
     given: list[Input] = [inputs] if isinstance(inputs, str | Path | Dataset) else list(inputs)
     if not given:
@@ -98,12 +98,13 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
             found += _of_dataset(item)
             continue
         for path in _matches(item):
-            found += _of_path(path, channels)
+            found += [one for one in _of_path(path, channels) if not _is_result(one.images[0], out, path)]
     if not found:
         raise DataError(f"no image in {', '.join(map(str, given))}", expected=f"files ending in {', '.join(ENDINGS)}",
                         remedy="check the paths")
     jobs = [_job(one, out, is_giant) for f in _joined(found, channels) for one in _parts(f, reading or ReadOptions())]
     _refuse_equal_outputs(jobs)
+    _refuse_inputs_as_outputs(jobs)
     return jobs
 
 
@@ -176,6 +177,14 @@ def _is_mask(file: Path) -> bool:
     return file.parent.name == "masks" and (file.parent.parent / "images").is_dir()
 
 
+def _is_result(file: Path, out: Path, given: Path) -> bool:
+    """Whether a file found in a folder lies in the folder of the outputs within it: what an earlier run has left."""
+    if remote_url(given) or not given.is_dir():
+        return False
+    results, folder = out.resolve(), given.resolve()
+    return results != folder and results.is_relative_to(folder) and file.resolve().is_relative_to(results)
+
+
 def _relative(file: Path, root: Path) -> str:
     parent = file.relative_to(root).parent.as_posix()
     return stem(file) if parent == "." else f"{parent}/{stem(file)}"
@@ -209,3 +218,12 @@ def _refuse_equal_outputs(jobs: Sequence[Job]) -> None:
         listed = "; ".join(f"{', '.join(str(j.images[0]) for j in group)} → {group[0].output}" for group in double[:5])
         raise DataError(f"{counted(len(double), 'output')} that two inputs would write: {listed}",
                         expected="one output per input", remedy="rename the inputs, or predict them into two folders")
+
+
+def _refuse_inputs_as_outputs(jobs: Sequence[Job]) -> None:
+    """An output that is an image to be predicted: the image would be gone before it is read (fault F10)."""
+    given = {str(image.resolve()).casefold() for job in jobs for image in job.images if not remote_url(image)}
+    lost = [str(job.output) for job in jobs if str(job.output.resolve()).casefold() in given]
+    if lost:
+        raise DataError(f"{counted(len(lost), 'output')} that would replace an input: {', '.join(lost[:5])}",
+                        expected="an output folder without the inputs", remedy="choose another folder")

@@ -20,6 +20,10 @@ from .io.sniff import ENDINGS, ending
 
 __all__ = ["Case", "UnpairedError", "common_start", "csv_cases", "folder_cases", "glob_cases", "nnunet_cases", "stem"]
 
+#: Folders that are part of a data set and none themselves.
+_PARTS = frozenset({"images", "labels", "masks", "classes", "imagesTr", "labelsTr", "imagesTs"})
+
+
 @dataclass(frozen=True)
 class Case:
     """One image with its labels.
@@ -188,9 +192,12 @@ def folder_cases(root: Path) -> list[Case]:
         return _with_classes(_pair(found, truth, str(root)), root / "classes")
     cases = [_case_folder(p) for p in sorted(root.iterdir()) if (p / "images").is_dir() and (p / "masks").is_dir()]
     if not cases:
+        above = root.resolve().parent
+        inside = root.resolve().name in _PARTS and (above / "images").is_dir() | (above / "imagesTr").is_dir()
         raise DataError("no data set", file=root, expected="images/ and labels/, an nnU-Net folder (imagesTr/, "
                         "labelsTr/), case folders with images/ and masks/, or a CSV file",
-                        remedy="arrange the files, write a CSV with columns image,label, or name them by two globs, "
+                        remedy=f"give the folder above, {above}" if inside else
+                        "arrange the files, write a CSV with columns image,label, or name them by two globs, "
                         "'imgs/*.tif::imgs/*_mask.tif'")
     return cases
 

@@ -43,6 +43,7 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
         refuse_no_run(out)
     present = _is_begun(out)
     if present and overwrite and not resume:
+        _refuse_data_within(out, dataset)
         _clear(out)
         present = False
     if not resume:
@@ -88,7 +89,7 @@ def refuse_no_run(out: Path) -> None:
     ResumeError
         If the folder holds no run, not even one that has only just begun.
     """
-    if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
+    if not _is_run(out):
         raise ResumeError("no run to continue", file=out, expected="a run that was begun in this folder",
                           remedy="check the name, or leave --resume out to begin one")
 
@@ -108,14 +109,28 @@ def _same_start(out: Path, model: str | None) -> None:
                           remedy="leave --from out, or start anew in another folder")
 
 
+def _is_run(out: Path) -> bool:
+    """Whether a run was begun here: its plan is written first. A ``cases.csv`` may be that of a data set."""
+    return (out / "run.json").exists() or (out / "plan.json").exists()
+
+
 def _clear(out: Path) -> None:
     """Empty a run folder; a folder that never was one is left alone."""
-    if not any((out / name).exists() for name in ("run.json", "plan.json", "cases.csv")):
+    if not _is_run(out):
         raise FileError(f"a folder with {counted(len(list(out.iterdir())), 'entry')} that is no run", file=out,
                         expected="a new folder, or a run to replace", remedy="choose another folder")
     for path in out.iterdir():
         if path.name != "lock":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _refuse_data_within(out: Path, dataset: Dataset) -> None:
+    """A folder that holds the data to train on is never emptied, whatever else lies in it."""
+    home = out.resolve()
+    files = (path for case in dataset for path in (*case.images, case.labels, case.classes) if path is not None)
+    if inside := next((path for path in files if path.resolve().is_relative_to(home)), None):
+        raise FileError(f"a folder to replace that holds the data, such as {inside}", file=out,
+                        expected="a folder for the run alone", remedy="choose another folder")
 
 
 def update_run(out: Path, **facts: Any) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ._words import wanted
 from .errors import OptionError
 from .kernels.runs import enclosed_by, fill_runs, runs_of
 from .plan.schema import LabelTable
@@ -99,7 +100,7 @@ def tidy_of(labels: LabelTable, options: Mapping[str, Any] | None = None) -> Tid
         tidy = kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise OptionError(f"option {first['loc'][0]}={first['input']}", expected=first["msg"],
+        raise OptionError(f"option {first['loc'][0]}={first['input']}", expected=wanted(first["type"], first["msg"]),
                           remedy="correct --option") from error
     if isinstance(tidy, TidyClasses):
         for group in tidy.largest:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from biosegkit._console import problem_table
 from biosegkit.cases import Description, scan
 from biosegkit.checks import check_case, compare, diagnose, refuse, task_of, visit
 from biosegkit.errors import DataError, Problem
@@ -128,6 +129,19 @@ def test_masks_of_one_value_as_objects_are_one_warning(tmp_path):
     problem, = (p for p in diagnose(scan(tmp_path, describe=Description(task="instance"))) if p.code == "L10")
     assert "one id, 255, in several pieces in 3 of 3 cases" in problem.found
     assert "--task semantic" in problem.remedy
+
+
+def test_many_warnings_that_say_the_same_are_cut_and_errors_are_not(capsys):
+    same = [Problem("L7", "warning", str(i), f"{i}.tif", "no foreground", "", "look") for i in range(7)]
+    wrong = [Problem("L4", "error", str(i), f"e{i}.tif", "negative label values [-1]", "", "--map -1=0")
+             for i in range(7)]
+    problem_table([*same, *wrong, *same[:2]])
+    told = capsys.readouterr().out
+    assert [told.count(f"e{i}.tif") for i in range(7)] == [1] * 7
+    assert told.count("no foreground") == 3
+    assert "and 6 cases more like these: doctor --verbose lists all" in told
+    problem_table(same, whole=True)
+    assert capsys.readouterr().out.count("no foreground") == 7
 
 
 def test_planes_at_an_unknown_distance_are_told(tmp_path):

@@ -25,7 +25,7 @@ from biosegkit.engines import described, load_model
 from biosegkit.engines.cellpose_model import CellposeOptions
 from biosegkit.engines.classical import RULES, Look, Size, classical
 from biosegkit.engines.star_model import StarOptions
-from biosegkit.errors import DataError, OptionError
+from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.predictor import Predictor
 from biosegkit.tidy import TidyObjects
 
@@ -282,6 +282,12 @@ def test_an_empty_image_gives_no_object_or_an_error_that_says_why():
 def test_a_wrong_option_says_what_would_be_right(name, options, said):
     with pytest.raises(OptionError, match=said):
         classical(name, options).predict(image())
+
+
+def test_a_misspelt_segmenter_is_told_the_right_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="did you mean otsu"):
+        load_model("otsuu")
 
 
 def test_options_are_part_of_the_identity():

@@ -55,6 +55,29 @@ def test_of_a_data_set_only_images_are_taken(tmp_path, layout):
     assert found(touched(tmp_path, *layout)) == {"a": ["a.tif"]}
 
 
+def test_F10_an_input_is_never_taken_for_an_earlier_output(tmp_path):
+    """The output of an earlier run goes before its image is read: into the folder of the images nothing may go."""
+    names = [f"{name}.tif" for name in "abc"]
+    touched(tmp_path, *names)
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(DataError, match="3 outputs that would replace an input"):
+        find_jobs(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="1 output that would replace an input"):
+        find_jobs(tmp_path / "deep" / ".." / "a.tif", tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("*.tif")) == names
+    touched(tmp_path / "png", "a.png")
+    assert [job.output for job in find_jobs(tmp_path / "png", tmp_path / "png")] == [tmp_path / "png/a.tif"]
+
+
+def test_results_within_the_folder_of_the_images_are_no_images(tmp_path):
+    touched(tmp_path, "a.tif", "deep/b.tif", "results/a.tif", "results/deep/b.tif", "results.tif")
+    out = tmp_path / "results"
+    assert {job.name for job in find_jobs(tmp_path, out)} == {"a", "deep/b", "results"}
+    assert {job.name for job in find_jobs(out, tmp_path / "new")} == {"a", "deep/b"}
+    with pytest.raises(DataError, match="replace an input"):
+        find_jobs(out / "a.tif", out)  # named by the user
+
+
 def test_of_case_folders_only_images_are_taken(tmp_path):
     touched(tmp_path, "one/images/p.png", "one/masks/1.png", "two/images/q.png")
     assert set(found(tmp_path)) == {"one/images/p", "two/images/q"}

@@ -100,6 +100,24 @@ def test_an_existing_run_is_refused(tmp_path, dataset):
     begin(tmp_path / "run", tiny_plan(steps=9), dataset, overwrite=True)
 
 
+def test_overwrite_never_empties_the_folder_of_the_data(tmp_path, dataset):
+    """A data set has a ``cases.csv``, as runs have, and may have a plan beside it."""
+    home = tmp_path / "data"
+    (home / "cases.csv").write_text("image,label")
+    files = sorted(home.rglob("*"))
+    with pytest.raises(FileError, match="holds the data"):
+        begin(home, tiny_plan(), dataset, overwrite=True)
+    other = write_instances(tmp_path / "other", cases=1, shape=(16, 16))
+    with pytest.raises(FileError, match="is no run"):
+        begin(home, tiny_plan(), other, overwrite=True)
+    with pytest.raises(ResumeError, match="no run to continue"):
+        begin(home, tiny_plan(), dataset, resume=True)
+    tiny_plan().write(tmp_path / "plan.json")
+    with pytest.raises(FileError, match="holds the data"):
+        begin(tmp_path, tiny_plan(), dataset, overwrite=True)
+    assert sorted(home.rglob("*")) == files
+
+
 @pytest.mark.parametrize(("change", "told"), [
     ({"learning_rate": 0.5}, r"training\.learning_rate \(0\.003 then, 0\.5 now\)"),
     ({"steps": 5}, r"training\.steps \(4 then, 5 now\)"),

@@ -177,6 +177,7 @@ def test_wrong_options_say_what_there_is():
     objects = LabelTable(task="instance", names=("background", "object"), values=(0, 1))
     for table, options, said in [
         (objects, {"fill": 1}, "split, fill_holes, border_objects"), (objects, {"split": "half"}, "split=half"),
+        (objects, {"fill_holes": "maybe"}, "expected yes or no"),
         (objects, {"min_size": 4}, "--threshold min_size"), (CLASSES, {"largest": "liver"}, "foreground, wall, core"),
         (CLASSES, {"fill_holes": "both"}, "class 'both'"), (CLASSES, {"split": "largest"}, "largest, fill_holes")]:
         with pytest.raises(OptionError, match=said):

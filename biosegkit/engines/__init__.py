@@ -12,11 +12,12 @@ Nothing is ever downloaded, and nothing global is set.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biosegkit.errors import OptionError
+from biosegkit.errors import FileError, OptionError
 
 from .classical import RULES, classical
 from .star_files import looks_like_star
@@ -76,6 +77,9 @@ def load_model(model: str | Path, device: str | torch.device = "auto",
         from .star_model import load_star
 
         return load_star(rest if colon and prefix in _PREFIXES else name, device, options)
+    if not Path(name).exists() and (near := difflib.get_close_matches(name, RULES, 1)):
+        raise FileError("nothing there", file=name, expected="a run, a bundle, or the name of a segmenter",
+                        remedy=f"did you mean {near[0]}? biosegkit models lists all")
     from biosegkit.bundle import load
 
     bundle = load(model, device)

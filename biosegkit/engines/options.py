@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from biosegkit._words import wanted
 from biosegkit.errors import OptionError
 
 __all__ = ["split_options"]
@@ -30,5 +31,6 @@ def split_options(engine: str, kinds: Sequence[Any], given: Mapping[str, Any]) -
         return [kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given}) for kind in kinds]
     except ValidationError as error:
         first = error.errors()[0]
-        raise OptionError(f"option {first['loc'][0]}={first['input']} of {engine}", expected=first["msg"],
+        raise OptionError(f"option {first['loc'][0]}={first['input']} of {engine}",
+                          expected=wanted(first["type"], first["msg"]),
                           remedy="correct --option") from error

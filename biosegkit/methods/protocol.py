@@ -260,9 +260,11 @@ def checked_thresholds(tunables: Mapping[str, Tunable], given: Mapping[str, floa
     values = {name: tunable.default for name, tunable in tunables.items()}
     for name, value in (given or {}).items():
         if name not in tunables:
-            raise OptionError(f"threshold {name!r}", expected=f"one of {sorted(tunables)}")
+            known = f"one of {', '.join(sorted(tunables))}" if tunables else "none: this model has no thresholds"
+            raise OptionError(f"threshold {name!r}", expected=known, remedy="correct --threshold, or leave it out")
         t = tunables[name]
         if not t.low <= float(value) <= t.high:
-            raise OptionError(f"threshold {name}={value}", expected=f"{t.low} to {t.high} ({t.meaning})")
+            raise OptionError(f"threshold {name}={value}", expected=f"{t.low} to {t.high} ({t.meaning})",
+                              remedy="correct --threshold")
         values[name] = float(value)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -171,7 +172,8 @@ class ScoreOptions:
                               remedy="correct --surface")
         if not 0 <= self.percentile <= 100 or not 0 <= self.tolerance < float("inf"):
             raise OptionError(f"percentile {self.percentile}, tolerance {self.tolerance}",
-                              expected="a percentile of 0 to 100, and a tolerance of 0 or more")
+                              expected="a percentile of 0 to 100, and a tolerance of 0 or more",
+                              remedy="correct --percentile or --tolerance")
 
     def groups(self, task: Task) -> frozenset[str]:
         """The groups of scores to compute: those of the scores chosen, all, or the usual ones.
@@ -248,7 +250,9 @@ def checked_names(names: tuple[str, ...], percentile: float = 95.0) -> None:
     wrong = [n for n in names if _key(n) not in known]
     if wrong:
         listed = "; ".join(f"{task}: {', '.join(metrics)}" for task, metrics in METRICS.items())
-        raise OptionError(f"no score {', '.join(wrong)}", expected=f"of {listed}, or all", remedy="correct --metrics")
+        near = difflib.get_close_matches(wrong[0], sorted(known), 1)
+        raise OptionError(f"no score {', '.join(wrong)}", expected=f"of {listed}, or all",
+                          remedy=f"correct --metrics{f', perhaps to {near[0]}' if near else ''}")
     other = [n for n in names if _key(n) in ("hd", "object_hd") and n not in (_key(n), f"{_key(n)}{percentile:g}")]
     if other:
         raise OptionError(f"{other[0]} with percentile {percentile:g}", expected=f"{_key(other[0])}{percentile:g}",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageFilter
 
 from biosegkit.cases import Description, scan
 from biosegkit.checks import check_case, diagnose
@@ -154,3 +156,34 @@ def test_L10_classes_that_may_be_numbered_objects_are_told(tmp_path, counts, ask
             tifffile.imwrite(tmp_path / kind / f"c{i}.tif", array.astype(np.uint8))
     problems = survey(scan(tmp_path), task=asked)[0]
     assert bool([p for p in problems if "taken for classes" in p.found and "--task instance" in p.remedy]) == told
+
+
+@pytest.mark.parametrize("how", ["bilinear", "jpeg", "smoothed"])
+def test_L11_masks_with_mixed_edges_are_told(tmp_path, how):
+    """Disc masks of 0 and 255 as programs spoil them, and the same masks whole."""
+    y, x = np.ogrid[:64, :64]
+    masks = {str(k): (((y - 20 - 3 * k) ** 2 + (x - 30) ** 2 < 200) * 255).astype(np.uint8) for k in range(3)}
+    assert not found(write(tmp_path / "whole", masks), "L11")
+    spoilt = {}
+    for name, mask in masks.items():
+        picture = Image.fromarray(mask)
+        if how == "bilinear":
+            picture = picture.resize((101, 101), Image.Resampling.BILINEAR)
+        elif how == "smoothed":
+            picture = picture.filter(ImageFilter.GaussianBlur(1))
+        else:
+            stream = io.BytesIO()
+            picture.save(stream, "jpeg", quality=75)
+            picture = Image.open(stream)
+        spoilt[name] = np.asarray(picture)
+    problem, = found(write(tmp_path / "spoilt", spoilt), "L11", task="semantic")
+    assert problem.severity == "warning"
+    assert "in 3 of 3 cases" in problem.found
+
+
+def test_L11_classes_some_of_which_are_lines_are_not_taken_for_mixed(tmp_path):
+    array = np.zeros((40, 40), np.uint8)
+    for value in range(1, 7):  # six blocks, and three lines one voxel wide between them
+        array[5 * value:5 * value + 4, 4:30] = value
+    array[9, 4:30], array[14, 4:30], array[19, 4:30] = 7, 8, 9
+    assert not found(write(tmp_path, {"a": array, "b": array}), "L11", task="semantic")

@@ -39,13 +39,13 @@ def signalled(number, when):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["training", "validation"])
+@pytest.mark.parametrize("when", ["training", "thresholds"])
 def test_P8_a_signal_saves_the_state_and_resume_ends_the_run(dataset, tmp_path, number, when):
     torch.set_num_threads(1)
     plan = tiny_plan(steps=8, steps_per_epoch=4)
     before = signal.getsignal(number)
     at = ((lambda row: row.get("step") == 3) if when == "training"
-          else (lambda row: str(row.get("stage", "")).startswith("validation")))
+          else (lambda row: str(row.get("stage", "")).startswith("thresholds")))
     with pytest.raises(Stopped) as info:
         fit(plan, dataset, tmp_path / "run", device="cpu", progress=signalled(number, at))
     assert info.value.signal == number
