@@ -124,6 +124,7 @@ def loss_chart(folds: Mapping[str, Curves]) -> bytes:
     top.set_ylabel("loss")
     below.set_ylabel("learning rate")
     below.set_xlabel("step")
+    below.locator_params(axis="x", integer=True)
     top.tick_params(labelbottom=False)
     return _png(figure)
 
@@ -140,6 +141,7 @@ def validation_chart(folds: Mapping[str, Curves]) -> bytes | None:
         axes.plot(steps, values, color=colour, marker="o", markersize=3.5, linewidth=1.5, label=name)
     axes.legend(frameon=False, fontsize=9, ncols=4, loc="best")
     axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel("validation")
     return _png(figure)
 

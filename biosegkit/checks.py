@@ -25,6 +25,8 @@ __all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "tas
 
 #: Words in a reader's error or note → row of the fault list; the first that occurs decides.
 _CODES = (
+    ("or cut", "F1"), ("a loop", "F6"), ("more than", "F6"), ("damaged", "F2"), ("chunks", "F3"), ("at offset", "F1"),
+    ("dimensions [", "V12"),
     ("fractional", "L3"), ("negative label", "L4"), ("label values", "L5"), ("coloured labels", "V9"),
     ("in JPEG, which", "L11"), ("channels of labels", "V9"), ("voxels of type", "V8"), ("labels of type", "L3"),
     ("time point", "V10"), ("empty axis", "V12"), ("unknown meaning", "V10"), ("spatial ax", "V10"),

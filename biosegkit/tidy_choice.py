@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ._words import counted
 from .image import Labels
 from .kernels.overlap import overlap_counts
 from .metrics.instances import InstanceCounts, count_matches
@@ -104,12 +105,12 @@ class ObjectTrials:
         plain = count_matches(overlap_counts(true, array, valid), LEVELS)
         for split, fill in product(_SPLITS, (False, True)):
             tidy = TidyObjects(split=split, fill_holes=fill)
-            counted = plain
+            matches = plain
             if tidy != TidyObjects():
                 other = tidy_objects(array, tidy, frame, min_size=least)[0]
                 if not np.array_equal(other, array):
-                    counted = count_matches(overlap_counts(true, other, valid), LEVELS)
-            self.counts[tidy] = self.counts[tidy] + counted if tidy in self.counts else counted
+                    matches = count_matches(overlap_counts(true, other, valid), LEVELS)
+            self.counts[tidy] = self.counts[tidy] + matches if tidy in self.counts else matches
         self.cases += 1
 
     def decided(self) -> TidyChoice:
@@ -131,7 +132,8 @@ class ObjectTrials:
 
 
 def _few(cases: int) -> str:
-    return f"{cases} held-back cases are too few to choose from; {LEAST_CASES} are needed"
+    verb = "is" if cases == 1 else "are"
+    return f"{counted(cases, 'held-back case')} {verb} too few to choose from; {LEAST_CASES} are needed"
 
 
 def _text(tidy: TidyObjects) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 
+import biosegkit as bsk
 from biosegkit._console import problem_table
 from biosegkit.cases import Description, scan
 from biosegkit.checks import check_case, compare, diagnose, refuse, task_of, visit
 from biosegkit.errors import DataError, Problem
+from biosegkit.grid import Grid
 
 
 def write(root: Path, count: int, side: int = 16, broken: tuple[int, ...] = ()) -> Path:
@@ -51,6 +55,37 @@ def test_every_problem_says_file_found_and_remedy(tmp_path):
         assert problem.file
         assert problem.found
         assert problem.remedy
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1:]
+
+
+def looped(data: bytes) -> bytes:
+    """A TIFF whose first page is followed by itself."""
+    page, = struct.unpack_from("<I", data, 4)
+    following = page + 2 + 12 * struct.unpack_from("<H", data, page)[0]
+    return data[:following] + data[4:8] + data[following + 4:]
+
+
+@pytest.mark.parametrize(("name", "spoil", "code"), [
+    ("a.nii.gz", cut, "F1"), ("a.nii.gz", flipped, "F2"), ("a.tif", cut, "F1"), ("a.tif", looped, "F6"),
+    ("a.png", cut, "F1"), ("a.png", flipped, "F2"), ("a.nii.gz", lambda data: b"", "F4"),
+    ("a.nii.gz", gzip.decompress, "F4")])
+def test_damage_is_called_by_its_row_of_the_fault_list(tmp_path, name, spoil, code):
+    rng = np.random.default_rng(0)
+    for folder, array in (("images", rng.integers(0, 255, (64, 64))), ("labels", np.eye(64))):
+        (tmp_path / folder).mkdir()
+        grid, array = Grid.regular((64, 64), 1, "mm"), array.astype(np.uint8)
+        bsk.write(bsk.Image(array[None], grid), tmp_path / folder / name)
+    image = tmp_path / "images" / name
+    image.write_bytes(spoil(image.read_bytes()))
+    problem = next(p for p in diagnose(scan(tmp_path)) if p.severity == "error")
+    assert problem.code == code, problem.found
 
 
 def test_check_case_equals_the_doctors_findings_on_that_case(tmp_path):

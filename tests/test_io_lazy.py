@@ -113,6 +113,13 @@ def test_levels_of_slides(tmp_path, make):
             np.testing.assert_array_equal(found, expected)
 
 
+def test_a_level_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    pyramid = open_pyramid(plain_pyramid(tmp_path / "a.tif", halves(tissue(), 2), photometric="rgb"))
+    for k in (-1, 3):
+        with pytest.raises(OptionError, match="0 to 2"):
+            pyramid.level(k)
+
+
 def test_levels_lie_in_one_world(tmp_path):
     """The centre of a mean of four is between them; the borders of the first pixels of all levels coincide."""
     pyramid = open_pyramid(subifds(tmp_path / "a.ome.tif", halves(tissue(), 2), photometric="rgb"))

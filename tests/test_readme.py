@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyramids import halves, subifds, tissue
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -74,6 +75,22 @@ def test_the_start_from_the_command_line_runs(beginner):
         assert done.exit_code == 0, f"{line}\n{done.output}"
     assert (beginner / "run/report.html").is_file()
     assert (beginner / "segmented/new.tif").is_file()
+
+
+@pytest.mark.parametrize("page", ["engines", "outputs", "reading"])
+def test_the_python_of_a_page_runs(beginner, page):
+    (code,) = blocks(ROOT / f"docs/{page}.md", "python")
+    (beginner / "corrected.tif").write_bytes((beginner / "truth/new.tif").read_bytes())
+    subifds(beginner / "a.svs", halves(tissue((500, 600)), 2), photometric="rgb")
+    names: dict = {}
+    exec(code, names)
+    if page == "outputs":
+        assert {"new.tif", "new.csv", "new.geojson", "new_rois.zip", "corrected.geojson"} <= {
+            path.name for path in (beginner / "out").iterdir()}
+    elif page == "engines":
+        assert len(np.unique(names["labels"].array)) > 2
+    else:
+        assert [grid.spacing[0] for grid in names["slide"].grids] == pytest.approx([0.25, 0.5, 1.0])
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -59,6 +59,8 @@ def test_holes_are_filled_where_that_raises_the_ap():
     few = chosen(ObjectTrials(stub_plan(2, instance=True), {}), cases[:2])
     assert (few.tidy, few.options) == (TidyObjects(), {})
     assert "2 held-back cases are too few" in few.reason
+    one = chosen(ObjectTrials(stub_plan(2, instance=True), {}), cases[:1])
+    assert "1 held-back case is too few" in one.reason
 
 
 def test_pieces_are_parted_or_dropped_where_that_raises_the_ap():

@@ -65,7 +65,16 @@ class Pyramid:
         return self.arrays[0].dtype
 
     def level(self, k: int) -> Image:
-        """One resolution, 0 the finest, as an image whose array is read when it is sliced."""
+        """One resolution, 0 the finest, as an image whose array is read when it is sliced.
+
+        Raises
+        ------
+        OptionError
+            If there is no such level.
+        """
+        if not 0 <= k < len(self.arrays):
+            raise OptionError(f"level {k}", file=self.source, expected=f"0 to {len(self.arrays) - 1}",
+                              remedy="choose one of these, or take at_spacing")
         return Image(cast("Array", self.arrays[k]), self.grids[k], self.channels, self.source, self.notes)
 
 

@@ -87,7 +87,7 @@ def target_grid(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[i
     median_shape = tuple(float(shape[axis]) for axis in order)
     reasons: tuple[Reason, ...] = (
         ("spacing", spacing, why),
-        ("transpose", tuple(order), "the axis with the largest spacing goes first (nnU-Net)"),
+        ("transpose", ", ".join(map(str, order)), "the axis with the largest spacing goes first (nnU-Net)"),
         ("median_shape", median_shape, "median of the shapes at the target spacing (nnU-Net)"),
     )
     return Target(spacing, median_shape, tuple(order), reasons)
