@@ -245,7 +245,8 @@ def _batch_line(standing: Any) -> str:
     parts = [f"image {standing.ended}/{standing.images} [{'#' * filled}{'.' * (20 - filled)}]"]
     if standing.blocks:
         parts.append(f"block {standing.blocks_ended}/{standing.blocks}")
-    parts.append(counted(standing.objects, "object"))
+    if standing.objects:  # a model of classes has none
+        parts.append(counted(standing.objects, "object"))
     if standing.failed:
         parts.append(f"{standing.failed} failed")
     if standing.left is not None:

@@ -306,10 +306,15 @@ def demo(computing: Computing, writing: Writing, common: Common,
 
 
 def _refuse_existing(path: Path | None, overwrite: bool, otherwise: str = "") -> None:
-    """An output that exists is never replaced unasked; ``otherwise`` is what else could be done with it."""
+    """An output is never replaced unasked (``otherwise`` is what else could be done), nor begun where none can be."""
     if path is not None and not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileError("an output that exists", file=path, expected="a new name",
                         remedy=f"{otherwise}choose another name, or replace it with --overwrite")
+    above = None if path is None else next(p for p in path.absolute().parents if p.exists())
+    if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
+        found = "a folder that nothing can be written to" if above.is_dir() else "a file in the place of a folder"
+        raise FileError(found, file=above, expected=f"a folder in which {path} can be made",
+                        remedy="choose another place")
 
 
 def _started(context: typer.Context) -> float:

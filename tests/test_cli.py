@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import biosegkit
-from biosegkit._console import TrainingProgress, show_error
+from biosegkit._console import BatchProgress, TrainingProgress, show_error
 from biosegkit._options import Planning, pairs
+from biosegkit.batch.run import Standing
 from biosegkit.cli import app
 from biosegkit.errors import DataError, OptionError
 from biosegkit.io import ReadOptions
@@ -163,6 +165,20 @@ def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path):
         assert "--overwrite" in result.output
 
 
+@pytest.mark.parametrize("words", [["train", PHANTOM, "-o"], ["plan", PHANTOM, "-o"], ["demo", "-o"],
+                                   ["predict", "otsu", PHANTOM, "-o"], ["evaluate", PHANTOM, PHANTOM, "-o"]])
+def test_F7_an_output_that_cannot_be_made_is_refused_before_anything_is_read(tmp_path, monkeypatch, words):
+    (tmp_path / "notes").touch()
+    result = call(*words, tmp_path / "notes/deep/out")
+    assert result.exit_code == 1
+    assert "a file in the place of a folder" in result.output
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)
+    result = call(*words, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "nothing can be written" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["notes"]
+
+
 def test_demo_removes_only_a_demo(tmp_path):
     (tmp_path / "thesis.doc").touch()
     result = call("demo", "-o", tmp_path, "--overwrite")
@@ -301,6 +317,16 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     assert [line[:10] for line in lines[1:]] == ["step 10/40", "step 30/40", "step 40/40", "step 40/40"]
     assert "loss 0.500  Dice 0.800  1m5s left" in lines[1]
     assert "Dice" not in lines[-1]
+
+
+def test_progress_of_a_batch_speaks_of_objects_where_there_are_any(capsys, monkeypatch):
+    monkeypatch.setattr("biosegkit._console.LINE_SECONDS", -1.0)
+    with BatchProgress() as progress:
+        progress(Standing(images=4, ended=2, left=65.0), None)
+        progress(Standing(images=4, ended=3, objects=1, failed=1), None)
+    lines = plain(capsys.readouterr().err).splitlines()
+    assert lines == ["image 2/4 [##########..........]  1m5s left",
+                     "image 3/4 [###############.....]  1 object  1 failed"]
 
 
 def test_progress_of_a_fold_does_not_show_the_time_left_of_the_one_before(capsys, monkeypatch):
