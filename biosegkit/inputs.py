@@ -70,7 +70,7 @@ def find_jobs(inputs: Input | Sequence[Input], out: Path, channels: int = 1,
     Parameters
     ----------
     inputs : path, Dataset, or sequence of these
-        Files, folders (searched through but for ``out``; of a data set only its images; one of DICOM files is a slide),
+        Files, folders (searched through but for ``out``; of a data set its images; one of DICOM files is one image),
         globs, CSV tables with a column ``image``, URLs of OME-Zarr, or the cases of :func:`biosegkit.scan`. Cases are
         named and read as their table and ``dataset.json`` say.
     out : Path

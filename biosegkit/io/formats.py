@@ -18,7 +18,7 @@ __all__ = ["MODULES", "images", "local", "module", "opened", "remote_url"]
 
 #: Format found by content → the module that reads and writes it.
 MODULES = {"nifti": "nifti", "nifti.gz": "nifti", "tiff": "tiff", "png": "png", "jpeg": "png", "bmp": "png",
-           "zarr": "zarr", "openslide": "slide", "dicom": "wsi_dicom"}
+           "zarr": "zarr", "openslide": "slide", "dicom": "dicom"}
 
 
 def module(name: str) -> ModuleType:

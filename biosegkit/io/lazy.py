@@ -79,7 +79,7 @@ class Pyramid:
 
 
 def open_pyramid(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Pyramid:
-    """Open an image of any size: a slide, a pyramidal or plain TIFF, an OME-Zarr, a NIfTI.
+    """Open an image of any size: a slide, a pyramidal or plain TIFF, an OME-Zarr, a NIfTI, a DICOM series.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ ENDINGS: dict[str, str] = {
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NIFTI_SIZES = {(348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"),
                 (540).to_bytes(4, "big")}
-#: Files of a folder that are looked at to see whether it is a DICOM slide.
+#: Files of a folder that are looked at to see whether it is one of DICOM.
 _FIRST = 4
 #: What names of files may hold on every system.
 _PLAIN = re.compile(r"[^\w.\-]+")
@@ -65,7 +65,7 @@ def sniff(path: str | Path) -> str:
         return claimed
     if not found:
         raise FileError(f"unknown content (starts with {head[:8]!r})", file=path,
-                        expected="NIfTI, TIFF, PNG, JPEG, BMP, OME-Zarr or a DICOM slide",
+                        expected="NIfTI, TIFF, PNG, JPEG, BMP, OME-Zarr, a DICOM series or slide",
                         remedy="convert it to one of these")
     if claimed and claimed != found:
         raise FileError(f"{found} content", file=path, expected=f"{claimed}, as the name says",

@@ -85,7 +85,7 @@ def _errors() -> tuple[type[Exception], ...]:
 def _unreadable(path: str | Path, error: Exception) -> FileError:
     return FileError(f"DICOM files that are no whole slide ({str(error)[:200] or type(error).__name__})", file=path,
                      expected="a folder with the levels of one VL Whole Slide Microscopy image",
-                     remedy="copy it again; convert other DICOM series to NIfTI")
+                     remedy="copy it again, with all files of its folder")
 
 
 def _window(path: Path, level: int) -> Window:

@@ -64,14 +64,14 @@ def test_the_reader_takes_what_biosegkit_reads(tmp_path):
     assert get_reader([]) is None
 
 
-def test_a_folder_of_dicom_is_ours_and_what_is_no_slide_is_refused_with_a_remedy(tmp_path):
+def test_a_folder_of_dicom_is_ours_and_what_has_no_pixels_is_refused_with_a_remedy(tmp_path):
     from biosegkit_napari._reader import get_reader
 
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
     assert get_reader(str(tmp_path)) is None
     reader = get_reader(str(tmp_path / "scan"))
-    with pytest.raises(FileError, match="convert other DICOM series to NIfTI"):
+    with pytest.raises(FileError, match="take this file out of the folder, or convert the series"):
         reader(str(tmp_path / "scan"))
 
 

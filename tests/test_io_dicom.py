@@ -1,0 +1,170 @@
+"""Series of DICOM slices against files that the test writes with pydicom, and geometry by hand and by nibabel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from biosegkit.errors import DataError, FileError
+from biosegkit.io import ReadOptions, open_pyramid, peek, read
+from biosegkit.viewing import file_layers
+
+pydicom = pytest.importorskip("pydicom")
+
+ROW, COLUMN = np.array([0.0, 0.8, 0.6]), np.array([0.0, 0.6, -0.8])  # oblique, at right angles
+NORMAL, CORNER = np.cross(ROW, COLUMN), np.array([-12.5, 7.0, 30.0])
+
+
+def series(folder: Path, values: np.ndarray, *, spacing: tuple[float, float, float] = (2.5, 0.9, 0.7), **more: object
+           ) -> Path:
+    """Stored values (z, y, x) as a file per slice, in an order of names that is not that of places."""
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    for k, plane in enumerate(values):
+        data = pydicom.Dataset()
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[str(k)])
+        data.SeriesInstanceUID = data.StudyInstanceUID = generate_uid(entropy_srcs=["series"])
+        data.FrameOfReferenceUID, data.SeriesDescription = generate_uid(entropy_srcs=["frame"]), "thorax"
+        data.Modality, data.InstanceNumber, data.PatientID, data.PatientName = "CT", 1, "nobody", "nobody"
+        data.Rows, data.Columns = plane.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+        data.PixelRepresentation = int(plane.dtype.kind == "i")
+        data.PixelSpacing, data.SliceThickness = list(spacing[1:]), 99.0  # thickness is no distance
+        data.ImageOrientationPatient = [*ROW, *COLUMN]
+        data.ImagePositionPatient = [round(float(v), 6) for v in CORNER + k * spacing[0] * NORMAL]
+        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        for name, value in more.items():
+            setattr(data, name, value[k] if isinstance(value, list) and len(value) == len(values) else value)
+        data.PixelData = plane.tobytes()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.save_as(folder / f"IM{(k * 5 + 3) % len(values):04}", enforce_file_format=True)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 4096, (7, 5, 6), np.uint16)
+
+
+def test_a_series_is_one_volume_placed_by_its_positions(tmp_path, values):
+    image = read(series(tmp_path / "ct", values))
+    assert image.array.dtype == np.int16
+    np.testing.assert_array_equal(image.array[0], values.astype(int) - 1024)
+    np.testing.assert_allclose(image.grid.spacing, (2.5, 0.9, 0.7), rtol=1e-6)
+    assert image.grid.unit == "mm"
+    for z, y, x in [(0, 0, 0), (6, 4, 5), (2, 3, 1)]:  # PS3.3 C.7.6.2.1.1; left, posterior turned
+        by_hand = CORNER + z * 2.5 * NORMAL + y * 0.9 * COLUMN + x * 0.7 * ROW
+        np.testing.assert_allclose((image.grid.affine @ [z, y, x, 1])[:3], by_hand * (-1, -1, 1), atol=1e-5)
+    header = peek(tmp_path / "ct")
+    assert (header.shape, header.dtype, header.grid) == ((7, 5, 6), np.int16, image.grid)
+    lazy = open_pyramid(tmp_path / "ct").arrays[0]
+    np.testing.assert_array_equal(lazy[:, 2:5, 1:3, 4:], image.array[:, 2:5, 1:3, 4:])
+
+
+def test_a_series_lies_where_the_same_volume_as_nifti_lies(tmp_path, values):
+    series(tmp_path / "ct", values)
+    axes = np.stack([0.7 * ROW, 0.9 * COLUMN, 2.5 * NORMAL, CORNER], axis=1) * [[-1], [-1], [1]]
+    nib.save(nib.Nifti1Image(values.T.astype(np.int16) - 1024, np.vstack([axes, [0, 0, 0, 1]])), tmp_path / "ct.nii")
+    (data, settings, _), = file_layers(tmp_path / "ct")
+    (again, expected, _), = file_layers(tmp_path / "ct.nii")
+    np.testing.assert_array_equal(data, again)
+    assert (settings["name"], settings["units"], settings["axis_labels"]) == ("ct", ("mm",) * 3, ("z", "y", "x"))
+    np.testing.assert_allclose(settings["affine"], expected["affine"], atol=1e-4)  # NIfTI holds float32
+
+
+@pytest.mark.parametrize(("scaling", "dtype"), [
+    ({"RescaleSlope": 1, "RescaleIntercept": 0}, np.uint16), ({"RescaleIntercept": -5.5}, np.float32),
+    ({"RescaleSlope": [1.0, 0.5, 2.0, 1.0, 1.25, 1.0, 3.0], "RescaleIntercept": 10}, np.float32),
+    ({"RescaleSlope": 1, "RescaleIntercept": 70000}, np.uint32)])
+def test_values_are_rescaled_slice_by_slice_and_whole_numbers_stay_whole(tmp_path, values, scaling, dtype):
+    image = read(series(tmp_path / "ct", values, **scaling))
+    slope = np.reshape(scaling.get("RescaleSlope", 1), (-1, 1, 1))
+    assert image.array.dtype == dtype
+    np.testing.assert_allclose(image.array[0], values * slope + scaling["RescaleIntercept"], rtol=1e-6)
+
+
+def test_signed_values_of_twelve_bits(tmp_path, values):
+    signed = values.astype(np.int16) - 2048
+    image = read(series(tmp_path / "ct", signed, RescaleIntercept=0))
+    assert image.array.dtype == np.int16
+    np.testing.assert_array_equal(image.array[0], signed)
+
+
+def test_one_slice_is_a_plane(tmp_path, values):
+    image = read(series(tmp_path / "ct", values[:1]))
+    np.testing.assert_array_equal(image.array[0], values[0].astype(int) - 1024)
+    assert (image.grid.ndim, image.grid.spacing, image.grid.unit) == (2, (0.9, 0.7), "mm")
+    assert read(tmp_path / "ct" / "IM0000").grid == image.grid
+
+
+def test_slices_that_are_not_there_are_missed(tmp_path, values):
+    folder = series(tmp_path / "ct", values)
+    places = {file: np.dot(pydicom.dcmread(file).ImagePositionPatient, NORMAL) for file in folder.glob("IM*")}
+    order = sorted(places, key=places.__getitem__)
+    for file in order[3:5]:
+        file.unlink()
+    with pytest.raises(DataError, match=rf"2 slices missing: 7.5 mm between {order[2].name} and {order[5].name}"):
+        read(folder)
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ({"SeriesInstanceUID": ["1.2.3"] * 3 + ["1.2.4"] * 4, "SeriesDescription": ["T1"] * 3 + ["T2"] * 4},
+     r"2 DICOM series: 'T[12]' \([34] files\), 'T[12]'"),
+    ({"ImagePositionPatient": [[0, 0, k // 2] for k in range(7)]}, "two slices at one place"),
+    ({"ImageOrientationPatient": [[1, 0, 0, 0, 1, 0]] * 6 + [[0, 1, 0, 0, 0, 1]]}, "another direction"),
+    ({"PixelSpacing": [[1, 1]] * 6 + [[2, 2]]}, "another size of pixels"),
+    ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [[0, 0, k**1.5] for k in range(7)]},
+     "uneven distances"),
+    ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+      "ImagePositionPatient": [[0, int(k == 3), 3 * k] for k in range(7)]},
+     "1 mm beside its place"),
+    ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [[0, k, 3 * k] for k in range(7)]},
+     "sheared"),  # the gantry was tilted
+    ({"ImagePositionPatient": None}, "ImagePositionPatient missing"),
+    ({"PhotometricInterpretation": "PALETTE COLOR"}, "a DICOM file of PALETTE COLOR"),
+    ({"NumberOfFrames": 3}, "a DICOM file of 3 frames"),
+    ({"BitsAllocated": [16] * 6 + [8]}, "8 bits per value"),
+])
+def test_what_is_not_one_volume_of_even_spacing_is_refused(tmp_path, values, more, said):
+    folder = series(tmp_path / "ct", values, **more)
+    with pytest.raises((DataError, FileError), match=said) as caught:
+        read(folder)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("keep", [140, 600, -40])
+def test_F1_a_cut_slice_is_refused(tmp_path, values, keep):
+    folder = series(tmp_path / "ct", values)
+    file = folder / "IM0002"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises((FileError, DataError), match="IM0002"):
+        read(folder)
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    for path in (tmp_path, tmp_path / "a.dcm"):
+        with pytest.raises(FileError, match="DICOM"):
+            open_pyramid(path)
+
+
+def test_the_user_may_say_the_spacing(tmp_path, values):
+    image = read(series(tmp_path / "ct", values), ReadOptions(spacing=(5, 1, 1)))
+    assert image.grid.spacing == (5, 1, 1)
+    np.testing.assert_allclose(image.grid.direction[:, 2] * (-1, -1, 1), ROW, atol=1e-6)
+
+
+def test_predict_takes_the_folder_of_a_series(tmp_path, values):
+    from biosegkit.inputs import find_jobs
+
+    series(tmp_path / "ct", values)
+    (job,) = find_jobs(tmp_path / "ct", tmp_path / "out")
+    assert (job.name, [Path(p) for p in job.images]) == ("ct", [tmp_path / "ct"])
+    assert [job.name for job in find_jobs(tmp_path, tmp_path / "out")] == ["ct"]
