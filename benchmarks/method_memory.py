@@ -6,7 +6,8 @@ Measured in a process of its own per method and step, in units of the label imag
 resident peak during `encode` beyond the targets and weights it returns, and during `decode` beyond the state it keeps
 of a block (the maps of a network lie in memory before; the labels it returns count). ``unknown`` is `encode` again with
 an eighth of the image and single voxels ignored. The labels are synthetic nuclei; maps are perfect. At most 3 is what
-the project aims at. ``--write`` makes ``results/method_memory.json``.
+the project aims at. ``one object`` and ``strips`` are `decode` of an object that fills the image, and of twelve that
+reach from one end of it to the other. ``--write`` makes ``results/method_memory.json``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from biosegkit.methods.protocol import Block
 
 RECORD = Path(__file__).parent / "results/method_memory.json"
 SHAPES = {"2D": (2048, 2048), "3D": (64, 256, 256)}
+LARGE = {"2D": (1024, 1024), "3D": (64, 256, 256)}
 SMALL = {"2D": (64, 64), "3D": (16, 32, 32)}
 
 
@@ -49,6 +51,15 @@ def decoded(method, maps):
     return state, method.paint(state, method.resolve([state]))
 
 
+def large(shape):
+    """Labels of one object in a rim of one voxel, and of twelve strips along the last axis, two voxels apart."""
+    strips = np.zeros(shape, np.int32)
+    width = shape[-2] // 12
+    for k in range(12):
+        strips[..., k * width: (k + 1) * width - 2, :] = k + 1
+    return {"one object": np.pad(np.ones([n - 2 for n in shape], np.int32), 1), "strips": strips}
+
+
 def child(name, space):
     """Bytes added by both steps, those of them that are kept, and those of the label image."""
     method = METHODS[name]()
@@ -67,6 +78,14 @@ def child(name, space):
         row["maps"] = size(maps)
         added, (state, _) = grown(lambda: decoded(method, maps))  # noqa: B023
         row["decode"], row["state"] = added - size(state.arrays), size(state.arrays)
+    del state
+    for what, labels in large(LARGE[space]).items():
+        targets = method.encode(labels, (1.0,) * labels.ndim)[0]
+        maps = {k: np.ascontiguousarray(v) for k, v in method.ideal(targets).items()}
+        del targets
+        added, (state, _) = grown(lambda: decoded(method, maps))  # noqa: B023
+        row[what] = (added - size(state.arrays)) * unit / (4 * labels.size)
+        del state
     print(json.dumps({step: round(value / unit, 2) for step, value in row.items()}))
 
 

@@ -319,6 +319,61 @@ def test_every_limit_is_a_cut_of_one_linkage_and_names_tell_objects_apart(seed):
     assert len(set(objects.values())) == len(objects) > graph.count
 
 
+def disturbed(labels, method, sigma, seed=0):
+    """Ideal maps of labels with noise on the flow."""
+    maps = method.ideal(method.encode(labels, (1.0,) * labels.ndim)[0])
+    noise = np.random.default_rng(seed).standard_normal(maps["flow"].shape, np.float32)
+    return {**maps, "flow": maps["flow"] + sigma * noise * (labels > 0)}
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["flow", "flow_eikonal"])
+def test_large_objects_are_checked_on_a_coarser_grid_with_nearly_the_same_error(name, sigma, monkeypatch):
+    y, x = np.ogrid[:150, :180]
+    labels = ((y - 74) ** 2 / 70**2 + (x - 88) ** 2 / 85**2 <= 1).astype(np.int32)
+    labels[60:90, 88:] = 0
+    method = METHODS[name]()
+    state = method.local(disturbed(labels, method, sigma), Block.whole(labels.shape))
+    sums, seen = [], []
+    field = FIELDS[name]
+    for most in (1 << 17, 9000):
+        monkeypatch.setattr(flow_check, "_MOST", most)
+        sums.append(flow_check.squared_errors(state, labels, lambda m, s: seen.append(m.size) or field(m, s), 1)[1])
+    fine, coarse = np.array(sums) / labels.sum()
+    assert seen[0] > 20_000 > 9000 > seen[1]
+    assert abs(fine - coarse) < 0.05
+    assert (fine < 1e-3) == (sigma == 0)
+
+
+def test_a_large_thin_object_is_checked_voxel_by_voxel(monkeypatch):
+    labels = np.zeros((120, 120), np.int32)
+    labels[np.arange(120), np.arange(120)] = labels[np.arange(119), np.arange(1, 120)] = 1
+    method = METHODS["flow"]()
+    state = method.local(disturbed(labels, method, 0.4), Block.whole(labels.shape))
+    whole = flow_check.squared_errors(state, labels, heat_flow, 1)
+    monkeypatch.setattr(flow_check, "_MOST", 1000)
+    assert flow_check.squared_errors(state, labels, heat_flow, 1).tolist() == whole.tolist()
+    assert whole[1] > 10
+
+
+def test_blocks_do_not_change_what_large_objects_are_checked_by(monkeypatch):
+    monkeypatch.setattr(flow_check, "_MOST", 60)
+    labels, method = discs(9, (46, 70)), METHODS["flow"]()
+    maps = disturbed(labels, method, 0.5)
+    ends = ((0, 20), (20, 46)), ((0, 13), (13, 41), (41, 70))
+    blocks = [Block.cut([a for a, _ in one], [b - a for a, b in one], labels.shape, method.halo)
+              for one in itertools.product(*ends)]
+    states = [method.local({n: m[(slice(None), *b.read)] for n, m in maps.items()}, b) for b in blocks]
+    limits, kept = np.linspace(0.25, 1.0, 31), []
+    for limit in limits:
+        thresholds = {"flow_error": float(limit)}
+        found = method.resolve(states, thresholds).objects["first"].tolist()
+        assert found == method.resolve([method.local(maps, Block.whole(labels.shape))], thresholds).objects[
+            "first"].tolist()
+        kept.append(len(found))
+    assert 0 == kept[0] < kept[-1] == labels.max()
+
+
 @pytest.mark.parametrize(("shape", "spacing"), [((33, 41), (1.0, 1.0)), ((8, 19, 17), (2.0, 1.0, 1.0))])
 @pytest.mark.parametrize("name", ["flow", "flow_eikonal"])
 def test_errors_of_objects_are_the_same_one_by_one_in_parts_and_together(name, shape, spacing, monkeypatch):
