@@ -39,6 +39,7 @@ def small(monkeypatch):
     monkeypatch.setattr(star_work, "_PART", {2: (50, 41), 3: (7, 30, 20)})
     monkeypatch.setattr(star_work, "_CHUNKS", {2: (2, 1), 3: (1, 2, 1)})
     monkeypatch.setattr(stars, "_BAND", 1000)
+    monkeypatch.setattr(stars, "_ORDER", 70)
 
 
 def textured(shape, channels=1):

@@ -42,6 +42,7 @@ from .decided import Painter, decide, decided_from
 from .findings import publish, write_found
 from .giant import GiantJob, Work, identity_of, opened_image, opened_model
 from .layout import Costs, plan_layout
+from .maps import are_kept, begin_maps, finished_maps, keep_maps, paint_maps
 
 __all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image",
            "resolve_image", "segment_giant"]
@@ -123,14 +124,15 @@ def resolve_image(job: GiantJob) -> dict[str, Any]:
         shutil.rmtree(store.folder, ignore_errors=True)
         store.begin()
         (job.folder / "painted").mkdir()
+    if job.maps:
+        begin_maps(work)
     return {name: found[name] for name in ("objects", "dtype")}
 
 
 def paint_block(job: GiantJob, box: int) -> None:
     """Write the chunks of one box of the labels."""
     work = Work.of(job)
-    done = job.folder / "painted" / f"{box}.done"
-    if done.exists():
+    if _is_painted(job, box):
         return
     store = _store(work, _decided(work))
     window, turn = work.prepared.window, work.prepared.turn
@@ -148,7 +150,9 @@ def paint_block(job: GiantJob, box: int) -> None:
         values[into] = labels
     with finish_first():
         store.write([o.start for o in outer], turn.inverse().apply(values))
-        done.touch()
+        if job.maps:
+            paint_maps(work, work.layout.members(work.layout.boxes)[box], ends, [o.start for o in outer])
+        _mark(job, box).touch()
 
 
 def painted_labels(job: GiantJob) -> tuple[Any, Grid, ObjectTable]:
@@ -195,7 +199,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     found = _decided(work)
     boxes = work.layout.members(work.layout.boxes)
     missing = [k for k, members in enumerate(boxes)
-               if _any_full(work, members) and not (job.folder / "painted" / f"{k}.done").exists()]
+               if _any_full(work, members) and not _is_painted(job, k)]
     if missing:
         raise FileError(f"{counted(len(missing), 'box')} not painted", file=job.folder, expected="all of them painted",
                         remedy="paint them first")
@@ -213,7 +217,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
             write_csv(table, output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"))
         return written
 
-    return publish(job, store, record, beside)
+    return publish(job, store, record, beside, finished_maps(work))
 
 
 def segment_giant(job: GiantJob) -> dict[str, Any]:
@@ -235,6 +239,15 @@ def _is_same(path: Path, identity: Mapping[str, Any]) -> bool:
         return False
 
 
+def _mark(job: GiantJob, box: int) -> Path:
+    """What is there once a box is painted, with its maps if they are asked for."""
+    return job.folder / "painted" / f"{box}.{'maps' if job.maps else 'done'}"
+
+
+def _is_painted(job: GiantJob, box: int) -> bool:
+    return _mark(job, box).exists()
+
+
 def _any_full(work: Work, members: tuple[int, ...]) -> bool:
     return any(work.full[k] for k in members)
 
@@ -249,11 +262,12 @@ def _inferred(work: Work, members: tuple[int, ...], *, thoroughly: bool = False)
     parts = work.segmenter.region_parts(work.prepared, [work.blocks[k] for k in left], tta=work.job.tta, tiles=tiles)
     for maps, block in parts:
         number = numbers[block.start]
+        told = {"maps": keep_maps(work, number, maps, block)} if work.job.maps else {}
         if work.layout.planar:
             maps = {name: value[:, 0] for name, value in maps.items()}
         state = work.method.local(maps, work.seen(number))
         path = work.state(number)
-        write_json(path.with_suffix(".json"), write_state(path, state))
+        write_json(path.with_suffix(".json"), {**write_state(path, state), **told})
     return len(left)
 
 
@@ -263,6 +277,8 @@ def _is_made(work: Work, number: int, thoroughly: bool) -> bool:
     try:
         said = read_json(path.with_suffix(".json"))
         if path.stat().st_size != said["bytes"]:
+            return False
+        if work.job.maps and not are_kept(work, number, said.get("maps"), thoroughly=thoroughly):
             return False
         return not thoroughly or sha256(path) == said["sha256"]
     except (FileError, OSError, KeyError, TypeError):
@@ -313,7 +329,8 @@ def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "file": Path(job.output).name, "task": bundle.plan.labels.task, "objects": found["objects"],
         "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys(notes)), "blocks": len(work.blocks),
         "exact": work.method.exact,
-        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem},
+        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
+                    **({"save_maps": True} if job.maps else {})},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "device": describe(bundle.device), "seed": bundle.plan.seed, "plan": bundle.plan.hash,
         "thresholds": dict(bundle.thresholds), "postprocessing": bundle.postprocessing,

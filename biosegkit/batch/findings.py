@@ -81,7 +81,7 @@ def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[st
 
 
 def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
-            beside: Callable[[Path], Sequence[Path]]) -> dict[str, Any]:
+            beside: Callable[[Path], Sequence[Path]], maps: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Put labels that are finished in their place, and write what belongs beside them; the work is then removed.
 
     Parameters
@@ -93,6 +93,8 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
         To be completed by hashes, and written last.
     beside : callable
         Given the place of the labels, writes further files and names those that the record is to know.
+    maps : dict of Path, optional
+        Further stores that are finished, by the ends of their names.
 
     Returns
     -------
@@ -107,6 +109,11 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
                 shutil.rmtree(output)
             output.parent.mkdir(parents=True, exist_ok=True)
             store.folder.replace(output)
+        for name, folder in (maps or {}).items():
+            place = output.with_name(f"{output.name.removesuffix('.ome.zarr')}_{name}.ome.zarr")
+            if place.exists():
+                shutil.rmtree(place)
+            folder.replace(place)
         if written := beside(output):
             whole["also"] = {path.name: sha256(path) for path in written}
         whole["output"] = file_hash(output)

@@ -61,6 +61,8 @@ class GiantJob:
     tissue : str
         A file ``.npy`` with a mask of any resolution over the whole image: tiles that do not reach it are not looked
         at. Empty: all are.
+    maps : bool
+        Whether the network's maps are written beside the labels.
     work : str
         Folder of what is kept until the output is whole, and of nothing else, since it is emptied; by default beside
         the output.
@@ -80,6 +82,7 @@ class GiantJob:
     workers: int = 1
     identity: str = ""
     tissue: str = ""
+    maps: bool = False
     work: str = ""
 
     @property

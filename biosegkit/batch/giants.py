@@ -96,11 +96,13 @@ def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:
     OptionError
         For what images in blocks do not have; before anything runs.
     """
+    stars = isinstance(model, StarModel)
     if isinstance(model, StarModel):
         refuse_tidy(model)
-    for name, given in (("--save-maps", wish.save_maps), ("--states", states is not None)):
+    for name, given in (("--save-maps", wish.save_maps and stars), ("--states", states is not None)):
         if given:
-            raise OptionError(f"{name} with an image in blocks", expected="ordinary images",
+            raise OptionError(f"{name} with an image in blocks{' and a StarDist model' if stars else ''}",
+                              expected="ordinary images",
                               remedy=f"leave {name} out, or predict slides and huge images apart from the others")
     if wish.tissue in ("auto", "off"):
         return wish
@@ -116,7 +118,7 @@ def giant_job(errand: Errand, job: Job, staff: Staff) -> GiantJob:
     return GiantJob(
         tuple(map(str, job.images)), str(job.output), opening.model, opening.device, opening.options, opening.depth,
         opening.digest, wish.tta, tuple(sorted(wish.thresholds.items())), memory=staff.memory or min(share, _ENOUGH),
-        workers=staff.workers or _CREW)
+        workers=staff.workers or _CREW, maps=wish.save_maps)
 
 
 @dataclass(frozen=True)

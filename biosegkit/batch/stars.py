@@ -43,6 +43,8 @@ __all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "refus
 
 Floats = npt.NDArray[np.float32]
 
+#: Candidates that are looked at together where they are suppressed; changes memory only.
+_ORDER = 2**20
 #: Voxels that are painted together where objects are numbered; changes memory only.
 _BAND = 2**24
 
@@ -199,22 +201,26 @@ def _suppressed(work: Stars, folder: Path) -> Candidates:
     """The candidates that are objects; the rays of all of them are in a file, in their order."""
     ndim, rays = len(work.shape), work.model.rays
     files = [ArrayFile(work.state(group)) for group in range(len(work.groups))]
-    points = np.concatenate([np.zeros((0, ndim), np.int64), *(file["points"] for file in files)])
+    points = np.concatenate([np.zeros((0, ndim), np.int32), *(file["points"].astype(np.int32) for file in files)])
     prob = np.concatenate([np.zeros(0, np.float32), *(file["prob"] for file in files)])
+    classes = np.concatenate([file["classes"] for file in files]) if files and "classes" in files[0] else None
     order = np.lexsort((*points.T[::-1], -prob))
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    dist, at = _rays_file(folder / "dist.raw", (len(order), len(rays))), 0
+    points, prob, classes = points[order], prob[order], None if classes is None else classes[order]
+    del order
+    dist, at = _rays_file(folder / "dist.raw", (len(place), len(rays))), 0
     for file in files:
         mine = file["dist"]
         dist[place[at: at + len(mine)]] = mine
         at += len(mine)
-    leader = suppress(points[order], dist, rays, threshold=work.thresholds["nms"])
-    kept = np.flatnonzero(leader >= 0)
-    classes = None
-    if files and "classes" in files[0]:
-        classes = np.concatenate([file["classes"] for file in files])[order][kept]
-    found = Candidates(points[order][kept], prob[order][kept], np.array(dist[kept]), classes)
+    del place
+    kept = np.zeros(0, np.int64)
+    for low in range(0, len(points), _ORDER):  # those kept so far suppress none of each other: they are kept again
+        some = np.concatenate([kept, np.arange(low, min(low + _ORDER, len(points)))])
+        kept = some[suppress(points[some], dist[some], rays, threshold=work.thresholds["nms"]) >= 0]
+    found = Candidates(points[kept].astype(np.int64), prob[kept], np.array(dist[kept]),
+                       None if classes is None else classes[kept])
     del dist
     (folder / "dist.raw").unlink(missing_ok=True)
     return found

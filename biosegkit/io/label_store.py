@@ -21,10 +21,10 @@ from biosegkit.errors import DataError
 from biosegkit.grid import Grid
 
 from . import ngff
-from .zarr import CHUNK, create_array, halved_axes
+from .zarr import CHUNK, create_array, halved_axes, writable
 from .zarrguard import OWN, manifest
 
-__all__ = ["LabelStore"]
+__all__ = ["LabelStore", "complete", "pieces"]
 
 #: Voxels that are read together where a resolution is made from the one before; changes memory only.
 _PIECE = 2**24
@@ -85,7 +85,7 @@ class LabelStore:
 
     def level(self, number: int = 0) -> Any:
         """The array of a resolution, which reads what it is asked for."""
-        return zarr.open_array(self.folder / str(number), mode="r+")
+        return writable(self.folder / str(number))
 
     def finish(self, values: npt.NDArray[Any]) -> None:
         """Make the further resolutions, and write what makes the store valid.
@@ -96,6 +96,7 @@ class LabelStore:
             The user's values, background first, of which the first few get colours.
         """
         group = zarr.open_group(self.folder, mode="r+", zarr_format=3)
+        complete(self.level(0))
         shapes = [self.grid.shape]
         for axes in halved_axes(self.grid):
             before = shapes[-1]
@@ -103,7 +104,7 @@ class LabelStore:
             fine = self.level(len(shapes) - 2)
             shutil.rmtree(self.folder / str(len(shapes) - 1), ignore_errors=True)  # of an attempt before this one
             coarse = create_array(group, str(len(shapes) - 1), shapes[-1], self.dtype, self.grid.axes, self.grid.ndim)
-            for into in _pieces(shapes[-1], coarse.chunks):
+            for into in pieces(shapes[-1], coarse.chunks):
                 source = tuple(slice(2 * i.start, min(2 * i.stop, n), 2) if a in axes else i
                                for a, (i, n) in enumerate(zip(into, before, strict=True)))
                 coarse[into] = _picked(fine, source)
@@ -116,13 +117,24 @@ class LabelStore:
         group.attrs.update({"ome": {"version": "0.5", **content}, OWN: own})
 
 
+def complete(array: Any) -> None:
+    """Store the chunks that nobody wrote, as zeros: a store of ours has all of them, so that a lost one is seen."""
+    if array.nchunks_initialized == array.nchunks:
+        return
+    root = Path(array.store.root) / array.path
+    for at in product(*(range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True))):
+        if not root.joinpath("c", *map(str, at)).exists():
+            array[tuple(slice(i * c, min((i + 1) * c, n))
+                        for i, c, n in zip(at, array.chunks, array.shape, strict=True))] = 0
+
+
 def _picked(array: Any, region: tuple[slice, ...]) -> npt.NDArray[Any]:
     """Every second voxel of a region along the axes that are halved."""
     whole = np.asarray(array[tuple(slice(r.start, r.stop) for r in region)])
     return whole[tuple(slice(None, None, r.step) for r in region)]
 
 
-def _pieces(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+def pieces(shape: Sequence[int], chunk: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Boxes of whole chunks that cover an array, each of about :data:`_PIECE` voxels at most."""
     size = list(chunk)
     for axis in reversed(range(len(size))):

@@ -21,7 +21,7 @@ from .options import ReadOptions
 from .raw import Array, Coarser, Position, Raw, Window, native
 from .zarrguard import EDITING, OWN, Place, array_metadata, attributes, manifest, verify
 
-__all__ = ["CHUNK", "create_array", "halved_axes", "images", "raw", "write"]
+__all__ = ["CHUNK", "create_array", "halved", "halved_axes", "images", "raw", "writable", "write"]
 
 #: Voxels of a chunk.
 CHUNK = {2: (1024, 1024), 3: (32, 256, 256)}
@@ -302,6 +302,12 @@ def create_array(group: Any, name: str, shape: tuple[int, ...], dtype: Any, axes
     return group.create_array(name, compressors=codec, dimension_names=list(axes), **options)
 
 
+def writable(folder: Path) -> Any:
+    """An array of :func:`create_array` that is there, to be written to: chunks of zeros are stored too."""
+    with zarr.config.set({"array.write_empty_chunks": True}):  # zarr keeps it with the array in memory, not on the disk
+        return zarr.open_array(folder, mode="r+")
+
+
 def halved_axes(grid: Grid) -> list[tuple[int, ...]]:
     """Which axes each further resolution halves: none that is much coarser than the finest."""
     shape, spacing, out = np.array(grid.shape), np.array(grid.spacing), []
@@ -318,12 +324,13 @@ def _pyramid(array: Array, grid: Grid, mean: bool) -> list[Array]:
     for axes in halved_axes(grid):
         level = out[-1]
         for axis in axes:
-            level = _halved(level, axis - grid.ndim, mean)
+            level = halved(level, axis - grid.ndim, mean)
         out.append(level)
     return out
 
 
-def _halved(array: Array, axis: int, mean: bool) -> Array:
+def halved(array: Array, axis: int, mean: bool) -> Array:
+    """Half as many voxels along an axis, counted from the last: means of two, or every second one."""
     front: list[Any] = [slice(None)] * array.ndim
     front[axis] = slice(0, None, 2)
     first: Array = array[tuple(front)]
