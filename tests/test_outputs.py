@@ -117,6 +117,12 @@ def test_geojson_fills_again_to_the_labels_whatever_the_tiles(labels, tmp_path_f
         assert np.array_equal(filled(rings_of(feature), labels.shape), labels == int(feature["properties"]["name"]))
 
 
+def turning(ring):
+    """Twice the area that a ring goes around, by the shoelace formula; positive where it is counter-clockwise."""
+    x, y = np.array(ring, float).T
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())
+
+
 def test_geojson_is_what_qupath_reads(tmp_path, tiny_tiles):
     """The rules of QuPath's importer: types, closed rings, UUIDs, classification, finite measurements in µm."""
     labels = blobs((30, 40))
@@ -129,9 +135,18 @@ def test_geojson_is_what_qupath_reads(tmp_path, tiny_tiles):
     assert len(features) == found.count > 5
     assert len({f["id"] for f in features}) == len(features)
     colours = {}
+    whole = json.loads((tmp_path / "a.geojson").read_text("utf-8"))
+    assert (set(whole), whole["type"]) == ({"type", "features"}, "FeatureCollection")
     for feature in features:
         properties = feature["properties"]
         assert feature["type"] == "Feature"
+        assert set(feature) == {"type", "id", "geometry", "properties"}
+        assert set(feature["geometry"]) == {"type", "coordinates"}
+        assert set(properties) == {"objectType", "name", "classification", "measurements"}
+        several = feature["geometry"]["type"] == "MultiPolygon"
+        for outer, *holes in feature["geometry"]["coordinates"] if several else [feature["geometry"]["coordinates"]]:
+            assert turning(outer) > 0, "RFC 7946, 3.1.6: outer rings turn one way"
+            assert all(turning(hole) < 0 for hole in holes), "and holes the other"
         assert str(uuid.UUID(feature["id"])) == feature["id"]
         assert feature["geometry"]["type"] in ("Polygon", "MultiPolygon")
         assert "plane" not in feature["geometry"]
