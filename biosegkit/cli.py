@@ -84,7 +84,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
                 raise typer.Exit(128 + error.signal) from error
             raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
         except KeyboardInterrupt as error:
-            out(stderr=True).print("stopped")
+            more = ": what was begun goes on with --resume" if "resume" in values else ""
+            out(stderr=True).print(f"stopped{more}")
             raise typer.Exit(130) from error
 
     guarded.__name__, guarded.__doc__ = flat.__name__, flat.__doc__

@@ -240,7 +240,7 @@ def validation_dice(weights: Mapping[str, Tensor], plan: Plan, method: Method, s
     network = make_network(plan, method, device)
     network.load_state_dict(dict(weights))
     network.eval()
-    hits = np.zeros(3)
+    hits = np.zeros(2)
     for i in range(max(1, count // plan.configuration.batch)):
         batch = make_batch(samples, plan, method, i, augment=False)
         with autocast(device):
@@ -252,7 +252,7 @@ def validation_dice(weights: Mapping[str, Tensor], plan: Plan, method: Method, s
         found, truth = found.reshape(truth.shape).astype(int), np.rint(truth).astype(int)
         known = np.broadcast_to(known if known.ndim == truth.ndim else known[:, None], truth.shape)
         both = (found == truth) & (truth > 0) & known
-        hits += [2 * both.sum(), ((found > 0) & known).sum() + ((truth > 0) & known).sum(), 1]
+        hits += [2 * both.sum(), ((found > 0) & known).sum() + ((truth > 0) & known).sum()]
     return {"dice": float(hits[0] / hits[1]) if hits[1] else float("nan")}
 
 

@@ -140,7 +140,8 @@ class Clock:
         ``overhead`` is the share of time spent beside steps (validation patches, checkpoints).
         """
         self._reviewed = time.monotonic()
-        if self.deadline is None or not self.seconds:
+        # At the end of the pace the rate has come to zero: further steps would change nothing.
+        if self.deadline is None or not self.seconds or step >= pace.total:
             return None
         left = self._left()
         if len(self.seconds) < 5 and left > 20 * self.step_seconds:

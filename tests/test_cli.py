@@ -264,6 +264,16 @@ def test_exit_codes(monkeypatch, raised, code):
     assert call("doctor", PHANTOM).exit_code == code
 
 
+def test_a_stop_says_how_to_go_on_where_one_can(monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("biosegkit.batch.run.predict_batch", stop)
+    assert "goes on with --resume" in call("predict", "otsu", PHANTOM, "-o", tmp_path / "out").output
+    monkeypatch.setattr("biosegkit.cases.scan", stop)
+    assert call("doctor", PHANTOM).output.strip() == "stopped"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_signals_end_with_their_code_and_finally_blocks_run(name, code, tmp_path):

@@ -125,6 +125,7 @@ def test_slow_steps_shorten_the_run_and_fast_ones_lengthen_it(now):
     now[0] = right.now
     assert right.revise(pace, 20, 0.0) is None
     assert right.revise(pace, 20, 0.25).total == 20 + 64
+    assert fast.revise(pace, pace.total, 0.0) is None  # the rate has come to zero: steps would change nothing
 
 
 def test_after_the_deadline_one_step_is_left(now):
