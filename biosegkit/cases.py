@@ -262,13 +262,14 @@ def _kept(cases: list[Case], where: Mapping[str, str | Sequence[str]], source: s
     unknown = sorted(set(where) - set(names))
     if unknown:
         raise DataError(f"no column {', '.join(unknown)}", file=source, expected=f"one of {', '.join(names)}",
-                        remedy="correct --where")
+                        remedy="give the table such a column, or correct --where (in a recipe: where)")
     wanted = {n: {v} if isinstance(v, str) else set(v) for n, v in where.items()}
     kept = [c for c in cases if all(_columns(c).get(n, "") in v for n, v in wanted.items())]
     if not kept:
         asked = ", ".join(f"{n}={'|'.join(sorted(v))}" for n, v in wanted.items())
         values = "; ".join(f"{n}: {_short(sorted({_columns(c).get(n, '') for c in cases}))}" for n in wanted)
-        raise DataError(f"no case with {asked}", file=source, expected=values, remedy="correct --where")
+        raise DataError(f"no case with {asked}", file=source, expected=values,
+                        remedy="correct --where (in a recipe: where)")
     return kept
 
 

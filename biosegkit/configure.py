@@ -251,11 +251,7 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     if limits.per_fold is not None and searched:
         best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim)
         configuration = with_width(configuration, best.width)
-        fixed = not widths_of(configuration.architecture.name)
-        decisions.append(Decision(name="width", value="its own" if fixed else str(best.width), reason=(
-            "this network has one width" if fixed else
-            f"the widest of the probed {sorted(p.width for p in probes)} that leaves about "
-            f"{wanted_steps(0.85 * limits.per_fold, configuration.ndim)} steps within {memory_text(limits.memory)}")))
+        decisions.append(_width_decision(best, probes, limits, configuration))
     if device.type == "cuda":
         training, told = with_workers(training, usable_cores())
         decisions.append(told)
@@ -281,6 +277,19 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
                       device=device.type)
     return plan.model_copy(update={"configuration": configuration, "training": training, "budget": measured,
                                    "race": race, "decisions": tuple(decisions)})
+
+
+def _width_decision(best: Probe, probes: Sequence[Probe], limits: _Limits, configuration: Configuration) -> Decision:
+    """The width that was taken, and whether it leaves the steps that are wanted."""
+    if not widths_of(configuration.architecture.name):
+        return Decision(name="width", value="its own", reason="this network has one width")
+    seconds = 0.85 * (limits.per_fold or 0.0)
+    wanted, widths = wanted_steps(seconds, configuration.ndim), sorted(p.width for p in probes)
+    fits = best.step_seconds <= seconds / wanted and best.peak <= limits.memory
+    rule = (f"the widest of the probed {widths} that leaves about" if fits else
+            f"the narrowest of the probed {widths}, as none leaves")
+    return Decision(name="width", value=str(best.width), reason=f"{rule} {wanted} steps within "
+                    f"{memory_text(limits.memory)}")
 
 
 def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float, where: str) -> tuple[int, str]:

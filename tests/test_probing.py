@@ -180,6 +180,17 @@ def test_a_gpu_gets_its_batches_from_threads_and_a_cpu_makes_them_itself(dataset
     assert [d.value for d in settled.decisions if d.name == "workers"] == [str(workers)]
 
 
+@pytest.mark.parametrize(("step_seconds", "said"), [
+    (0.1, "the widest of the probed [8] that leaves about 550 steps within 4.0GB"),
+    (0.2, "the narrowest of the probed [8], as none leaves 550 steps within 4.0GB")])
+def test_the_reason_of_the_width_says_whether_the_steps_fit(step_seconds, said):
+    """A minute of steps is half of four minutes' 1100 (the root of a quarter), 0.109 s each."""
+    limits = configure._Limits(60 / 0.85, 60 / 0.85, 4 << 30, None, 0.0, 0.0)
+    volume = tiny_plan().configuration.model_copy(update={"ndim": 3})
+    probe = Probe(8, step_seconds, 0.01, 1 << 30)
+    assert configure._width_decision(probe, [probe], limits, volume).reason == said
+
+
 def test_a_machine_that_became_too_slow_is_given_up_before_the_first_step(dataset, tmp_path):
     """45 of 60 s have passed, 7 are kept for the end: 7.4 s are left for twenty steps of 0.5 s."""
     plan = tiny_plan()
