@@ -79,15 +79,15 @@ def main() -> int:
     return 0 if same else 1
 
 
-def cut(slide: Path, folder: Path, count: int, random: np.random.Generator) -> None:
+def cut(slide: Path, folder: Path, count: int, random: np.random.Generator, side: tuple[int, int] = SIZE) -> None:
     """Pieces of a slide as pyramids of two levels."""
     folder.mkdir()
     pyramid = open_pyramid(slide)
     array, (height, width) = pyramid.arrays[0], pyramid.grids[0].shape
     size = pyramid.grids[0].spacing[0]
     for number in range(count):
-        y, x = (int(random.integers(0, n - m + 1)) for n, m in zip((height, width), SIZE, strict=True))
-        piece = np.moveaxis(np.asarray(array[:, y : y + SIZE[0], x : x + SIZE[1]]), 0, -1)
+        y, x = (int(random.integers(0, n - m + 1)) for n, m in zip((height, width), side, strict=True))
+        piece = np.moveaxis(np.asarray(array[:, y : y + side[0], x : x + side[1]]), 0, -1)
         meta = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeY": size, "PhysicalSizeXUnit": "µm",
                 "PhysicalSizeYUnit": "µm"}
         with tifffile.TiffWriter(folder / f"slide_{number:02d}.ome.tif", ome=True) as out:

@@ -32,27 +32,35 @@ BLUR = (0.5, 1.0)
 BRIGHTNESS, CONTRAST, GAMMA = (0.75, 1.25), (0.75, 1.25), (0.7, 1.5)
 #: Share of the voxels per axis that simulated low resolution keeps.
 LOW_RESOLUTION = (0.5, 1.0)
+#: Elastic deformation: distance of the points that are moved, and the standard deviation of how far, both in voxels of
+#: the finest axis. Measured on hippocampus: see `biosegkit.plan.augmentation.augmentation_for`.
+ELASTIC_POINTS, ELASTIC_SHIFT = 9.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Spatial:
-    """A linear map from patch to image offsets, both in voxels, around the patch centre."""
+    """A linear map from patch to image offsets, both in voxels, around the patch centre; bent before by ``shift``."""
 
     matrix: npt.NDArray[np.float64]
+    shift: npt.NDArray[np.float32] | None = None
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing is turned or scaled."""
-        return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
+        """Whether nothing is turned, scaled or bent."""
+        return self.shift is None and bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def reach(self, patch: Sequence[int]) -> tuple[int, ...]:
         """Size of the image box the patch is read from."""
-        half = np.abs(self.matrix) @ (np.asarray(patch, float) / 2)
+        half = np.asarray(patch, float) / 2
+        if self.shift is not None:
+            half += np.abs(self.shift).max(tuple(range(1, self.shift.ndim)))
+        half = np.abs(self.matrix) @ half
         return tuple(int(v) for v in np.ceil(2 * half) + 2)
 
 
-def draw_spatial(rng: np.random.Generator, plan: Augmentation, spacing: Sequence[float]) -> Spatial:
-    """Draw rotation and scaling.
+def draw_spatial(rng: np.random.Generator, plan: Augmentation, spacing: Sequence[float],
+                 patch: Sequence[int] = ()) -> Spatial:
+    """Draw rotation, scaling and elastic deformation.
 
     Parameters
     ----------
@@ -62,6 +70,8 @@ def draw_spatial(rng: np.random.Generator, plan: Augmentation, spacing: Sequence
         Probabilities and ranges; ``rotation_degrees`` is per rotation axis, z y x.
     spacing : sequence of float
         Voxel size per axis: a rotation in the world is a shear in anisotropic voxels.
+    patch : sequence of int, optional
+        Size in voxels, for the deformation; without it nothing is bent.
 
     Examples
     --------
@@ -81,7 +91,27 @@ def draw_spatial(rng: np.random.Generator, plan: Augmentation, spacing: Sequence
         if plan.dummy_2d and n == 3:
             factor[0] = 1
         matrix = matrix * factor
-    return Spatial(matrix)
+    bent = bool(patch) and plan.elastic > 0 and rng.random() < plan.elastic
+    return Spatial(matrix, _bend(rng, plan, spacing, patch) if bent else None)
+
+
+def _bend(rng: np.random.Generator, plan: Augmentation, spacing: Sequence[float],
+          patch: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Normal shifts at the points of a coarse grid, linear between them (Simard et al. 2003; Ronneberger et al. 2015).
+
+    Equally long in the world along every axis; slice-wise, all slices of a patch are bent alike and stay in place.
+    """
+    unit = min(spacing) / np.asarray(spacing, float)
+    flat = np.array([plan.dummy_2d and len(patch) == 3 and a == 0 for a in range(len(patch))])
+    points = [1 if f else max(2, round(p / (ELASTIC_POINTS * u)) + 1)
+              for p, u, f in zip(patch, unit, flat, strict=True)]
+    field = rng.standard_normal((len(patch), *points))
+    field *= (ELASTIC_SHIFT * unit * ~flat).reshape(-1, *(1,) * len(patch))
+    for axis, (size, count) in enumerate(zip(patch, points, strict=True)):
+        places = np.linspace(0, count - 1, size)
+        hats = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(count))) if count > 1 else np.ones((size, 1))
+        field = np.moveaxis(np.tensordot(hats, field, (1, axis + 1)), 0, axis + 1)
+    return np.ascontiguousarray(field, np.float32)
 
 
 def _degrees(plan: Augmentation, n: int) -> npt.NDArray[np.float64]:

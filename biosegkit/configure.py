@@ -205,7 +205,7 @@ def _with_members(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, second
     seen = wanted_steps(0.85 * seconds, c.ndim) * c.batch * math.prod(c.patch)
     orientations = 2 ** len(augmentation.mirror_axes) * (2 if augmentation.transpose_axes else 1)
     visits = seen / sum(_voxels(case, c) for case in fingerprint.cases) / orientations
-    wanted = members_for(visits, seconds)
+    wanted = members_for(visits, seconds, augmentation.elastic > 0)
     count = min(wanted, len(shares(dataset, wanted, plan.training.validation_fraction)))
     if count == 1:
         return plan

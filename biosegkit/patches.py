@@ -132,10 +132,10 @@ def _patch(samples: Sequence[Sample], plan: Plan, method: Method, step: int, ind
     sample = samples[int(rng.integers(len(samples)))]
     try:
         rules = t.augmentation if augment else NONE
-        spatial = draw_spatial(rng, rules, c.spacing)
+        window = tuple(p + 2 * m for p, m in zip(c.patch, t.margin or (0,) * c.ndim, strict=True))
+        spatial = draw_spatial(rng, rules, c.spacing, window)
         forced = _is_forced(rng, plan, index)
         centre = _centre(rng, sample, c, forced)
-        window = tuple(p + 2 * m for p, m in zip(c.patch, t.margin or (0,) * c.ndim, strict=True))
         image, labels, valid = _read(sample, centre, window, spatial, c)
         image, labels3, valid3 = mirror_and_swap(rng, rules, [image, labels[None], valid[None]])
         image = intensity(rng, rules, image) if augment else image
@@ -204,9 +204,10 @@ def _read(sample: Sample, centre: tuple[float, ...], window: tuple[int, ...], sp
     if spatial.is_identity:
         return box, box_labels, inside
     middle = tuple((r - 1) / 2 for r in reach)
-    turned = affine_linear(box, window, spatial.matrix, middle)
-    ids = affine_nearest(box_labels[None], window, spatial.matrix, middle)[0]
-    return turned, ids, affine_nearest(inside[None], window, spatial.matrix, middle)[0]
+    turned = affine_linear(box, window, spatial.matrix, middle, spatial.shift)
+    ids, known = (affine_nearest(a[None], window, spatial.matrix, middle, spatial.shift)[0]
+                  for a in (box_labels, inside))
+    return turned, ids, known
 
 
 def _cut(array: Array, start: Sequence[int], shape: Sequence[int]) -> Array:

@@ -75,6 +75,56 @@ def test_reach_holds_every_place_a_patch_reads(seed, n):
     assert (needed <= (np.array(spatial.reach(patch)) - 1) / 2).all()
 
 
+# --- elastic deformation ---------------------------------------------------------------------------------------------
+
+
+def bent(seed, spacing, patch, **plan):
+    return draw_spatial(rng(seed), only(elastic=1, **plan), spacing, patch)
+
+
+def test_shifts_are_linear_between_points_nine_voxels_apart():
+    shift = bent(0, (1.0, 1.0), (37, 28)).shift
+    assert shift.shape == (2, 37, 28)
+    assert shift.dtype == np.float32
+    second = np.abs(np.diff(shift, 2, axis=1)).max((0, 2))
+    # points at 0, 9, 18, 27, 36: a kink is seen only there
+    assert set(np.flatnonzero(second > 1e-4) + 1) == {9, 18, 27}
+    assert set(np.flatnonzero(np.abs(np.diff(shift, 2, axis=2)).max((0, 1)) > 1e-4) + 1) == {9, 18}
+
+
+def test_shifts_at_the_points_are_normal_with_two_voxels_of_the_finest_axis():
+    spacing = (4.0, 1.0, 1.0)
+    corners = np.concatenate([bent(s, spacing, (10, 19, 19)).shift[:, ::9, ::9, ::9].reshape(3, -1)
+                              for s in range(300)], 1)
+    # both ends of z and every ninth voxel are points: 2 voxels of the finest axis, in the world; 5 % is five errors
+    assert np.allclose(corners.std(1) * spacing, 2, rtol=0.05)
+    assert np.abs(corners.mean(1) * spacing).max() < 0.15
+
+
+@given(SEEDS)
+def test_slice_wise_all_slices_are_bent_alike_and_stay_in_place(seed):
+    shift = bent(seed, (5.0, 1.0, 1.0), (6, 20, 20), dummy_2d=True).shift
+    assert not shift[0].any()
+    assert (shift == shift[:, :1]).all()
+    assert shift[1:].std() > 0.2
+
+
+@given(SEEDS, st.sampled_from([2, 3]))
+def test_reach_holds_every_place_a_bent_patch_reads(seed, n):
+    patch = (5, 9, 14)[:n]
+    spatial = bent(seed, (2.0, 1.0, 0.5)[:n], patch, rotation=1, scaling=1)
+    offsets = np.indices(patch).reshape(n, -1) - (np.array(patch)[:, None] - 1) / 2
+    needed = np.abs(spatial.matrix @ (offsets + spatial.shift.reshape(n, -1))).max(1)
+    assert (needed <= (np.array(spatial.reach(patch)) - 1) / 2).all()
+
+
+def test_as_many_are_bent_as_the_plan_says_and_none_without_a_patch():
+    drawn = [draw_spatial(rng(s), only(elastic=0.3), (1.0, 1.0), (8, 8)).shift is not None for s in range(2000)]
+    assert np.mean(drawn) == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / 2000))
+    assert draw_spatial(rng(), only(elastic=1), (1.0, 1.0)).is_identity
+    assert not bent(0, (1.0, 1.0), (8, 8)).is_identity
+
+
 def test_draws_do_not_depend_on_what_is_applied():
     """The same generator goes on at the same place whether or not a transform was taken."""
     after = set()

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biosegkit.plan.budget import (
+    BENT_VISITS,
     MEMBER_SECONDS,
     MOST_MEMBERS,
     VISITS,
@@ -91,4 +92,6 @@ def test_networks_grow_as_visits_would():
     assert members_for(0, 1e6) == members_for(VISITS, 1e6) == 1
     assert members_for(2 * VISITS, 1e6) == 4
     assert members_for(1e6, 1e6) == MOST_MEMBERS
+    assert members_for(BENT_VISITS, 1e6, bent=True) == 1 < members_for(BENT_VISITS, 1e6)
+    assert members_for(2 * BENT_VISITS, 1e6, bent=True) == 4
     assert [members_for(1e6, k * MEMBER_SECONDS) for k in (0.5, 1, 2.9, 3)] == [1, 1, 2, 3]

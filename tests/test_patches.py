@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from small_sets import changed, discs, tiny_plan
 
 from biosegkit.errors import DataError
@@ -265,3 +266,33 @@ def test_P4_the_error_comes_at_the_step_it_belongs_to():
             count += 1
 
     assert until(straight) == until(threads) > 0
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_image_and_labels_are_bent_alike(ndim):
+    """The image is a ramp along the last axis, the labels its steps of one voxel."""
+    shape = (24,) * ndim
+    steps = np.broadcast_to(np.arange(1, 25, dtype=np.uint16), shape).copy()
+    ramp = Sample("a", steps[None].astype(np.float32), steps, None, foreground_voxels(steps, "semantic", 0))
+    plan = tiny_plan(ndim, augmentation=STILL.model_copy(update={"elastic": 1.0}))
+    method = _Values()
+    flat = tiny_plan(ndim, augmentation=STILL)
+    bends = 0
+    for step in range(4):
+        batch = make_batch([ramp], plan, method, step)
+        known = batch.weights["values"].numpy() > 0
+        # beyond the image there are zeros, which the voxels at its border are mixed with
+        inside = np.stack([ndimage.binary_erosion(k, np.ones((3,) * ndim), iterations=2) for k in known])
+        image, values = batch.image[:, 0].numpy(), batch.targets["values"].numpy()
+        assert inside.mean() > 0.1
+        assert np.abs(image - values)[inside].max() <= 0.5 + 1e-4
+        bends += float(np.abs(make_batch([ramp], flat, method, step).image.numpy() - batch.image.numpy()).max() > 0.5)
+    assert bends == 4
+
+
+class _Values:
+    """A method whose target is the labels as they are."""
+
+    def encode(self, labels, spacing, valid=None):
+        known = np.ones(labels.shape, bool) if valid is None else valid
+        return {"values": labels.astype(np.float32)}, {"values": known.astype(np.float32)}

@@ -1,4 +1,4 @@
-"""Reading a patch from an image through a linear map: one pass, no coordinate grid in memory.
+"""Reading a patch from an image through a linear map, bent if wanted: one pass, no coordinate grid in memory.
 
 Written for z y x; two dimensions are one plane. The interpreter lock is free while it runs.
 """
@@ -16,8 +16,8 @@ __all__ = ["affine_linear", "affine_nearest"]
 
 
 def affine_linear(box: npt.NDArray[Any], shape: Sequence[int], matrix: npt.NDArray[np.float64],
-                  centre: Sequence[float]) -> npt.NDArray[np.float32]:
-    """Linear interpolation at ``centre + matrix @ offset`` for every offset from the patch centre.
+                  centre: Sequence[float], shift: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    """Linear interpolation at ``centre + matrix @ (offset + shift)`` for every offset from the patch centre.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ def affine_linear(box: npt.NDArray[Any], shape: Sequence[int], matrix: npt.NDArr
         Patch offsets to box offsets, in voxels.
     centre : sequence of float
         Where the patch centre lies in the box.
+    shift : ndarray of float32, (ndim, *shape), optional
+        Where the patch is bent: how far each voxel is moved first, in voxels of the patch.
 
     Returns
     -------
@@ -38,19 +40,21 @@ def affine_linear(box: npt.NDArray[Any], shape: Sequence[int], matrix: npt.NDArr
     --------
     >>> affine_linear(np.array([[[0.0, 1.0, 2.0]]]), (1, 2), np.eye(2), (0, 1.0)).tolist()
     [[[0.5, 1.5]]]
+    >>> affine_linear(np.array([[[0.0, 1.0, 2.0]]]), (1, 2), np.eye(2), (0, 1.0), np.full((2, 1, 2), 0.5)).tolist()
+    [[[1.0, 2.0]]]
     """
     source, size, m, c = _three(np.ascontiguousarray(box, np.float32), shape, matrix, centre)
     out = np.empty((source.shape[0], *size), np.float32)
-    _linear(source, m, c, out)
+    _linear(source, m, c, _field(shift, len(shape)), out)
     return out.reshape(box.shape[0], *shape)
 
 
 def affine_nearest(box: npt.NDArray[Any], shape: Sequence[int], matrix: npt.NDArray[np.float64],
-                   centre: Sequence[float]) -> npt.NDArray[Any]:
+                   centre: Sequence[float], shift: npt.NDArray[np.float32] | None = None) -> npt.NDArray[Any]:
     """Nearest neighbour at the same places, in the dtype of ``box``."""
     source, size, m, c = _three(np.ascontiguousarray(box), shape, matrix, centre)
     out = np.empty((source.shape[0], *size), box.dtype)
-    _nearest(source, m, c, out)
+    _nearest(source, m, c, _field(shift, len(shape)), out)
     return out.reshape(box.shape[0], *shape)
 
 
@@ -63,16 +67,26 @@ def _three(box: npt.NDArray[Any], shape: Sequence[int], matrix: npt.NDArray[np.f
     return box.reshape(box.shape[0], *(1,) * (3 - n), *box.shape[1:]), (1,) * (3 - n) + tuple(shape), m, c
 
 
+def _field(shift: npt.NDArray[np.float32] | None, n: int) -> npt.NDArray[np.float32]:
+    """The shifts with three space axes; no voxels at all where nothing is bent."""
+    if shift is None:
+        return np.zeros((3, 0, 0, 0), np.float32)
+    out = np.zeros((3, *(1,) * (3 - n), *shift.shape[1:]), np.float32)
+    out[3 - n:] = shift.reshape(n, *out.shape[1:])
+    return out
+
+
 @njit(nogil=True, cache=True)
-def _linear(source, m, c, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _linear(source, m, c, shift, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     channels, nz, ny, nx = source.shape
     pz, py, px = out.shape[1:]
+    bent = shift.size > 0
     for z in range(pz):
-        oz = z - (pz - 1) / 2
         for y in range(py):
-            oy = y - (py - 1) / 2
             for x in range(px):
-                ox = x - (px - 1) / 2
+                oz, oy, ox = z - (pz - 1) / 2, y - (py - 1) / 2, x - (px - 1) / 2
+                if bent:
+                    oz, oy, ox = oz + shift[0, z, y, x], oy + shift[1, z, y, x], ox + shift[2, z, y, x]
                 fz = min(max(c[0] + m[0, 0] * oz + m[0, 1] * oy + m[0, 2] * ox, 0.0), nz - 1.0)
                 fy = min(max(c[1] + m[1, 0] * oz + m[1, 1] * oy + m[1, 2] * ox, 0.0), ny - 1.0)
                 fx = min(max(c[2] + m[2, 0] * oz + m[2, 1] * oy + m[2, 2] * ox, 0.0), nx - 1.0)
@@ -91,15 +105,16 @@ def _linear(source, m, c, out):  # type: ignore[no-untyped-def] # noqa: ANN001, 
 
 
 @njit(nogil=True, cache=True)
-def _nearest(source, m, c, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _nearest(source, m, c, shift, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     channels, nz, ny, nx = source.shape
     pz, py, px = out.shape[1:]
+    bent = shift.size > 0
     for z in range(pz):
-        oz = z - (pz - 1) / 2
         for y in range(py):
-            oy = y - (py - 1) / 2
             for x in range(px):
-                ox = x - (px - 1) / 2
+                oz, oy, ox = z - (pz - 1) / 2, y - (py - 1) / 2, x - (px - 1) / 2
+                if bent:
+                    oz, oy, ox = oz + shift[0, z, y, x], oy + shift[1, z, y, x], ox + shift[2, z, y, x]
                 fz = c[0] + m[0, 0] * oz + m[0, 1] * oy + m[0, 2] * ox
                 fy = c[1] + m[1, 0] * oz + m[1, 1] * oy + m[1, 2] * ox
                 fx = c[2] + m[2, 0] * oz + m[2, 1] * oy + m[2, 2] * ox

@@ -355,7 +355,7 @@ def _training(fingerprint: Fingerprint, configuration: Configuration, method: st
               wishes: Wishes) -> tuple[Training, list[Decision]]:
     """Optimiser, sampling and augmentation; nnU-Net's constants or those of short training."""
     mirror = tuple(range(configuration.ndim))
-    augmentation, reason = augmentation_for(fingerprint, configuration, wishes.preset != "default")
+    augmentation, reason = augmentation_for(fingerprint, configuration, wishes.preset != "default", method)
     decisions = [Decision(name="augmentation", value=augmentation_text(augmentation), reason=reason)]
     if wishes.preset != "default":
         d = TrainingDefaults()

@@ -62,7 +62,7 @@ def draft_like(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: 
 def _training_like(plan: Plan, model: Plan, fingerprint: Fingerprint) -> tuple[Training, list[Decision]]:
     """The training of the new data with what follows from patch and spacing, which are the model's."""
     c = model.configuration
-    augmentation, reason = augmentation_for(fingerprint, c, plan.preset != "default")
+    augmentation, reason = augmentation_for(fingerprint, c, plan.preset != "default", plan.method)
     decisions = [Decision(name="augmentation", value=augmentation_text(augmentation), reason=reason)]
     margin: tuple[int, ...] = ()
     if plan.training.margin and fingerprint.objects is not None:

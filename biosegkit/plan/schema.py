@@ -173,6 +173,7 @@ class Augmentation(_Frozen):
     rotation_degrees: tuple[float, ...] = (30.0, 30.0, 30.0)
     scaling: float = 0.2
     scale_range: tuple[float, float] = (0.7, 1.4)
+    elastic: float = 0.0
     dummy_2d: bool = False
     noise: float = 0.1
     blur: float = 0.2
