@@ -11,12 +11,15 @@ would have waited. A real model (any run or bundle) segments the image given, or
 from __future__ import annotations
 
 import argparse
-import faulthandler
+import gc
 import json
 import platform
 import subprocess
 import sys
+import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -24,41 +27,74 @@ import numpy as np
 
 
 class Heart:
-    """Beats of the thread it is made in; with a file, the stacks of all threads are written to it in long pauses."""
+    """Beats of the thread it is made in; with a file, what every thread did in long pauses is written to it."""
 
     def __init__(self, stacks: TextIO | None = None) -> None:
         from qtpy.QtCore import QTimer
 
         self.at: list[float] = []
-        self.stacks = stacks
+        self.busy: list[float] = []
         self.timer = QTimer()
         self.timer.setInterval(2)
         self.timer.timeout.connect(self.beat)
         self.timer.start()
+        self.collections: list[float] = []
+        gc.callbacks.append(self._collect)
+        self.stacks, self.thread = stacks, threading.get_ident()
+        if stacks is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def beat(self) -> None:
-        """Now; and a dump, by a thread that needs no lock of the interpreter, unless the next beat comes in time."""
+        """Now, and the time that this thread has computed so far."""
         self.at.append(time.perf_counter())
-        if self.stacks is not None:
-            faulthandler.dump_traceback_later(0.08, file=self.stacks)
+        self.busy.append(time.thread_time())
+
+    def _collect(self, phase: str, about: dict[str, int]) -> None:
+        """A search for garbage, which stops all threads, begins or ends."""
+        if phase == "start":
+            self._collecting = time.perf_counter()
+        else:
+            self.collections.append(1e3 * (time.perf_counter() - self._collecting))
+
+    def _watch(self) -> None:
+        """In a thread: write where all threads are while a beat is late, and how late this thread itself comes."""
+        last = time.perf_counter()
+        while True:
+            time.sleep(0.02)
+            now = time.perf_counter()
+            late, own, last = now - (self.at or [now])[-1], now - last, now
+            if late < 0.06:
+                continue
+            self.stacks.write(f"-- late by {1e3 * late:.0f} ms; the watch woke after {1e3 * own:.0f} ms\n")
+            for thread, frame in sys._current_frames().items():
+                if thread != threading.get_ident():
+                    self.stacks.write(f"{'viewer' if thread == self.thread else 'thread'}\n"
+                                      + "".join(traceback.format_stack(frame)[-14:]))
+            self.stacks.flush()
 
     def until(self, happened, title: str, seconds: float = 600.0) -> dict[str, float]:
-        """Longest pause and how many were beyond 100 ms, in milliseconds, until something is true."""
+        """Pauses, in milliseconds, until something is true: the longest, and how many were beyond 100 ms.
+
+        ``longest_busy_ms`` is the time that the viewer's own thread computed in a pause: what the plugin, napari and
+        the drawing of a frame took. The rest of a pause it waited, for the interpreter or for a core.
+        """
         from qtpy.QtWidgets import QApplication
 
         if self.stacks is not None:
             self.stacks.write(f"== {title}\n")
-            self.stacks.flush()
         begun = time.perf_counter()
-        self.at = [begun]
+        self.at, self.busy, self.collections = [begun], [time.thread_time()], [0.0]
         while not happened():
             if time.perf_counter() - begun > seconds:
                 raise TimeoutError("it did not happen in time")
             QApplication.processEvents()
             time.sleep(0.0005)
-        pauses = 1e3 * np.diff([*self.at, time.perf_counter()])
+        self.beat()
+        pauses, busy = 1e3 * np.diff(self.at), 1e3 * np.diff(self.busy)
         return {"seconds": round(time.perf_counter() - begun, 2), "longest_ms": round(float(pauses.max()), 1),
-                "beyond_100_ms": int((pauses > 100).sum()), "beats": len(pauses)}
+                "beyond_100_ms": int((pauses > 100).sum()), "longest_busy_ms": round(float(busy.max()), 1),
+                "busy_beyond_100_ms": int((busy > 100).sum()), "longest_collection_ms": round(max(self.collections), 1),
+                "beats": len(pauses)}
 
 
 def start_up() -> dict[str, float]:
@@ -74,6 +110,52 @@ def start_up() -> dict[str, float]:
     return {**found, "added": round(found["viewer_and_widgets"] - found["viewer"], 2)}
 
 
+def after(seconds: float) -> Callable[[], bool]:
+    """True when so much time has passed from now on."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() > end
+
+
+def alone(viewer, heart: Heart, side: int) -> dict[str, object]:
+    """What napari takes for layers of this size without the plugin: an image, labels, and labels replaced in place."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (side, side), np.uint8)
+    values = np.kron(np.arange(1, 401, dtype=np.uint32).reshape(20, 20), np.ones((side // 20, side // 20), np.uint32))
+    rows: dict[str, object] = {}
+
+    def step(title: str, act: Callable[[], object]) -> None:
+        done = after(1.0)
+        begun = [False]
+
+        def once_then_wait() -> bool:
+            if not begun[0]:
+                begun[0] = True
+                act()
+            return done()
+
+        rows[title] = heart.until(once_then_wait, title)
+
+    step("napari alone: an image", lambda: viewer.add_image(image))
+    step("napari alone: first labels", lambda: viewer.add_labels(values))
+    step("napari alone: second labels", lambda: viewer.add_labels(values[::-1].copy()))
+    step("napari alone: labels replaced", lambda: setattr(viewer.layers[-1], "data", values))
+    viewer.layers.clear()
+    return rows
+
+
+def opened(viewer, heart: Heart, rows: dict[str, object], name: str):
+    """A widget of the plugin, opened while the heart beats."""
+    found, done = [], after(1.5)
+
+    def open_then_wait() -> bool:
+        if not found:
+            found.append(viewer.window.add_plugin_dock_widget("biosegkit", name)[1])
+        return done()
+
+    rows[f"opening {name}"] = heart.until(open_then_wait, f"opening {name}")
+    return found[0]
+
+
 def main() -> None:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,14 +164,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stacks", type=Path, help="write here what every thread did in pauses beyond 80 ms")
+    parser.add_argument("--alone", action="store_true", help="first measure layers of this size without the plugin; "
+                        "what napari loads and compiles for them is then there for the rest")
     parser.add_argument("--no-start-up", action="store_true", help="do not measure how long the viewer takes to open")
     args = parser.parse_args()
     import napari
 
     viewer = napari.Viewer()
     heart = Heart(None if args.stacks is None else args.stacks.open("w"))
-    segment = viewer.window.add_plugin_dock_widget("biosegkit", "Segment")[1]
-    tune = viewer.window.add_plugin_dock_widget("biosegkit", "Tune")[1]
+    rows: dict[str, object] = {} if args.no_start_up else {"start_up": start_up()}
+    rows |= alone(viewer, heart, args.side) if args.alone else {}
+    segment, tune = (opened(viewer, heart, rows, name) for name in ("Segment", "Tune"))
     if args.image:
         viewer.open(args.image, plugin="biosegkit")
     else:
@@ -97,7 +182,6 @@ def main() -> None:
 
         image = nuclei(2)[0]
         viewer.add_image(np.tile(image, (4, 4))[: args.side, : args.side], name="nuclei")
-    rows: dict[str, object] = {} if args.no_start_up else {"start_up": start_up()}
     segment.hub.add_model(args.model)
     rows["loading"] = heart.until(segment.run.isEnabled, "loading")
     segment.start()
@@ -118,6 +202,17 @@ def main() -> None:
 
     rows["tuning"] = heart.until(dragged, "tuning")
     rows["one_threshold_ms"] = once(tune)
+    measure = opened(viewer, heart, rows, "Measure")
+    labels = viewer.layers[-1]
+    other = labels.data.copy()
+    other[other % 7 == 1] = 0
+    viewer.add_labels(other, name="truth")
+    measure.layer.layer, measure.reference.layer = labels, viewer.layers["truth"]
+    rows["settling"] = heart.until(after(1.0), "settling")
+    measure.compare.click()
+    rows["comparing"] = heart.until(lambda: measure._task is None, "comparing")
+    for name in ("Batch", "Retrain", "Correct"):
+        opened(viewer, heart, rows, name)
     for name, row in rows.items():
         print(name, json.dumps(row))
     if args.json:

@@ -26,6 +26,7 @@ from biosegkit.errors import BiosegError
 
 from . import edits
 from .layers import look_at
+from .quiet import draw_labels
 from .saving import made_editable, saved
 from .shared import LayerBox, hub_of, own, tipped
 from .work import Task, notify
@@ -144,21 +145,22 @@ class CorrectWidget(QWidget):
         except BiosegError as error:
             self.said.setText(str(error))
             return
-        if isinstance(layer.data, np.ndarray) and layer.data.dtype.itemsize < 4:
-            layer.data = edits.widened(layer.data)
         stored = layer.metadata.get("edited")
         journal = None if stored is None else Path(f"{stored.path}.corrections.jsonl")
         self.said.setText("listing the objects…")
-        self._start(self._on_session, edits.begin, layer.data, spacing, edits.scores_of(layer.features), journal)
+        self._begun = layer.data
+        self._start(self._on_session, _begun, layer.data, spacing, edits.scores_of(layer.features), journal)
 
     def _on_session(self, session: edits.Session) -> None:
         """The objects are listed: listen to clicks, keys and strokes."""
         layer = self._layer()
         if layer is None:
             return
-        if layer.data is not session.canvas.array:  # replaced meanwhile
+        if layer.data is not self._begun:  # replaced meanwhile
             self._begin(layer)
             return
+        if layer.data is not session.canvas.array:  # with room for new ids
+            layer.data = session.canvas.array
         self.session = session
         layer.metadata["corrections"] = session.canvas.log
         layer.events.paint.connect(self._on_paint)
@@ -370,5 +372,11 @@ def look_to(viewer: Any, layer: Any, place: tuple[float, ...]) -> None:
 
 
 def is_labels(layer: Any) -> bool:
-    """Whether a layer holds labels."""
-    return hasattr(layer, "selected_label")
+    """Whether a layer holds labels, other than those that show what is wrong."""
+    return hasattr(layer, "selected_label") and "errors_of" not in layer.metadata
+
+
+def _begun(data: Any, *arguments: Any) -> edits.Session:
+    """In a thread: labels with room for new ids, and what napari needs to draw such labels."""
+    draw_labels()
+    return edits.begin(edits.widened(data) if isinstance(data, np.ndarray) else data, *arguments)

@@ -68,10 +68,10 @@ class MeasureWidget(QWidget):
 
     def _build(self) -> None:
         """Choices, and a page each for measuring and comparing."""
-        self.layer = LayerBox(self._viewer, _is_measured, "The labels to measure")
+        self.layer = LayerBox(self._viewer, is_labels, "The labels to measure")
         self.image = LayerBox(self._viewer, is_image, "Whose intensities are measured, channel by channel; several "
                               "selected layers are measured together", optional=True)
-        self.reference = LayerBox(self._viewer, _is_measured, "The labels that are right, to compare with",
+        self.reference = LayerBox(self._viewer, is_labels, "The labels that are right, to compare with",
                                   optional=True)
         self.kind = tipped(QComboBox(), "Whether each value of the labels stands for an object or for a class")
         self.kind.addItems(list(_TASKS))
@@ -81,7 +81,9 @@ class MeasureWidget(QWidget):
         self.save = tipped(QPushButton("Save CSV…"), "Save the table, all columns and digits")
         self.compare = tipped(QPushButton("Compare"), "Scores against the reference, and a layer of what is wrong: "
                               "orange false positives, blue misses, pink splits, yellow merges")
+        self.cancel = tipped(QPushButton("Cancel"), "Stop measuring or comparing; nothing is changed")
         self.measure.clicked.connect(self.start)
+        self.cancel.clicked.connect(self.stop)
         self.save.clicked.connect(self.save_table)
         self.compare.clicked.connect(self.start_comparison)
         form = QFormLayout()
@@ -101,6 +103,7 @@ class MeasureWidget(QWidget):
         layout.addLayout(form)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.said)
+        layout.addWidget(self.cancel)
 
     # what is asked
 
@@ -128,6 +131,13 @@ class MeasureWidget(QWidget):
             self._compared = weakref.ref(layer), weakref.ref(reference)
             self.said.setText("comparing…")
             self._start(self._on_compared, compared, question)
+
+    def stop(self) -> None:
+        """Cancel what is at work: at its next step, and whatever it finds is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+            self.said.setText("cancelling…")
+            self.cancel.setEnabled(False)
 
     def save_table(self) -> None:
         """Save what was measured to a file that is asked for."""
@@ -164,7 +174,9 @@ class MeasureWidget(QWidget):
         self._task.start()
 
     def _on_ended(self) -> None:
-        self._task = None
+        task, self._task = self._task, None
+        if task is not None and task.cancelled:
+            self.said.setText("cancelled: nothing was changed")
         self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
@@ -274,14 +286,10 @@ class MeasureWidget(QWidget):
     def _enable(self) -> None:
         """Buttons that can do something now."""
         idle, layer, reference = self._task is None, self.layer.layer, self.reference.layer
+        self.cancel.setEnabled(not idle)
         self.measure.setEnabled(idle and layer is not None)
         self.save.setEnabled(idle and bool(self._table))
         self.compare.setEnabled(idle and layer is not None and reference is not None and reference is not layer)
-
-
-def _is_measured(layer: Any) -> bool:
-    """Whether a layer holds labels other than errors."""
-    return is_labels(layer) and "errors_of" not in layer.metadata
 
 
 def _page(title: str, box: LayerBox, buttons: tuple[QPushButton, ...], tables: tuple[QTableView, ...]) -> QWidget:

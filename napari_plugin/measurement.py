@@ -11,6 +11,7 @@ import numpy as np
 
 from biosegkit.errors import DataError
 from biosegkit.image import Image, Labels
+from biosegkit.progress import tick
 
 from .layers import image_of, labels_of, look_at
 
@@ -118,8 +119,11 @@ def compared(question: Question) -> Comparison:
     from biosegkit.agreement import agreement, error_codes_of, wrong_objects
     from biosegkit.viewing import label_layer
 
+    tick(0, 3, "steps")
     found, true = _labels(question.labels, question), _labels(question.reference, question)
+    tick(1, 3, "steps")
     seen = agreement(found, true)
+    tick(2, 3, "steps")
     lengths = ("hd95", "assd")
     scores = {"score": np.array(list(seen.scores), object), "value": np.array(list(seen.scores.values())),
               "unit": np.array([seen.unit if name.startswith(lengths) else "" for name in seen.scores], object)}
@@ -128,6 +132,7 @@ def compared(question: Question) -> Comparison:
         of_reference = np.isin(errors["what"], ["misses", "merges"])
         errors["layer"] = np.where(of_reference, question.reference.name, question.labels.name).astype(object)
         errors["what"] = np.array([_ONE[what] for what in errors["what"]], object)
+    tick(3, 3, "steps")
     codes = Labels.from_values(error_codes_of(seen), true.grid, "semantic")
     data, settings, kind = label_layer(codes, f"errors of {question.labels.name}")
     kinds = list(seen.errors)

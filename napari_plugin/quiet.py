@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["load_libraries"]
+__all__ = ["draw_labels", "load_libraries", "uncollected"]
 
 #: Packages whose libraries are large, and the library that needs the others.
 _LARGE = {"torch": "lib/libtorch_python.so", "llvmlite": "binding/libllvmlite.so"}
 #: What a result needs: tables of features in napari, and the patterns of lines that its first layer of labels draws.
 _LATER = ("pandas", "vispy.visuals.line.dash_atlas")
 _LOCK = threading.Lock()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cyclic garbage in this block, nor one for what was made in it soon after.
+
+    Imports of large packages make several hundred thousand objects that stay. Each search through all of them stops
+    every thread, for a third of a second. What was made here counts as old afterwards: it is looked at when the next
+    full search is due.
+
+    Examples
+    --------
+    >>> with uncollected():
+    ...     gc.isenabled()
+    False
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # else somebody else keeps objects out of it
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation, without a look at them
+        if on:
+            gc.enable()
 
 
 def load_libraries() -> None:
@@ -46,3 +75,17 @@ def load_libraries() -> None:
             module = importlib.import_module(name) if importlib.util.find_spec(name.partition(".")[0]) else None
             if hasattr(module, "DashAtlas"):
                 module.DashAtlas()  # kept by vispy
+    draw_labels()
+
+
+def draw_labels() -> None:
+    """Let napari compile what it draws labels of 32 bits with; call this in a thread.
+
+    napari compiles a loop of its own for each type of labels when the first of it is shown, for a second and more in
+    the viewer's thread. Done here first, it is there when the viewer needs it. On macOS numba may run such loops with
+    a pool of threads that two threads must not use at once: there it is left to napari.
+    """
+    if "napari" in sys.modules and sys.platform != "darwin":
+        from napari.layers import Labels
+
+        Labels(np.zeros((2, 2), np.uint32))

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QToolButton, QWidget
 
-from .quiet import load_libraries
+from .quiet import load_libraries, uncollected
 from .work import Task, notify
 
 if TYPE_CHECKING:
@@ -85,10 +85,11 @@ class Hub(QObject):
     def loaded(self, model: str) -> Predictor:
         """A model ready to run; the last one is kept. Call this in a thread."""
         if model not in self._loaded:
-            load_libraries()
-            from biosegkit.engines import load_model
+            with uncollected():
+                load_libraries()
+                from biosegkit.engines import load_model
 
-            self._loaded = {model: load_model(model)}
+                self._loaded = {model: load_model(model)}
         return self._loaded[model]
 
     def replace_loaded(self, model: str, new: Predictor) -> None:

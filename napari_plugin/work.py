@@ -7,6 +7,7 @@ deleted meanwhile cannot hurt. What it returns is delivered in the thread of the
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -23,12 +24,15 @@ __all__ = ["Latest", "Task", "notify"]
 
 #: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
 _RUNNING: set[Task] = set()
-#: The switch interval from before the first of them.
-_SWITCHED: list[float] = []
+#: The switch interval and the thresholds of the search for garbage from before the first of them.
+_BEFORE: list[tuple[float, tuple[int, int, int]]] = []
 #: Seconds between two reports of progress to the viewer.
 _REPORT = 0.05
 #: Seconds that a thread may keep the interpreter from the viewer's while anything runs; five times less than usual.
 _SWITCH = 0.001
+#: While anything runs there is no full search for cyclic garbage, which would stop all threads for nearly half a second
+#: in a process with napari and PyTorch: only what is new is searched.
+_NO_FULL_SEARCH = 1 << 30
 
 
 class Task(QObject):
@@ -65,8 +69,10 @@ class Task(QObject):
     def start(self) -> Task:
         """Begin; connect the signals before."""
         if not _RUNNING:
-            _SWITCHED.append(sys.getswitchinterval())
+            before = gc.get_threshold()
+            _BEFORE.append((sys.getswitchinterval(), before))
             sys.setswitchinterval(_SWITCH)
+            gc.set_threshold(*before[:2], _NO_FULL_SEARCH)
         _RUNNING.add(self)
         executor = ThreadPoolExecutor(1, thread_name_prefix="biosegkit")
         executor.submit(self._work).add_done_callback(self._finish)
@@ -107,8 +113,10 @@ class Task(QObject):
     def _on_done(self, future: Future[Any]) -> None:
         """In the thread of the viewer again."""
         _RUNNING.discard(self)
-        if not _RUNNING and _SWITCHED:
-            sys.setswitchinterval(_SWITCHED.pop())
+        if not _RUNNING and _BEFORE:
+            interval, thresholds = _BEFORE.pop()
+            sys.setswitchinterval(interval)
+            gc.set_threshold(*thresholds)
         error = future.exception()
         if not self.cancelled and error is None:
             self.returned.emit(future.result())

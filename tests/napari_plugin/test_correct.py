@@ -89,3 +89,28 @@ def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
     assert not again.array.any()
     assert not again.notes
     made.close()
+
+
+def test_layers_that_show_errors_are_not_corrected(widget, model):
+    made, layer = widget
+    errors = model.add_labels(np.ones((20, 30), np.uint8), name="errors", metadata={"errors_of": "labels"})
+    assert made.layer.layer is layer
+    assert errors.data.dtype == np.uint8, "left as they are"
+
+
+def test_labels_are_widened_and_napari_readied_in_a_thread(model, spin, monkeypatch):
+    import threading
+
+    from biosegkit_napari import correct
+
+    where = []
+    monkeypatch.setattr(correct, "draw_labels", lambda: where.append(threading.current_thread().name))
+    layer = model.add_labels(np.eye(4, dtype=np.uint8))
+    made = correct.CorrectWidget(model)
+    assert layer.data.dtype == np.uint8
+    spin(lambda: made.session is not None and made._task is None)
+    assert layer.data.dtype == np.uint32
+    assert where[0].startswith("biosegkit")
+    layer.paint((0, 3), 1)
+    assert made.session.canvas.area(1) > 4, "strokes are seen in the wider labels"
+    made.close()

@@ -144,6 +144,35 @@ def test_classes_are_compared_by_voxel(model, widget, spin):
     assert (widget._table["class"].tolist(), widget._table["area"].tolist()) == ([1], [140])
 
 
+def test_a_comparison_can_be_cancelled(model, widget, spin, monkeypatch):
+    import threading
+
+    from biosegkit import agreement as module
+
+    begun, go, real = threading.Event(), threading.Event(), module.agreement
+
+    def held(*arguments):
+        begun.set()
+        assert go.wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "agreement", held)
+    widget.layer.layer, widget.reference.layer = model.add_labels(MADE), model.add_labels(MADE)
+    assert not widget.cancel.isEnabled()
+    widget.start_comparison()
+    spin(begun.is_set)
+    assert widget.cancel.isEnabled()
+    widget.cancel.click()
+    go.set()
+    spin(lambda: widget._task is None)
+    assert widget.said.text() == "cancelled: nothing was changed"
+    assert len(model.layers) == 2
+    assert not widget.scores.table
+    widget.start_comparison()
+    spin(lambda: widget._task is None)
+    assert len(model.layers) == 3, "it runs when asked again"
+
+
 def test_what_cannot_be_compared_says_so(model, widget, spin):
     layer = model.add_labels(MADE, name="cells")
     reference = model.add_labels(MADE[:-1], name="smaller")

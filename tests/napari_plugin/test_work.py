@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -115,13 +117,16 @@ def test_errors_are_notifications_with_their_remedy(spin):
 def test_threads_give_way_to_the_viewer_while_a_task_runs_and_no_longer(spin):
     from biosegkit_napari.work import Task
 
-    before = sys.getswitchinterval()
+    before, thresholds = sys.getswitchinterval(), gc.get_threshold()
     go = threading.Event()
     said = [started(Task(lambda: (go.wait(30), sys.getswitchinterval())[1])) for _ in range(2)]
+    assert gc.get_threshold()[:2] == thresholds[:2], "what is new is searched for garbage"
+    assert gc.get_threshold()[2] > 10**6, "all there is is not"
     go.set()
     spin(lambda: all(one["ended"] for one in said))
     assert [value == pytest.approx(0.001) for one in said for value, _ in one["returned"]] == [True, True]
     assert sys.getswitchinterval() == pytest.approx(before)
+    assert gc.get_threshold() == thresholds
 
 
 def test_libraries_are_loaded_before_a_model_is():
@@ -129,3 +134,21 @@ def test_libraries_are_loaded_before_a_model_is():
             "print(torch.ones(2).sum().item(), 'numba' in sys.modules, 'pandas' in sys.modules)")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2.0", "True", "True"]
+
+
+def test_objects_made_without_collections_are_old_afterwards_and_can_still_be_collected():
+    from biosegkit_napari.quiet import uncollected
+
+    class Cycle:
+        pass
+
+    with uncollected():
+        one = Cycle()
+        one.self = one
+    assert gc.isenabled()
+    assert any(found is one for found in gc.get_objects(generation=2))
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
+
