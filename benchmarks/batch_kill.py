@@ -96,10 +96,12 @@ def cut(slide: Path, folder: Path, count: int, random: np.random.Generator, side
             out.write(piece[::2, ::2], subfiletype=1, **how)
 
 
-def batch(options: argparse.Namespace, folder: Path, out: Path, after: float | None) -> bool:
+def batch(options: argparse.Namespace, folder: Path, out: Path, after: float | None,
+          more: tuple[str, ...] = ()) -> bool:
     """The command in processes of its own, killed after some seconds; whether they were killed."""
     command = [str(Path(sys.executable).with_name("biosegkit")), "predict", options.model, str(folder / "slides"), "-o",
-               str(out), "--workers", str(options.workers), "--device", "cpu", *(["--resume"] if out.exists() else [])]
+               str(out), "--workers", str(options.workers), "--device", "cpu", *more,
+               *(["--resume"] if out.exists() else [])]
     with (folder / "log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log,
                                                               start_new_session=True) as child:
         try:
