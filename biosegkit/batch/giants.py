@@ -111,14 +111,25 @@ def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:
     return replace(wish, tissue=str(Path(wish.tissue).absolute()))
 
 
-def giant_job(errand: Errand, job: Job, staff: Staff) -> GiantJob:
+def sharers(workers: int, images: int) -> int:
+    """How many workers to cut each image for: a cut costs tiles twice, and gains less the more images there are.
+
+    Examples
+    --------
+    >>> [sharers(2, images) for images in (1, 2, 3, 4, 20)], sharers(8, 5)
+    ([2, 2, 2, 1, 1], 4)
+    """
+    return min(workers, -(-2 * workers // images))
+
+
+def giant_job(errand: Errand, job: Job, staff: Staff, images: int) -> GiantJob:
     """A job of a batch as what the functions of :mod:`biosegkit.batch.blocks` take; paths are absolute already."""
     opening, wish = errand.opening, errand.wish
     share = staff.share or _UNKNOWN
     return GiantJob(
         tuple(map(str, job.images)), str(job.output), opening.model, opening.device, opening.options, opening.depth,
         opening.digest, wish.tta, tuple(sorted(wish.thresholds.items())), memory=staff.memory or min(share, _ENOUGH),
-        workers=staff.workers or _CREW, maps=wish.save_maps)
+        workers=sharers(staff.workers or _CREW, images), maps=wish.save_maps)
 
 
 @dataclass(frozen=True)

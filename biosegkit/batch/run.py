@@ -142,7 +142,8 @@ def _chain(errand: Errand, job: Job, todo: Todo, staff: Staff, stages: Stages | 
     """What is to be done with an image."""
     there, states = absolute(job), todo.states_of(job)
     if job.giant and stages is not None:
-        return in_blocks(errand, there, giant_job(errand, there, staff), stages)
+        images = sum(other.giant for other in todo.jobs)
+        return in_blocks(errand, there, giant_job(errand, there, staff, images), stages)
     return whole(errand, there, None if states is None else states.absolute())
 
 
