@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biosegkit.augment import Spatial, draw_spatial, intensity, mirror_and_swap
-from biosegkit.plan.schema import Augmentation
+from biosegkit.plan.augmentation import with_strength
+from biosegkit.plan.schema import Augmentation, Training
 
 OFF = {"rotation": 0, "scaling": 0, "noise": 0, "blur": 0, "brightness": 0, "contrast": 0, "low_resolution": 0,
        "gamma_inverted": 0, "gamma": 0, "mirror_axes": ()}
@@ -264,3 +265,18 @@ def test_V12_an_axis_of_one_voxel_is_mirrored_into_something_torch_takes():
     image = np.ones((1, 1, 9), np.float32)
     for seed in range(8):
         torch.from_numpy(mirror_and_swap(rng(seed), only(mirror_axes=(0, 1)), [image])[0])
+
+
+@pytest.mark.parametrize(("visits", "shapes", "intensities"), [
+    (0, 0.15, 0.15), (15, 0.5, 0.3), (30, 1, 0.4), (99, 1, 0.4)])
+def test_bent_images_have_full_changes_of_shape_early_and_milder_intensities(visits, shapes, intensities):
+    full = Augmentation(rotation=0.5, scaling=0.5, elastic=0.5)
+    made, decision = with_strength(Training(steps=1, augmentation=full), visits)
+    found = made.augmentation
+    assert {found.rotation, found.scaling, found.elastic} == {0.5 * shapes}
+    assert (found.noise, found.gamma) == pytest.approx((0.1 * intensities, 0.3 * intensities), abs=1e-4)
+    assert f"shapes {shapes:.2f}" in decision.value
+    rigid = with_strength(Training(steps=1), visits)[0].augmentation
+    assert rigid.elastic == 0
+    strength = min(1, max(0.15, visits / 50))
+    assert (rigid.rotation, rigid.noise) == pytest.approx((0.2 * strength, 0.1 * strength), abs=1e-4)

@@ -22,10 +22,9 @@ from biosegkit.fingerprint_schema import (
     Spread,
 )
 from biosegkit.loop import make_network
-from biosegkit.plan.augmentation import with_strength
 from biosegkit.plan.draft import Wishes, cpu_patch, draft, with_width
 from biosegkit.plan.fine_tuning import draft_like
-from biosegkit.plan.schema import Augmentation, LabelTable, Plan, Training
+from biosegkit.plan.schema import LabelTable, Plan
 from biosegkit.segmenter import method_of
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "golden_plans.json"
@@ -208,21 +207,6 @@ def test_classes_are_bent_and_objects_and_nnunets_presets_are_not():
     assert (bent.elastic, bent.rotation, bent.scaling) == (0.5, 0.5, 0.5)
     assert plan_of(objects).training.augmentation.elastic == 0
     assert plan_of(classes, preset="nnunet").training.augmentation.elastic == 0
-
-
-@pytest.mark.parametrize(("visits", "shapes", "intensities"), [
-    (0, 0.15, 0.15), (15, 0.5, 0.3), (30, 1, 0.4), (99, 1, 0.4)])
-def test_bent_images_have_full_changes_of_shape_early_and_milder_intensities(visits, shapes, intensities):
-    full = Augmentation(rotation=0.5, scaling=0.5, elastic=0.5)
-    made, decision = with_strength(Training(steps=1, augmentation=full), visits)
-    found = made.augmentation
-    assert {found.rotation, found.scaling, found.elastic} == {0.5 * shapes}
-    assert (found.noise, found.gamma) == pytest.approx((0.1 * intensities, 0.3 * intensities), abs=1e-4)
-    assert f"shapes {shapes:.2f}" in decision.value
-    rigid = with_strength(Training(steps=1), visits)[0].augmentation
-    assert rigid.elastic == 0
-    strength = min(1, max(0.15, visits / 50))
-    assert (rigid.rotation, rigid.noise) == pytest.approx((0.2 * strength, 0.1 * strength), abs=1e-4)
 
 
 def test_ct_is_normalised_as_ct_and_zeros_of_a_camera_are_kept():

@@ -22,7 +22,7 @@ from biosegkit.signals import asked_to_stop
 from .agenda import Call, Chain, Chains
 from .chains import in_blocks, whole
 from .engine import Crew, Staff, Task, employ
-from .giants import Stages, giant_job, is_giant, stages_of, wish_for_giants
+from .giants import giant_job, is_giant, stages_of, wish_for_giants
 from .ledger import Ledger, open_ledger
 from .report import write_batch_report
 from .tasks import Answer, Claim, Errand, Opening, absolute, open_model
@@ -128,7 +128,11 @@ def predict_batch(
         errand = Errand(opening, wish, Claim(str(todo.out.absolute()), holder), resume)
         batch = _Batch(todo, ledger, progress)
         with _closing(ledger, batch), asked_to_stop() as stop, employ(staff) as crew:
-            batch.carry_out(crew, [_chain(errand, job, todo, staff, stages) for job in todo.jobs], errand.claim, stop)
+            giants = sum(job.giant for job in todo.jobs)
+            chains = [whole(errand, absolute(job), _states_of(todo, job)) if stages is None or not job.giant else
+                      in_blocks(errand, absolute(job), giant_job(errand, absolute(job), staff, giants), stages)
+                      for job in todo.jobs]
+            batch.carry_out(crew, chains, errand.claim, stop)
         write_batch_report(todo.out, batch.sorted, about={k: v for k, v in about.items() if not k.endswith("hash")})
     return batch.sorted
 
@@ -138,13 +142,10 @@ def _is_giant(wish: Wish, path: Path, said: Mapping[str, Any]) -> bool:
     return is_giant(path, wish.for_case(said).reading)
 
 
-def _chain(errand: Errand, job: Job, todo: Todo, staff: Staff, stages: Stages | None) -> Chain:
-    """What is to be done with an image."""
-    there, states = absolute(job), todo.states_of(job)
-    if job.giant and stages is not None:
-        images = sum(other.giant for other in todo.jobs)
-        return in_blocks(errand, there, giant_job(errand, there, staff, images), stages)
-    return whole(errand, there, None if states is None else states.absolute())
+def _states_of(todo: Todo, job: Job) -> Path | None:
+    """Where the states of an image are kept, if they are."""
+    states = todo.states_of(job)
+    return None if states is None else states.absolute()
 
 
 def _here(model: Predictor, todo: Todo, wish: Wish, progress: Progress | None, resume: bool) -> list[Outcome]:

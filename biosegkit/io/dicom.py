@@ -196,7 +196,7 @@ def _whole(window: Window, shape: tuple[int, ...], dtype: np.dtype[Any], file: s
 
 
 def _plane_spacing(one: _Slice) -> dict[str, float]:
-    """The size of a pixel of a single slice, or of of a radiograph at its detector; empty where it is not said."""
+    """The size of a pixel of a single slice, or of a radiograph at its detector; empty where it is not said."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         if getattr(one.head, keyword, None) is not None:
             y, x = one.numbers(keyword, 2)
