@@ -7,6 +7,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["draw_labels", "load_libraries", "uncollected"]
+__all__ = ["compile_elsewhere", "draw_labels", "load_libraries", "uncollected"]
 
 #: Packages whose libraries are large, and the library that needs the others.
 _LARGE = {"torch": "lib/libtorch_python.so", "llvmlite": "binding/libllvmlite.so"}
 #: What a result needs: tables of features in napari, and the patterns of lines that its first layer of labels draws.
 _LATER = ("pandas", "vispy.visuals.line.dash_atlas")
+#: What a first model imports, in the order in which another process compiles it; not all of it need be installed.
+_FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "biosegkit.estimate",
+          "biosegkit.segmenter")
 _LOCK = threading.Lock()
 
 
@@ -50,6 +54,30 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def compile_elsewhere() -> None:
+    """Let another process import, once, what this one has never imported.
+
+    After an installation Python compiles every file at its first import and holds its one lock meanwhile, for a third
+    of a second with PyTorch's largest. The other process leaves the compiled files, and the libraries in the system's
+    memory, to this one. What cannot be imported there says so when it is imported here.
+    """
+    names = [name for name in _FIRST if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0])]
+    if not any(_uncompiled(name) for name in names) or not sys.executable or getattr(sys, "frozen", False):
+        return
+    code = f"import importlib\nfor name in {names}: importlib.import_module(name)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False,  # noqa: S603 - names of this file
+                   stdin=subprocess.DEVNULL, capture_output=True,
+                   creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+
+
+def _uncompiled(name: str) -> bool:
+    """Whether a module has yet to be compiled, and the result can be kept."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.cached is None or sys.dont_write_bytecode or Path(spec.cached).is_file():
+        return False
+    return os.access(next(folder for folder in Path(spec.cached).parents if folder.exists()), os.W_OK)
+
+
 def load_libraries() -> None:
     """Import what running a model and showing its labels needs; call this in a thread.
 
@@ -58,6 +86,7 @@ def load_libraries() -> None:
     are there when the import asks for them. Where that is not possible, the import alone does all.
     """
     with _LOCK:
+        compile_elsewhere()
         for package, library in _LARGE.items():
             if package not in sys.modules and sys.platform == "linux":
                 spec = importlib.util.find_spec(package)

@@ -7,12 +7,12 @@ deleted meanwhile cannot hurt. What it returns is delivered in the thread of the
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
@@ -20,19 +20,24 @@ from qtpy.QtCore import QObject, Qt, Signal
 from biosegkit.errors import BiosegError, Cancelled
 from biosegkit.progress import watched
 
-__all__ = ["Latest", "Task", "notify"]
+from .garbage import Search
+
+__all__ = ["Latest", "Task", "notify", "search"]
 
 #: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
 _RUNNING: set[Task] = set()
-#: The switch interval and the thresholds of the search for garbage from before the first of them.
-_BEFORE: list[tuple[float, tuple[int, int, int]]] = []
+#: The switch interval from before the first of them.
+_BEFORE: list[float] = []
 #: Seconds between two reports of progress to the viewer.
 _REPORT = 0.05
 #: Seconds that a thread may keep the interpreter from the viewer's while anything runs; five times less than usual.
 _SWITCH = 0.001
-#: While anything runs there is no full search for cyclic garbage, which would stop all threads for nearly half a second
-#: in a process with napari and PyTorch: only what is new is searched.
-_NO_FULL_SEARCH = 1 << 30
+
+
+@cache
+def search() -> Search:
+    """The full searches for garbage of this process; they wait while a task runs and its result is shown."""
+    return Search()
 
 
 class Task(QObject):
@@ -69,11 +74,10 @@ class Task(QObject):
     def start(self) -> Task:
         """Begin; connect the signals before."""
         if not _RUNNING:
-            before = gc.get_threshold()
-            _BEFORE.append((sys.getswitchinterval(), before))
+            _BEFORE.append(sys.getswitchinterval())
             sys.setswitchinterval(_SWITCH)
-            gc.set_threshold(*before[:2], _NO_FULL_SEARCH)
         _RUNNING.add(self)
+        search().hold()
         executor = ThreadPoolExecutor(1, thread_name_prefix="biosegkit")
         executor.submit(self._work).add_done_callback(self._finish)
         executor.shutdown(wait=False)
@@ -114,15 +118,14 @@ class Task(QObject):
         """In the thread of the viewer again."""
         _RUNNING.discard(self)
         if not _RUNNING and _BEFORE:
-            interval, thresholds = _BEFORE.pop()
-            sys.setswitchinterval(interval)
-            gc.set_threshold(*thresholds)
+            sys.setswitchinterval(_BEFORE.pop())
         error = future.exception()
         if not self.cancelled and error is None:
             self.returned.emit(future.result())
         elif not self.cancelled and not isinstance(error, Cancelled):
             self.failed.emit(error)
         self.ended.emit()
+        search().release()
 
 
 class Latest(QObject):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 import warnings
@@ -55,6 +56,15 @@ def spin(application):
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(autouse=True)
+def python_collects_again():
+    """After a test, searches for garbage follow Python's own rule, though no test waits for a viewer at rest."""
+    yield
+    work = sys.modules.get("biosegkit_napari.work")
+    if work is not None and work.search.cache_info().currsize:
+        work.search().end()
 
 
 def threads():

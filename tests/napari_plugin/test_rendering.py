@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
@@ -105,3 +106,36 @@ def test_a_volume_shows_image_and_labels_together(make_viewer, application):
     assert (both[~coloured].max(-1) > 40).any(), "and the image beside them"
     widget.toggle_volume()
     assert viewer.dims.ndisplay == 2
+
+
+def test_the_curve_of_a_training_is_seen_in_the_window(make_viewer, application, spin, tmp_path, monkeypatch):
+    """Loss falls from the upper left to the lower right, Dice rises; where they are follows from the numbers."""
+    monkeypatch.chdir(tmp_path)
+    fold = tmp_path / "run/fold-0"
+    fold.mkdir(parents=True)
+    rows = [{"step": s, "total": 100, "loss": 2.0 - 0.015 * s} | ({"validation": {"dice": s / 125}} if s else {})
+            for s in range(0, 101, 2)]
+    (fold / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.process.json").write_text(json.dumps({
+        "schema_version": 1, "dataset": "set", "options": {}, "pid": 2**22 + 7, "born": 0.0, "said_before": 0,
+        "cwd": str(tmp_path)}))
+    viewer = make_viewer()
+    viewer.window.resize(1000, 1000)
+    widget = viewer.window.add_plugin_dock_widget(HERE, "Retrain")[1]
+    spin(lambda: widget.look is not None and len(widget.curve.points.loss.get("0", ())) == 51)
+    application.processEvents()
+    shot = viewer.screenshot(canvas_only=False, flash=False)[..., :3].astype(int)
+    place = widget.curve.mapTo(viewer.window._qt_window, widget.curve.rect().topLeft())
+    ratio = shot.shape[1] / viewer.window._qt_window.width()
+    left, top = (round(ratio * value) for value in (place.x(), place.y()))
+    width, height = (round(ratio * value) for value in (widget.curve.width(), widget.curve.height()))
+    seen = shot[top : top + height, left : left + width]
+    inside = slice(round(ratio * 9), width - round(ratio * 9))  # within the frame
+    for colour, start, end in (((230, 159, 0), 1.0, 0.25), ((86, 180, 233), 0.016, 0.8)):
+        rows, columns = np.nonzero(np.abs(seen - colour).max(-1) < 60)
+        here = [np.median(rows[columns == column]) for column in range(inside.start, inside.stop) if
+                (columns == column).any()]
+        assert len(here) > 0.95 * (inside.stop - inside.start), "one line from side to side"
+        frame = height - 24 * ratio
+        drawn = [1 - (row - 6 * ratio) / frame for row in (here[0], here[-1])]
+        assert drawn == pytest.approx([start, end], abs=0.06)

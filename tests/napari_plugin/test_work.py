@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -117,16 +118,52 @@ def test_errors_are_notifications_with_their_remedy(spin):
 def test_threads_give_way_to_the_viewer_while_a_task_runs_and_no_longer(spin):
     from biosegkit_napari.work import Task
 
-    before, thresholds = sys.getswitchinterval(), gc.get_threshold()
-    go = threading.Event()
+    before, go = sys.getswitchinterval(), threading.Event()
     said = [started(Task(lambda: (go.wait(30), sys.getswitchinterval())[1])) for _ in range(2)]
-    assert gc.get_threshold()[:2] == thresholds[:2], "what is new is searched for garbage"
-    assert gc.get_threshold()[2] > 10**6, "all there is is not"
     go.set()
     spin(lambda: all(one["ended"] for one in said))
     assert [value == pytest.approx(0.001) for one in said for value, _ in one["returned"]] == [True, True]
     assert sys.getswitchinterval() == pytest.approx(before)
-    assert gc.get_threshold() == thresholds
+
+
+def test_all_objects_are_searched_for_garbage_when_the_viewer_is_at_rest_and_not_before(spin, monkeypatch):
+    from biosegkit_napari import garbage
+    from biosegkit_napari.work import Task, search
+
+    monkeypatch.setattr(garbage, "_STILL", 3)
+    search()._timer.setInterval(5)
+    thresholds, full, moves, go = gc.get_threshold(), [], iter(range(20)), threading.Event()
+    monkeypatch.setattr(garbage.QCursor, "pos", lambda: next(moves, 20))
+    monkeypatch.setattr(search(), "_old", 0)
+    listen = lambda phase, about: full.append(next(moves, "at rest")) if (phase, about["generation"]) == (  # noqa: E731
+        "start", 2) else None
+    gc.callbacks.append(listen)
+    try:
+        said = started(Task(go.wait, 30))
+        assert gc.get_threshold()[:2] == thresholds[:2], "what is new is searched as ever"
+        assert gc.get_threshold()[2] > 10**6, "all there is is not"
+        go.set()
+        spin(lambda: said["ended"])
+        assert gc.get_threshold()[2] > 10**6, "the result has yet to be drawn"
+        spin(lambda: gc.get_threshold() == thresholds)
+    finally:
+        gc.callbacks.remove(listen)
+        search()._timer.setInterval(garbage._EVERY)
+    assert full == ["at rest"], "one search, after the pointer had come to rest"
+
+
+def test_another_process_compiles_what_was_never_imported_here(tmp_path):
+    code = ("from biosegkit_napari import quiet; quiet._FIRST = ('never_imported', 'not_installed');"
+            "quiet.compile_elsewhere(); import sys; print('never_imported' in sys.modules)")
+    (tmp_path / "never_imported.py").write_text("import os\nopen('seen', 'a').write(f'{os.getppid()} ')\n")
+    settings = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled"), "PYTHONPATH": str(tmp_path)}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True,
+                              env=settings, cwd=tmp_path)
+        assert done.stdout.split() == ["False"]
+    assert len((tmp_path / "seen").read_text().split()) == 1, "compiled by the first, found by the second"
+    assert list((tmp_path / "compiled").rglob("never_imported*.pyc"))
 
 
 def test_libraries_are_loaded_before_a_model_is():
