@@ -1,13 +1,15 @@
 """Giant images in blocks: how much memory, and how much time beyond the bare network calls.
 
-    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow] [--network] [--write]
+    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow,stardist] [--network] [--write]
 
 The image is RGB of ``size`` x ``size`` pixels on disk, nuclei that touch at 1340 pixels per nucleus (so 298 000 at
 20 000), read in parts. A stand-in takes the place of the network's answer: a pixel's colour says where in a pattern it
 is, and the maps are the method's own targets for the pattern, with smooth noise. With ``--network`` the network of a
-plan for microscopy runs on every tile, too, so that seconds are what they would be. Every image is segmented from start
-to finish, in a process of its own with one thread: peak resident set, seconds in the network (of all calls, those for
-tiles at the edges of groups included), and seconds in all. ``--write`` makes ``results/giant.json``.
+plan for microscopy runs on every tile, too, so that seconds are what they would be. ``stardist`` is the engine for
+StarDist models, with a grid of 2 and a probability from 0.4, which gives many candidates per object. Every image is
+segmented from start to finish, in a process of its own with one thread: peak resident set, seconds in the network (of
+all calls, those for tiles at the edges of groups included), and seconds in all. ``--write`` makes
+``results/giant.json``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from side_by_side import about, alone, nuclei, say
 
 RECORD = Path(__file__).parent / "results/giant.json"
 PATTERN = 1250
+#: The largest number in each channel of the image.
+HIGHEST = ((PATTERN - 1) // 8, (PATTERN - 1) // 8, 7 * 16 + 7)
+#: Of the StarDist model.
+RAYS, GRID, PROB, NMS = 32, (2, 2), 0.4, 0.4
 
 
 class Perfect:
@@ -139,28 +145,69 @@ def made(size, folder):
     return path
 
 
-def child(name, size, image, options):
-    """Segment one image, and say what it took."""
+def star_model(folder, network=stand_in):
+    """The engine of StarDist models on a stand-in, which is the second thing returned."""
     import torch
-    import zarr
+
+    from biosegkit.engines.star_config import Thresholds, read_config
+    from biosegkit.engines.star_files import StarFiles
+    from biosegkit.engines.star_model import StarModel, StarOptions
+    from biosegkit.engines.star_shapes import rays_of
+
+    inner = network("star", folder, None)
+    scale = torch.tensor(HIGHEST).reshape(1, 3, 1, 1) / 255
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            maps = inner(x[:, :, :: GRID[0], :: GRID[1]] * scale)
+            return {"prob": maps["probability"], "dist": maps["distances"]}
+
+    config = read_config({"axes": "YXC", "n_rays": RAYS, "grid": list(GRID), "n_channel_in": 3}, "stand-in")
+    files = StarFiles(config, Thresholds(prob=PROB, nms=NMS), b"", "", "", "stand-in")
+    model = StarModel(Network(), files, rays_of(config, ""), StarOptions(low=0, high=100), torch.device("cpu"),
+                      "benchmark")
+    return model, inner
+
+
+def segmenter_of(name, options):
+    """Our network's stand-in with a method: model, stand-in, and number of tiles of an image."""
+    import torch
 
     from biosegkit import segmenter as segmenting
-    from biosegkit.batch import blocks, giant
     from biosegkit.bundle import Bundle, network_of
-    from biosegkit.grid import Grid
-    from biosegkit.image import Image
     from biosegkit.methods import METHODS
 
-    torch.set_num_threads(1)
     plan = plan_of(name, options.patch, options.width)
     method = METHODS[name]()
     network = stand_in(name, Path(options.folder), network_of(plan).eval() if options.network else None)
     segmenting.method_of = lambda _: Perfect(method)
     model = segmenting.Segmenter(plan, (network,), torch.device("cpu"), {})
     bundle = Bundle(model, {}, Path(), "benchmark", weights_digest="benchmark")
-    for module in (giant, blocks):
-        module.opened_model = lambda *_: bundle
-        module.opened_image = lambda *_: Image(zarr.open_array(image, mode="r"), Grid.regular((size, size)))
+    return bundle, network, lambda shape: len(model.lattice(shape))
+
+
+def child(name, size, image, options):
+    """Segment one image, and say what it took."""
+    import torch
+    import zarr
+
+    from biosegkit.batch import blocks, giant, giants, star_work, stars
+    from biosegkit.grid import Grid
+    from biosegkit.image import Image
+
+    torch.set_num_threads(1)
+    opened = Image(zarr.open_array(image, mode="r"), Grid.regular((size, size)))
+    if name == "stardist":
+        model, network = star_model(Path(options.folder))
+        tiles = len(model.tiles((size, size)).starts)
+        for module in (star_work, stars):
+            module.model_of, module.image_of = (lambda _: model), (lambda _: opened)
+    else:
+        model, network, tiles_of = segmenter_of(name, options)
+        tiles = tiles_of((size, size))
+        for module in (giant, blocks):
+            module.opened_model, module.opened_image = (lambda *_: model), (lambda *_: opened)
+    stages = giants.stages_of(model)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         job = giant.GiantJob((str(image),), f"{folder}/a.ome.zarr", "stand-in", memory=options.memory)
         spent, peaks, started = {}, {}, time.perf_counter()
@@ -173,16 +220,16 @@ def child(name, size, image, options):
             return found
 
         peaks["start"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        steps = step("prepare", blocks.prepare_image, job)
+        steps = step("prepare", stages.prepare, job)
         for k in steps.groups:
-            step("infer", blocks.infer_block, job, k)
+            step("infer", stages.infer, job, k)
         kept = sum(f.stat().st_size for f in (job.folder / "states").iterdir())
-        found = step("resolve", blocks.resolve_image, job)
+        found = step("resolve", stages.resolve, job)
         for k in steps.boxes:
-            step("paint", blocks.paint_block, job, k)
-        step("finish", blocks.finish_image, job)
+            step("paint", stages.paint, job, k)
+        step("finish", stages.finish, job)
         total = time.perf_counter() - started
-    megapixels, tiles = size * size / 1e6, len(model.lattice((size, size)))
+    megapixels = size * size / 1e6
     print(json.dumps({
         "objects": found["objects"], "peak_MB": peaks, "seconds": {k: round(v, 1) for k, v in spent.items()},
         "total_s": round(total, 1), "stand_in_s": round(network.seconds - network.bare, 1),
@@ -224,7 +271,7 @@ def measured(options):
     rows = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
-        for name in options.methods.split(","):
+        for name in {"star" if name == "stardist" else name for name in options.methods.split(",")}:
             subprocess.run([sys.executable, __file__, "--folder", str(folder), "--pattern", name], check=True)
         for size in map(int, options.sizes.split(",")):
             image = made(size, folder)

@@ -37,6 +37,14 @@ class ArrayFile(Mapping[str, npt.NDArray[Any]]):
             array: npt.NDArray[Any] = file.get_tensor(name)
         return array
 
+    def rows(self, name: str, low: int, high: int) -> npt.NDArray[Any]:
+        """Some rows of an array; nothing else of it is read."""
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="numpy") as file:
+            array: npt.NDArray[Any] = file.get_slice(name)[low:high]
+        return array
+
     def __iter__(self) -> Iterator[str]:
         from safetensors import safe_open
 

@@ -18,9 +18,11 @@ from biosegkit.batch import giants, run, star_work, stars
 from biosegkit.batch.engine import Staff
 from biosegkit.batch.giant import GiantJob
 from biosegkit.batch.run import predict_batch
+from biosegkit.batch.star_order import in_order
 from biosegkit.batch.stars import finish_stars, infer_stars, paint_stars, prepare_stars, resolve_stars
 from biosegkit.batch.tasks import Opening
 from biosegkit.engines import load_model
+from biosegkit.engines.star_shapes import Candidates
 from biosegkit.engines.streamed import streamed_percentiles
 from biosegkit.errors import FileError, OptionError
 from biosegkit.grid import Grid
@@ -28,6 +30,7 @@ from biosegkit.image import Image
 from biosegkit.io import read, read_labels, write
 from biosegkit.io.zarr import CHUNK
 from biosegkit.records import Wish
+from biosegkit.state_files import ArrayFile, write_arrays
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +165,28 @@ def test_a_slide_by_the_command_has_everything_beside(tmp_path, monkeypatch):
         predict_batch(Opening(str(folder), "cpu", (("border_objects", "remove"),)), "a.ome.zarr", "other", Staff(1))
     with pytest.raises(OptionError, match="--save-maps"):
         predict_batch(Opening(str(folder), "cpu"), "a.ome.zarr", "other", Staff(1), wish=Wish(save_maps=True))
+
+
+@pytest.mark.parametrize(("most", "ties", "classes"), [(1, 0, True), (7, 5, False), (20, 900, True), (10**6, 0, False)])
+def test_candidates_of_many_files_come_in_one_order_and_in_parts(tmp_path, most, ties, classes):
+    rng = np.random.default_rng(most)
+    prob = rng.uniform(0.3, 1, 60).astype(np.float32)
+    prob[: ties // 15] = 0.5  # equal ones, in order of their places
+    prob[-1] = 1.0
+    points = np.stack(np.unravel_index(rng.permutation(100)[:60], (10, 10)), 1)
+    every = Candidates(points, prob, rng.random((60, 4), np.float32), rng.integers(0, 3, 60) if classes else None)
+    files = []
+    for k, rows in enumerate([np.arange(0, 25), np.arange(25, 25), np.arange(25, 60)]):  # one has none
+        mine = Candidates.joined([every.kept(rows)])
+        write_arrays(tmp_path / f"{k}", {name: value for name, value in vars(mine).items() if value is not None})
+        files.append(ArrayFile(tmp_path / f"{k}"))
+    parts = list(in_order(files, most))
+    assert max(len(p.prob) for p in parts) < most + max(1, ties // 15)
+    assert len(parts) == 1 or most < 60
+    found, expected = Candidates.stacked(parts), Candidates.joined([every])
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+    assert not list(in_order([], most))
 
 
 @settings(deadline=None, max_examples=60)

@@ -37,11 +37,10 @@ from biosegkit.tidy import TidyObjects
 from .blocks import COLOURED, Steps
 from .findings import publish
 from .giant import GiantJob
+from .star_order import in_order
 from .star_work import Stars, boxes_of, identity_of, image_of, model_of, stars_of
 
 __all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "refuse_tidy", "resolve_stars"]
-
-Floats = npt.NDArray[np.float32]
 
 #: Candidates that are looked at together where they are suppressed; changes memory only.
 _ORDER = 2**20
@@ -104,7 +103,7 @@ def resolve_stars(job: GiantJob) -> dict[str, Any]:
     if not (folder / "decided.json").exists():
         shutil.rmtree(job.folder / "painted", ignore_errors=True)
         with atomic_folder(folder) as temporary:
-            best = _suppressed(work, temporary)
+            best = _suppressed(work)
             lookup, table = _numbered(work, best)
             write_arrays(temporary / "objects.safetensors", _arrays(best))
             write_arrays(temporary / "table.safetensors", {"lookup": lookup, **table})
@@ -197,40 +196,17 @@ def _arrays(found: Candidates) -> dict[str, npt.NDArray[Any]]:
     return {"points": found.points, "prob": found.prob, "dist": found.dist, **classes}
 
 
-def _suppressed(work: Stars, folder: Path) -> Candidates:
-    """The candidates that are objects; the rays of all of them are in a file, in their order."""
-    ndim, rays = len(work.shape), work.model.rays
+def _suppressed(work: Stars) -> Candidates:
+    """The candidates that are objects; no more of the others are held than are looked at together."""
+    rays, ndim = work.model.rays, len(work.shape)
+    classes = np.zeros(0, np.int64) if work.model.config.n_classes else None
+    best = Candidates(np.zeros((0, ndim), np.int64), np.zeros(0, np.float32), np.zeros((0, len(rays)), np.float32),
+                      classes)
     files = [ArrayFile(work.state(group)) for group in range(len(work.groups))]
-    points = np.concatenate([np.zeros((0, ndim), np.int32), *(file["points"].astype(np.int32) for file in files)])
-    prob = np.concatenate([np.zeros(0, np.float32), *(file["prob"] for file in files)])
-    classes = np.concatenate([file["classes"] for file in files]) if files and "classes" in files[0] else None
-    order = np.lexsort((*points.T[::-1], -prob))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    points, prob, classes = points[order], prob[order], None if classes is None else classes[order]
-    del order
-    dist, at = _rays_file(folder / "dist.raw", (len(place), len(rays))), 0
-    for file in files:
-        mine = file["dist"]
-        dist[place[at: at + len(mine)]] = mine
-        at += len(mine)
-    del place
-    kept = np.zeros(0, np.int64)
-    for low in range(0, len(points), _ORDER):  # those kept so far suppress none of each other: they are kept again
-        some = np.concatenate([kept, np.arange(low, min(low + _ORDER, len(points)))])
-        kept = some[suppress(points[some], dist[some], rays, threshold=work.thresholds["nms"]) >= 0]
-    found = Candidates(points[kept].astype(np.int64), prob[kept], np.array(dist[kept]),
-                       None if classes is None else classes[kept])
-    del dist
-    (folder / "dist.raw").unlink(missing_ok=True)
-    return found
-
-
-def _rays_file(path: Path, shape: tuple[int, int]) -> Floats:
-    """An array in a file, which takes no memory of its own; an empty one cannot be in a file."""
-    if not shape[0]:
-        return np.zeros(shape, np.float32)
-    return np.asarray(np.memmap(path, np.float32, "w+", shape=shape))
+    for part in in_order(files, _ORDER):  # those kept so far suppress none of each other: they are kept again
+        some = Candidates.stacked([best, part])
+        best = some.kept(np.flatnonzero(suppress(some.points, some.dist, rays, threshold=work.thresholds["nms"]) >= 0))
+    return best
 
 
 def _numbered(work: Stars, best: Candidates) -> tuple[npt.NDArray[np.uint32], ObjectTable]:

@@ -59,11 +59,16 @@ class Candidates:
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
         """All of them, the most probable first, then by place: an order that no cut into tiles changes."""
-        points, prob = np.concatenate([p.points for p in parts]), np.concatenate([p.prob for p in parts])
-        order = np.lexsort((*points.T[::-1], -prob))
+        found = cls.stacked(parts)
+        return found.kept(np.lexsort((*found.points.T[::-1], -found.prob)))
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All of them, as they come."""
         classes = None if parts[0].classes is None else np.concatenate([p.classes for p in parts if
-                                                                        p.classes is not None])[order]
-        return cls(points[order], prob[order], np.concatenate([p.dist for p in parts])[order], classes)
+                                                                        p.classes is not None])
+        return cls(np.concatenate([p.points for p in parts]), np.concatenate([p.prob for p in parts]),
+                   np.concatenate([p.dist for p in parts]), classes)
 
     def kept(self, which: npt.NDArray[Any]) -> Candidates:
         """Some of them."""
