@@ -84,6 +84,13 @@ class Batching:
         metavar="auto|off|MASK", help="Where slides are looked at: on tissue, everywhere, or in a mask (an image, or a "
         "GeoJSON of regions).", rich_help_panel=_BATCH)] = "auto"
 
+    def prepare(self) -> None:
+        """Let the processes of this machine load their libraries while this one loads its own."""
+        if self.workers is not None and self.scheduler is None:
+            from .batch.head_start import head_start
+
+            head_start()
+
     def staff(self) -> Staff | None:
         """The workers asked for; None for none."""
         from .batch.engine import Staff

@@ -179,13 +179,14 @@ def predict(model: Model,
             predicting: Predicting, batching: Batching, choosing: Choosing, geometry: Geometry, computing: Computing,
             writing: Writing, common: Common) -> None:
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
+    if not predicting.resume:
+        _refuse_existing(output, writing.overwrite, "continue with --resume, ")
+    batching.prepare()
     from ._console import BatchProgress, out
     from .batch.run import predict_batch
     from .cases import scan
 
-    if not predicting.resume:
-        _refuse_existing(output, writing.overwrite, "continue with --resume, ")
-    elif not output.is_dir() or not any(output.iterdir()):
+    if predicting.resume and (not output.is_dir() or not any(output.iterdir())):
         out(stderr=True).print(f"nothing to continue in {output}: it begins with the first image", style="yellow",
                                markup=False)
     where = choosing.conditions()

@@ -24,6 +24,7 @@ from biosegkit._lazy import optional
 from biosegkit._words import counted
 from biosegkit.errors import BiosegError, FileError, OptionError, Stopped
 
+from .head_start import PRELOAD
 from .tasks import Answer, Claim, carry_out
 
 __all__ = ["Agenda", "Crew", "DaskCrew", "Staff", "Task", "employ"]
@@ -245,8 +246,7 @@ def _hired(distributed: ModuleType, staff: Staff) -> Iterator[Any]:
         settings["worker.multiprocessing-method"] = "forkserver"
     with dask.config.set({f"distributed.{name}": value for name, value in settings.items()}):
         if sys.platform == "linux":
-            context = distributed.utils.get_mp_context()
-            context.set_forkserver_preload(["distributed", "biosegkit.predict", "biosegkit.batch.chains"])
+            distributed.utils.get_mp_context().set_forkserver_preload(list(PRELOAD))  # if there was no head start
         count = staff.workers or 1
         cluster = distributed.LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, security=True,

@@ -1,0 +1,36 @@
+"""Worker processes have loaded their libraries before the process that asks for them has loaded its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SCRIPT = '''
+import multiprocessing, os, signal, sys
+from biosegkit.batch.head_start import head_start
+
+def told(name):
+    return (os.environ.get("OMP_NUM_THREADS"), os.environ["MALLOC_TRIM_THRESHOLD_"], name in sys.modules)
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "3"
+    head_start(["this"])  # prints when it is loaded, once
+    head_start(["antigravity"])  # is there already: nothing new is loaded
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "MALLOC_TRIM_THRESHOLD_" not in os.environ
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not {"torch", "distributed", "numpy", "this"} & set(sys.modules), "something heavy was loaded here"
+    context = multiprocessing.get_context("forkserver")
+    with context.Pool(2) as pool:
+        print(pool.map(told, ["this", "antigravity"], 1))
+'''
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one that is ready on Linux only")
+def test_workers_are_forked_from_a_process_that_began_before_anything_heavy(tmp_path):
+    (tmp_path / "script.py").write_text(_SCRIPT, "utf-8")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60,
+                          cwd=Path(__file__).parent.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Beautiful is better than ugly.") == 1
+    assert done.stdout.splitlines()[-1] == "[('1', '65536', True), ('1', '65536', False)]"
