@@ -1,10 +1,11 @@
 """The pictures of docs/tutorial_napari.md, made anew: every step of the loop in a real window, on real data.
 
 Needs a display, a folder with the data sets ``dsb2018``, ``bbbc050_mouse_embryo``, ``msd_hippocampus`` and
-``wsi_slides``, and three models trained on the training images of the first three, as `biosegkit recipe` does:
+``wsi_slides``, and four models: trained on the training images of the first three (of ``dsb2018``: ``type=fluo``), as
+`biosegkit run` does, and on the stained ones of ``dsb2018`` (``type=histology_color``):
 
     QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1080x24" python benchmarks/napari_pictures.py \
-        DATA NUCLEI NUCLEI3D MRI
+        DATA NUCLEI NUCLEI3D MRI HISTOLOGY
 """
 
 from __future__ import annotations
@@ -181,6 +182,41 @@ def slide(window: Window, data: Path) -> None:
     window.shoot("07-slide")
 
 
+def slide_segmented(window: Window, data: Path) -> None:
+    """Another part of the slide, seen closer, with the outlines that a model of stained nuclei found in it."""
+    viewer = window.viewer
+    viewer.open(data / "wsi_slides" / "images" / "CMU-1-Small-Region_pyramid.ome.tif", plugin="biosegkit")
+    viewer.camera.center = (0, 1100.0, 575.0)
+    viewer.camera.zoom = 3.5
+    window.pause(1)
+    labels, widget = segmented(window, "histology", region="view")
+    widget.contours.setChecked(True)
+    labels.contour, labels.opacity = 3, 1.0
+    window.shoot("10-slide-segmented")
+
+
+def batch(window: Window, data: Path) -> None:
+    """A folder of six images, one of which is damaged: the queue at its end, and one of the results."""
+    Path("plate").mkdir()
+    for k in range(6):
+        image, _ = case(data, "dsb2018", k, "test", type="fluo")
+        shutil.copy(image, f"plate/well_{k}.png")
+    Path("plate/well_3.png").write_bytes(Path("plate/well_3.png").read_bytes()[:900])
+    widget = window.dock("Batch")
+    window.wait(lambda: widget.model.box.findData("nuclei") >= 0)
+    widget.model.model = "nuclei"
+    widget.images.setText("plate")
+    widget._on_images()
+    widget.start()
+    window.wait(lambda: widget.look is not None and widget.look.standing.name != "running", 600)
+    widget.page(forward=True)
+    window.wait(lambda: len(window.viewer.layers) == 2)
+    widget.page(forward=True)
+    window.wait(lambda: not widget._opening.busy)
+    window.viewer.layers[-1].contour = 2
+    window.shoot("11-batch")
+
+
 def retrain(window: Window, data: Path) -> None:
     """A data set of a few images, a training that begins with the model, and what it brought."""
     widget = window.dock("Retrain")
@@ -213,14 +249,15 @@ def retrain(window: Window, data: Path) -> None:
 def main() -> None:
     """Make them all, or those whose names are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "nuclei", "nuclei3d", "mri"):
+    for name in ("data", "nuclei", "nuclei3d", "mri", "histology"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--only", nargs="*", default=["nuclei", "stack", "mri", "slide", "retrain"])
+    parser.add_argument("--only", nargs="*", default=["nuclei", "stack", "mri", "slide", "slide_segmented", "batch",
+                                                          "retrain"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     data = args.data.resolve()
     work = Path(tempfile.mkdtemp())
-    for name in ("nuclei", "nuclei3d", "mri"):
+    for name in ("nuclei", "nuclei3d", "mri", "histology"):
         shutil.copytree(getattr(args, name).resolve() / "bundle", work / name / "bundle")
     os.chdir(work)
     window = Window()

@@ -11,14 +11,16 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ._atomic import read_json, write_json
 from .batch.ledger import FILE
+from .description import Description
 from .errors import BiosegError, FileError, OptionError
 from .inputs import Job, find_jobs
+from .io import ReadOptions
 from .models import find_models
 from .processes import arguments, begun, beside, is_running, said, stop, why_ended
 from .records import record_path, shown
@@ -47,6 +49,8 @@ class Item:
         Found in it; None for classes.
     message : str
         Why it failed, or what is unusual.
+    reading : ReadOptions
+        How it is read: what the batch was told of its files, and which image of a file with several it is.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Item:
     output: Path | None = None
     objects: int | None = None
     message: str = ""
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,11 @@ class Batch:
         waiting = [item.name for item in items if item.state == "waiting"]
         at_work = dict.fromkeys(waiting[:1], "") if busy is None else busy
         return [item if item.state != "waiting" or not running or item.name not in at_work else
-                Item(item.name, item.images, "running", message=at_work[item.name]) for item in items]
+                replace(item, state="running", message=at_work[item.name]) for item in items]
 
     def _item(self, job: Job, failures: Mapping[str, str]) -> Item:
         """An image, from what is on disk."""
+        item = Item(job.name, job.images, "waiting", reading=_reading(self.options).filled(job.reading))
         for output in (job.output, job.output.with_name(Path(job.name).name + _ZARR)):
             record = record_path(output)
             if record.is_file() and output.exists():
@@ -156,10 +162,9 @@ class Batch:
                 if self._seen.get(output, (0, None, ""))[0] != stamp:
                     self._seen[output] = (stamp, *_told(record))
                 _, objects, notes = self._seen[output]
-                return Item(job.name, job.images, "done", output, objects, notes)
+                return replace(item, state="done", output=output, objects=objects, message=notes)
         why = failures.get(shown(job), failures.get(_relative(job, self.cwd)))
-        return Item(job.name, job.images, "waiting") if why is None else Item(job.name, job.images, "failed",
-                                                                               message=why)
+        return item if why is None else replace(item, state="failed", message=why)
 
     def _found(self) -> list[Job]:
         """What there is to predict; looked for once."""
@@ -167,7 +172,8 @@ class Batch:
             home = Path(self.cwd)
             models = find_models(home / self.model) if (home / self.model).exists() else []
             channels = int(models[0]["channels"]) or 1 if models else 1
-            self._jobs = find_jobs([str(home / one) for one in self.inputs], self.out, channels)
+            self._jobs = find_jobs([str(home / one) for one in self.inputs], self.out, channels,
+                                   reading=_reading(self.options))
         return self._jobs
 
 
@@ -190,7 +196,7 @@ def start_batch(model: str, inputs: list[str], out: str | Path, options: Mapping
     FileError
         If the folder holds something, or an input is not there.
     DataError
-        If there is no image.
+        If there is no image, or an option says of the files what cannot be.
 
     Examples
     --------
@@ -201,7 +207,7 @@ def start_batch(model: str, inputs: list[str], out: str | Path, options: Mapping
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise FileError("an output that exists", file=place, expected="a new folder",
                         remedy="choose another, or resume the batch that is there")
-    find_jobs(list(inputs), place)
+    find_jobs(list(inputs), place, reading=_reading(options or {}))
     return _started(model, list(inputs), place.absolute(), dict(options or {}))
 
 
@@ -258,6 +264,13 @@ def _started(model: str, inputs: list[str], out: Path, options: dict[str, Any], 
     batch = Batch(out, model, inputs, options, pid, born, before, cwd, child)
     write_json(beside(out, "batch.json"), {"schema_version": 1, **{name: getattr(batch, name) for name in _KEPT}})
     return batch
+
+
+def _reading(options: Mapping[str, Any]) -> ReadOptions:
+    """What options of ``biosegkit predict`` say of the files."""
+    about = Description.from_data({name: options[name] for name in ("axes", "spacing", "unit", "pixel_size")
+                                   if options.get(name) is not None})
+    return about.read_options()
 
 
 def _failures(out: Path) -> dict[str, str]:

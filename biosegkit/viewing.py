@@ -134,9 +134,7 @@ def _still_layers(path: str | Path, options: ReadOptions, name: str) -> list[Lay
     levels = [viewed(array, turn) for array in pyramid.arrays]
     if levels[0].ndim == 3:
         levels = [remembered(array) for array in levels]
-    plane = levels[0].shape[-2:]
-    if len(levels) == 1 and (max(plane) > _SIDE or _bytes(levels[0]) // levels[0].shape[-3] > _PLANE):
-        levels.append(thinned(levels[0], str(path)))
+    levels = _with_overview(levels, str(path))
     place["metadata"] = _kept(pyramid.level(0), turn)
     return _as_layers(levels, pyramid.level(0).channels, place, name)
 
@@ -188,7 +186,8 @@ def label_file_layer(path: str | Path, name: str, options: ReadOptions | None = 
         return label_layer(read_labels(path, "instance", options), name)
     pyramid = open_pyramid(path, options)
     turn, place = placed(pyramid.grids[0])
-    levels = [channel_of(viewed(array, turn), 0) for array in pyramid.arrays]
+    arrays = _with_overview([viewed(array, turn) for array in pyramid.arrays], str(path))
+    levels = [channel_of(array, 0) for array in arrays]
     metadata = _kept(pyramid.level(0), turn) | {"task": "instance"}
     return _levels(levels), {"name": name, **place, **_multiscale(levels), "metadata": metadata}, "labels"
 
@@ -281,6 +280,14 @@ def _as_layers(levels: Sequence[Any], channels: Sequence[str], place: Mapping[st
         settings |= {"contrast_limits": span} if span else {}
         found.append((_levels(arrays), {**settings, "blending": "additive", **_multiscale(levels), **place}, "image"))
     return found
+
+
+def _with_overview(arrays: Sequence[Any], source: str) -> list[Any]:
+    """(C, *space) of one resolution with a lower one, where a plane is more than can be shown at once."""
+    one, plane = len(arrays) == 1, arrays[0].shape[-2:]
+    if one and (max(plane) > _SIDE or _bytes(arrays[0]) // arrays[0].shape[-3] > _PLANE):
+        return [arrays[0], thinned(arrays[0], source)]
+    return list(arrays)
 
 
 def _levels(arrays: Sequence[Any]) -> Any:

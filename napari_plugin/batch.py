@@ -73,6 +73,9 @@ class BatchWidget(QWidget):
         self.images = tipped(QLineEdit(), "The folder of images, searched through; a file, or a table with a column "
                              "image, will do too")
         self.out = tipped(QLineEdit(), "The folder for results: a new one")
+        self.size = tipped(QLineEdit(), "How far voxels are apart, where the files do not say it or say it wrong: "
+                           "z, y, x and their unit, such as 2, 0.5, 0.5 um, or one number for pixels, such as 0.5 um")
+        self.size.setPlaceholderText("as the files say")
         self.measure = tipped(QCheckBox("measurements"), "Measure every object into the table of its image (CSV)")
         self.geojson = tipped(QCheckBox("GeoJSON"), "Outlines and measurements of every object for QuPath")
         self.run = button("Run", "Predict in a process of its own, which goes on when napari is closed", self.start)
@@ -95,6 +98,7 @@ class BatchWidget(QWidget):
         form.addRow("model", self.model)
         form.addRow("images", beside(self.images, tool("Folder…", "Choose the folder of images", self.open_images)))
         form.addRow("results", self.out)
+        form.addRow("voxel size", self.size)
         form.addRow("also", beside(self.measure, self.geojson, even=True))
         form.addRow(beside(self.run, self.cancel, self.again, even=True))
         form.addRow("batch", beside(self.batches, tool("Attach…", "Follow a batch in another folder: its results",
@@ -113,7 +117,7 @@ class BatchWidget(QWidget):
         """Begin a batch."""
         also = [name for name, box in (("csv", self.measure), ("geojson", self.geojson)) if box.isChecked()]
         self._start(self._on_begun, begun, self.model.model, self.images.text(),
-                    self.out.text() or free_folder(self.images.text()), also)
+                    self.out.text() or free_folder(self.images.text()), also, self.size.text())
 
     def stop(self) -> None:
         """Ask the batch to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,12 @@ from biosegkit.errors import OptionError
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
 
-__all__ = ["Look", "begun", "free_folder", "known_batches", "layers_of", "looked", "step", "summary", "table_of"]
+#: A number without a sign, and what units are called.
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]-?\d+)?")
+_UNITS = {"mm": "mm", "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "nm": "nm"}
+
+__all__ = ["Look", "begun", "free_folder", "known_batches", "layers_of", "looked", "sizes_of", "step", "summary",
+           "table_of"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Look:
     standing: Standing
 
 
-def begun(model: str, images: str, out: str, also: Sequence[str] = ()) -> Batch:
-    """Begin a batch, paths made absolute so that it can be found from anywhere.
+def begun(model: str, images: str, out: str, also: Sequence[str] = (), sizes: str = "") -> Batch:
+    """Begin a batch, paths made absolute so that it can be found from anywhere; ``sizes`` as for :func:`sizes_of`.
 
     Raises
     ------
@@ -43,7 +49,30 @@ def begun(model: str, images: str, out: str, also: Sequence[str] = ()) -> Batch:
     place = str(Path(model).absolute()) if Path(model).exists() else (
         f"{prefix}:{Path(rest).absolute()}" if colon and Path(rest).exists() else model)
     return start_batch(place, [str(Path(images).absolute())], Path(out).absolute(),
-                       {"also": ",".join(also)} if also else {})
+                       {**({"also": ",".join(also)} if also else {}), **sizes_of(sizes)})
+
+
+def sizes_of(text: str) -> dict[str, Any]:
+    """Options of the command line from the size of a voxel as a person writes it; none from nothing.
+
+    Raises
+    ------
+    OptionError
+        If it is no size.
+
+    Examples
+    --------
+    >>> sizes_of("1.75, 0.8, 0.8 um"), sizes_of("0.5 µm"), sizes_of("")
+    ({'spacing': '1.75,0.8,0.8', 'unit': 'um'}, {'pixel_size': 0.5, 'unit': 'um'}, {})
+    """
+    numbers, unit = _NUMBER.findall(text), _NUMBER.sub("", text).replace(",", " ").replace("×", " ").split()
+    if not text.strip():
+        return {}
+    if not 1 <= len(numbers) <= 3 or len(unit) != 1 or unit[0].lower() not in _UNITS:
+        raise OptionError(f"the voxel size {text!r}", expected="z, y, x and their unit, or one number for pixels",
+                          remedy="write for example 2, 0.5, 0.5 um, or 0.5 um")
+    size = {"pixel_size": float(numbers[0])} if len(numbers) == 1 else {"spacing": ",".join(numbers)}
+    return {**size, "unit": _UNITS[unit[0].lower()]}
 
 
 def free_folder(images: str) -> str:
@@ -116,7 +145,7 @@ def layers_of(item: Item) -> list[tuple[Any, dict[str, Any], str]]:
     from biosegkit.records import record_path
     from biosegkit.viewing import file_layers, label_file_layer
 
-    found = [layer for image in item.images for layer in file_layers(image)]
+    found = [layer for image in item.images for layer in file_layers(image, item.reading)]
     if item.output is not None:
         data, settings, kind = label_file_layer(item.output, f"{Path(item.name).name} labels")
         task = str(read_json(record_path(item.output)).get("task", "instance"))

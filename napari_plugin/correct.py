@@ -262,8 +262,10 @@ class CorrectWidget(QWidget):
             self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
+        """Say it here; that a layer cannot be edited is nothing that somebody who looks through layers must be told."""
         self.said.setText(str(error))
-        notify(error)
+        if self.session is not None or not isinstance(error, BiosegError):
+            notify(error)
 
     def _on_change(self, change: Change) -> None:
         """Show what was changed."""

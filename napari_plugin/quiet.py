@@ -18,8 +18,9 @@ import numpy as np
 
 __all__ = ["compile_elsewhere", "draw_labels", "load_libraries", "uncollected"]
 
-#: Packages whose libraries are large, and the library that needs the others.
-_LARGE = {"torch": "lib/libtorch_python.so", "llvmlite": "binding/libllvmlite.so"}
+#: Packages whose libraries are large, in the order in which they need each other; not every build has all.
+_LARGE = {"torch": tuple(f"lib/lib{name}.so" for name in ("c10", "torch_cpu", "torch_cuda", "torch", "torch_python")),
+          "llvmlite": ("binding/libllvmlite.so",)}
 #: What a result needs: tables of features in napari, and the patterns of lines that its first layer of labels draws.
 _LATER = ("pandas", "vispy.visuals.line.dash_atlas")
 #: What a first model imports, in the order in which another process compiles it; not all of it need be installed.
@@ -83,18 +84,19 @@ def load_libraries() -> None:
 
     Python holds its one lock while the system maps and links the libraries of an extension, which for PyTorch takes a
     third of a second and more. A foreign function is called without the lock: libraries that are mapped that way first
-    are there when the import asks for them. Where that is not possible, the import alone does all.
+    are there when the import asks for them. Where that is not possible, the import alone does all. One library after
+    the other: a driver that draws for the first time may have to wait until the system's loader is free.
     """
     with _LOCK:
         compile_elsewhere()
-        for package, library in _LARGE.items():
-            if package not in sys.modules and sys.platform == "linux":
-                spec = importlib.util.find_spec(package)
-                path = Path(spec.origin).parent / library if spec and spec.origin else Path()
-                if path.is_file():
-                    dlopen = ctypes.CDLL(None).dlopen
-                    dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
-                    dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
+        if sys.platform == "linux":
+            dlopen = ctypes.CDLL(None).dlopen
+            dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+            for package, names in _LARGE.items():
+                spec = None if package in sys.modules else importlib.util.find_spec(package)
+                for path in (Path(spec.origin).parent / name for name in names) if spec and spec.origin else ():
+                    if path.is_file():
+                        dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
         import torch  # noqa: F401 - what it is for
 
         from biosegkit.kernels.runs import runs_of

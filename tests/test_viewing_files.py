@@ -128,6 +128,20 @@ def test_large_labels_are_looked_at_with_their_resolutions(tmp_path, monkeypatch
     assert set(np.unique(levels[1][...])) == {0, 70000}
 
 
+def test_large_labels_of_one_resolution_get_a_lower_one(tmp_path, monkeypatch):
+    import biosegkit.shown_arrays as shown_arrays
+
+    values = np.random.default_rng(0).integers(0, 90000, (64, 90))
+    write(Labels.from_values(values, Grid.regular((64, 90)), "instance"), tmp_path / "a.tif")
+    for name in ("_WHOLE", "_SIDE"):
+        monkeypatch.setattr(viewing, name, 80 * (name == "_SIDE"))
+    monkeypatch.setattr(shown_arrays, "_SIDE", 30)
+    (fine, coarse), settings, kind = label_file_layer(tmp_path / "a.tif", "a")
+    assert (kind, settings["multiscale"]) == ("labels", True)
+    np.testing.assert_array_equal(coarse, values[::3, ::3])
+    np.testing.assert_array_equal(np.asarray(fine), values)
+
+
 def test_labels_of_another_shape_are_refused(tmp_path):
     write(Image(np.zeros((1, 4, 5), np.uint8), Grid.regular((4, 5))), tmp_path / "a.tif")
     wrong = Labels.from_values(np.zeros((5, 4), int), Grid.regular((5, 4)), "instance")

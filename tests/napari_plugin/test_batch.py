@@ -95,6 +95,32 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
     assert widget.out.text() == str(tmp_path / "in_results2")
 
 
+def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_labels(model, make, spin, tmp_path):
+    (tmp_path / "in").mkdir()
+    film = np.full((2, 6, 20, 30), 10, np.uint8)
+    film[0, 1:5, 4:16, 3:9] = film[1, 2:5, 4:16, 3:9] = film[1, 2:5, 4:16, 15:27] = 200
+    tifffile.imwrite(tmp_path / "in/film.ome.tif", film, metadata={"axes": "TZYX"})
+    widget = make(tmp_path)
+    widget.images.setText(str(tmp_path / "in"))
+    widget._on_images()
+    widget.size.setText("2, 0.5 0.5 miles")
+    widget.start()
+    spin(lambda: widget._task is None)
+    assert "write for example 2, 0.5, 0.5 um" in widget.said.text()
+    widget.size.setText("2, 0.5, 0.5 µm")
+    widget.start()
+    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", 120)
+    assert (cells(widget, "image"), cells(widget, "objects")) == (["film_t0000", "film_t0001"], ["1", "2"])
+    widget.table.selectRow(1)
+    spin(lambda: len(model.layers) == 2)
+    image, labels = model.layers
+    assert image.data.shape == labels.data.shape == (6, 20, 30)
+    assert image.scale.tolist() == labels.scale.tolist() == [2, 0.5, 0.5]
+    assert [str(unit) for layer in model.layers for unit in layer.units] == ["micrometer"] * 6
+    bright, found = np.asarray(image.data) > 100, labels.data > 0
+    assert (bright & found).sum() > 0.7 * (bright | found).sum(), "the frame that these labels are of"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
     for k in range(300):

@@ -63,6 +63,7 @@ def test_clicks_pick_merge_and_split(widget, spin):
 
 def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
     from biosegkit_napari.correct import CorrectWidget
+    from napari.utils.notifications import notification_manager
 
     from biosegkit.grid import Grid
     from biosegkit.image import Labels
@@ -74,9 +75,14 @@ def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
     write(Labels.from_values(values, Grid.regular((8, 9), 0.5, "um"), "instance"), path)
     layer = model.add_labels([values, values[::2, ::2]], multiscale=True, scale=(0.5, 0.5),
                              metadata={"biosegkit": {"source": str(path)}})
+    alarms = []
+    notification_manager.notification_ready.connect(alarms.append)
     made = CorrectWidget(model)
     spin(lambda: made._task is None)
+    notification_manager.notification_ready.disconnect(alarms.append)
     assert made.session is None
+    assert "Make editable" in made.said.text()
+    assert alarms == [], "somebody may be looking through results"
     made.layer.layer = layer
     made.make_editable()
     spin(lambda: made.session is not None and made._task is None)
