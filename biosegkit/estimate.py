@@ -17,14 +17,11 @@ from .ladder import ladder
 from .lattice import Lattice
 from .plan.schema import Plan
 from .plan.units import memory_text
-from .predictor import Predictor
+from .predictor import Predictor, WholePredictor
 from .prepared import refuse_unfit, turn_of, working_shape
 from .segmenter import Segmenter, method_of
 
 __all__ = ["Estimate", "estimate", "level_for"]
-
-#: Bytes per voxel of a classical segmenter: smoothed intensities, labels, and a copy of each.
-_CLASSICAL = 32
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,10 @@ def estimate(model: Predictor, image: Image) -> Estimate:
     if isinstance(model, StarModel) and axes != model.config.ndim:
         raise DataError(f"an image of {axes} axes", file=image.source or None,
                         expected=f"{model.config.ndim}, which this model takes", remedy="choose another model")
-    if isinstance(model, Classical):
-        if axes not in model.rule.ndims:
-            raise DataError(f"an image of {axes} axes", file=image.source or None,
-                            expected=" or ".join(f"{n}D" for n in model.rule.ndims), remedy="choose another model")
-        return Estimate(None, _CLASSICAL * image.grid.voxels)
-    return Estimate(None, None)
+    if isinstance(model, Classical) and axes not in model.rule.ndims:
+        raise DataError(f"an image of {axes} axes", file=image.source or None,
+                        expected=" or ".join(f"{n}D" for n in model.rule.ndims), remedy="choose another model")
+    return Estimate(None, model.memory(image) if isinstance(model, WholePredictor) else None)
 
 
 def _of_plan(segmenter: Segmenter, image: Image) -> Estimate:

@@ -14,7 +14,7 @@ from typing import Any
 from ._atomic import write_bytes, write_json
 from .bundle import Bundle
 from .device import describe
-from .errors import BiosegError, Cancelled, FileError, OptionError
+from .errors import BiosegError, Cancelled, DataError, FileError, OptionError
 from .exports import export
 from .image import Image
 from .inputs import Input, Job, find_jobs
@@ -22,7 +22,8 @@ from .io import ReadOptions, read, write
 from .kept_states import KeptStates
 from .methods.protocol import checked_thresholds
 from .outputs import checked_outputs
-from .predictor import MapPredictor, Prediction, Predictor
+from .plan.units import memory_text
+from .predictor import MapPredictor, Prediction, Predictor, WholePredictor
 from .records import (
     Outcome,
     Wish,
@@ -270,6 +271,7 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
                            seconds=time.monotonic() - started)
         remove(job)
         image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
+        _refuse_too_large(model, image, wish.reading.budget)
         identity = {"input": origin["input"], "reading": wish.data["reading"]}
         found, said = _segmented(model, image, wish, None if states is None else KeptStates(states, identity))
         if check:
@@ -285,6 +287,17 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
                        trace=traceback.format_exc())
     objects = len(found.objects["id"]) if "id" in found.objects else None
     return Outcome(shown(job), str(job.output), "done", None, time.monotonic() - started, objects, notes, origin)
+
+
+def _refuse_too_large(model: Predictor, image: Image, budget: int) -> None:
+    """A segmenter that holds images whole is not given one that it could not hold (law 6)."""
+    needed = model.memory(image) if isinstance(model, WholePredictor) else 0
+    if needed > budget:
+        raise DataError(f"{' × '.join(map(str, image.grid.shape))} voxels, for which this model needs about "
+                        f"{memory_text(needed)}", file=image.source or None,
+                        expected=f"at most {memory_text(budget)}, the memory budget",
+                        remedy="give more --memory, cut the image, or use a model trained with biosegkit or a StarDist "
+                        "model, which do it in blocks")
 
 
 def _segmented(model: Predictor, image: Image, wish: Wish,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .grid import Grid
 from .image import Image, Labels
 
-__all__ = ["MapPredictor", "Prediction", "Predictor"]
+__all__ = ["MapPredictor", "Prediction", "Predictor", "WholePredictor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,4 +57,13 @@ class MapPredictor(Predictor, Protocol):
     def decode(self, maps: Mapping[str, npt.NDArray[np.float32]], thresholds: Mapping[str, float],
                grid: Grid | None = None) -> Prediction:
         """Labels from maps; ``grid`` is the image's, of unit spacing if left out."""
+        ...
+
+
+@runtime_checkable
+class WholePredictor(Predictor, Protocol):
+    """A predictor that holds a whole image, and says beforehand what it needs for that."""
+
+    def memory(self, image: Image) -> int:
+        """Bytes beyond the image, at their peak; no voxel is looked at."""
         ...

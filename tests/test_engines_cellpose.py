@@ -283,6 +283,9 @@ def test_diameters_come_from_the_file_or_its_name(tmp_path):
     assert "diameter 30" in load_model(f"cellpose:{tmp_path / 'b'}", "cpu").notes[0]
     nuclei = load_model(f"cellpose:{tmp_path / 'nuclei_torch'}", "cpu", {"diameter": "34"})
     assert nuclei.run.args[2][1] == pytest.approx(0.5)
+    flat = image(np.zeros((20, 30)))  # is resized to a fourth, the same and four times of its pixels
+    needed = [load_model(f"cellpose:{tmp_path / 'b'}", "cpu", {"diameter": d}).memory(flat) for d in (60, 30, 15)]
+    assert (needed[2] - needed[1]) == 4 * (needed[1] - needed[0]) > 0
     with pytest.raises(FileError, match="diameters"):
         load_model(f"cellpose:{save(random_state(diam_mean=0), tmp_path / 'd')}", "cpu")
     tiny = load_model(f"cellpose:{tmp_path / 'b'}", "cpu", {"diameter": 1e-6})

@@ -23,9 +23,11 @@ import biosegkit as bsk
 from biosegkit.cli import app
 from biosegkit.engines import described, load_model
 from biosegkit.engines.cellpose_model import CellposeOptions
-from biosegkit.engines.classical import RULES, Look, Size, classical
+from biosegkit.engines.classical import RULES, Classical, Look, Size, classical
 from biosegkit.engines.star_model import StarOptions
 from biosegkit.errors import DataError, FileError, OptionError
+from biosegkit.io import ReadOptions
+from biosegkit.predict import predict_files
 from biosegkit.predictor import Predictor
 from biosegkit.tidy import TidyObjects
 
@@ -356,3 +358,16 @@ def test_models_lists_what_needs_no_training(tmp_path):
         assert form in done.output
         assert axes
         assert text.endswith(tuple("abcdefghijklmnopqrstuvwxyz)"))
+
+
+def test_what_a_segmenter_could_not_hold_is_refused_before_it_begins(tmp_path, monkeypatch):
+    bsk.write(bsk.Image(np.zeros((1, 300, 400), np.uint8), bsk.Grid.regular((300, 400))), tmp_path / "a.tif")
+    options = ReadOptions(memory_budget=4_000_000)
+    (done,) = predict_files(load_model("otsu"), tmp_path / "a.tif", tmp_path / "one", options=options)
+    assert done.error is None
+    model = load_model("random-walker")
+    monkeypatch.setattr(Classical, "predict", lambda *_: pytest.fail("it began"))
+    (refused,) = predict_files(model, tmp_path / "a.tif", tmp_path / "two", options=options)
+    assert "300 × 400 voxels, for which this model needs about 54.9MB" in refused.error
+    assert "at most 3.8MB" in refused.error
+    assert "which do it in blocks" in refused.error

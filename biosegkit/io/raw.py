@@ -148,4 +148,5 @@ def check_budget(nbytes: int, file: str, budget: int) -> None:
     if nbytes > budget:
         raise FileError(f"{nbytes / 2**30:.3g} GiB of voxels", file=file,
                         expected=f"at most {budget / 2**30:.3g} GiB, the memory budget",
-                        remedy="crop the image, convert it to OME-Zarr and use batch, or raise memory_budget")
+                        remedy="crop the image, give more --memory (memory_budget), or let predict do it in blocks: "
+                        "OME-Zarr, TIFF and slides, with a model trained with biosegkit or a StarDist model")
