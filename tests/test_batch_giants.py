@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batch_tasks import Alone
-from pyramids import halves, subifds, svs, tissue
+from pyramids import dicom, halves, subifds, svs, tissue
 from stub_models import fresh_weights, stub_plan
 
 from biosegkit._atomic import sha256
@@ -167,6 +167,23 @@ def test_pixel_size_is_asked_for_and_options_without_meaning_are_refused(folder)
     assert not Path("other").exists()
 
 
+def test_slides_of_openslide_and_of_dicom_go_in_blocks_too(folder):
+    pytest.importorskip("openslide")
+    pytest.importorskip("wsidicom")
+    shutil.rmtree("in")
+    Path("in").mkdir()
+    svs(Path("in/a.tif"), folder[1:]).rename("in/a.bif")  # OpenSlide looks at what it is
+    dicom(Path("in/b"), folder[1:])
+    found = {Path(o.input).name: o for o in batch()}
+    assert {name: (o.state, Path(o.output).name) for name, o in found.items()} == {
+        "a.bif": ("done", "a.ome.zarr"), "b": ("done", "b.ome.zarr")}
+    middle = Image(np.moveaxis(folder[1], -1, 0).copy(), Grid.regular(folder[1].shape[:2], 0.5, "um"))
+    whole = load("model", "cpu").predict(middle).labels
+    np.testing.assert_array_equal(read_labels("out/b.ome.zarr", "instance").restored(), whole.restored())
+    assert found["a.bif"].objects > 10  # of JPEG
+    assert [o.state for o in batch(resume=True)] == ["kept"] * 2
+
+
 def test_what_is_giant(tmp_path, monkeypatch):
     levels = halves(tissue((200, 300)), 1)
     monkeypatch.setattr(giants, "_SMALL", 0)
@@ -175,6 +192,9 @@ def test_what_is_giant(tmp_path, monkeypatch):
     write(Image(np.zeros((1, 5, 30, 40), np.uint8), Grid.regular((5, 30, 40))), tmp_path / "a.nii")
     assert not is_giant(tmp_path / "a.nii", ReadOptions())
     assert is_giant(tmp_path / "a.nii", ReadOptions(memory_budget=100))
+    assert is_giant(tmp_path / "a.MRXS", ReadOptions())
+    (tmp_path / "folder").mkdir()
+    assert not is_giant(tmp_path / "folder", ReadOptions())
     (tmp_path / "c.tif").write_bytes(b"II*\0")
     assert not is_giant(tmp_path / "c.tif", ReadOptions())
     monkeypatch.setattr(giants, "GIANT", 1000)

@@ -70,7 +70,8 @@ def in_any_order(job):
 
 @pytest.mark.parametrize(("shape", "channels", "options"), [
     ((130, 95), 1, {"tile": 16}), ((130, 95), 2, {"tile": 24, "channel": "1", "low": 5, "high": 90, "border": 0}),
-    ((13, 40, 44), 1, {"tile": 8}), ((1, 70, 60), 1, {"tile": 32}),
+    ((13, 40, 44), 1, {"tile": 8, "border": 0, "border_objects": "remove"}),
+    ((1, 70, 60), 1, {"tile": 32, "border": 0, "border_objects": "remove"}),
 ])
 def test_labels_and_table_are_those_of_the_image_in_memory(tmp_path, shape, channels, options):
     ndim = 3 if shape[0] > 1 and len(shape) == 3 else 2
@@ -162,7 +163,7 @@ def test_a_slide_by_the_command_has_everything_beside(tmp_path, monkeypatch):
     (kept,) = predict_batch(Opening(str(folder), "cpu"), "a.ome.zarr", "out", Staff(1), resume=True)
     assert kept.state == "kept"
     with pytest.raises(OptionError, match="post-processing"):
-        predict_batch(Opening(str(folder), "cpu", (("border_objects", "remove"),)), "a.ome.zarr", "other", Staff(1))
+        predict_batch(Opening(str(folder), "cpu", (("fill_holes", "yes"),)), "a.ome.zarr", "other", Staff(1))
     with pytest.raises(OptionError, match="--save-maps"):
         predict_batch(Opening(str(folder), "cpu"), "a.ome.zarr", "other", Staff(1), wish=Wish(save_maps=True))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from pyramids import dicom, halves, multiscale, ndpi, plain_pyramid, scn, subifds, svs, tissue
+from pyramids import dicom, halves, multiscale, ndpi, plain_pyramid, qptiff, scn, subifds, svs, tissue
 
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.io import ReadOptions, at_spacing, open_pyramid, positions, read, slide
@@ -138,6 +138,17 @@ def test_F2_F5_damage_is_refused_or_harmless(tmp_path, kind):
             refused.append((turn, str(error)))
     assert len(refused) > 5
     assert all(turn % 6 and str(made) in said for turn, said in refused)  # and never without damage
+
+
+def test_qptiff_has_its_channels_on_every_level(tmp_path):
+    finest = np.random.default_rng(2).integers(0, 4000, (3, 300, 404)).astype(np.uint16)
+    levels = [np.ascontiguousarray(finest[:, :: 2**k, :: 2**k]) for k in range(3)]
+    pyramid = open_pyramid(qptiff(tmp_path / "a.qptiff", levels))
+    assert [grid.shape for grid in pyramid.grids] == [(300, 404), (150, 202), (75, 101)]
+    np.testing.assert_allclose([grid.spacing for grid in pyramid.grids], [(0.5, 0.5), (1, 1), (2, 2)])
+    for k, level in enumerate(levels):
+        np.testing.assert_array_equal(pyramid.level(k).array[1:, 40:, 9:80], level[1:, 40:, 9:80])
+    assert any("thumbnails" in note for note in pyramid.level(0).notes)
 
 
 # OpenSlide ----------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ GIANT = 64_000_000
 #: Bytes of a file below which an image is not asked for its size: looking into thousands takes minutes.
 _SMALL = 1 << 20
 #: Slides by their names.
-_SLIDES = (".svs", ".ndpi", ".scn")
+_SLIDES = (".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
 #: Memory of a worker that nothing is known of, and what more of would gain nothing, in bytes.
 _UNKNOWN, _ENOUGH = 2 << 30, 4 << 30
 #: Workers of a scheduler, of which nobody knows how many come.
@@ -64,7 +64,7 @@ def stages_of(model: Predictor) -> Stages | None:
 
 
 def is_giant(path: Path, reading: ReadOptions) -> bool:
-    """Whether an image is segmented in blocks: slides, larger ones than :data:`GIANT`, NIfTI larger than memory.
+    """Whether an image is segmented in blocks: slides, larger ones than :data:`GIANT`, volumes larger than memory.
 
     An image that cannot be looked at is none: its error comes when it is its turn.
 
@@ -75,17 +75,17 @@ def is_giant(path: Path, reading: ReadOptions) -> bool:
     """
     if ending(path) in _SLIDES:
         return True
-    kind = "zarr" if remote_url(path) else ENDINGS.get(ending(path), "")
+    kind = "zarr" if remote_url(path) else ENDINGS.get(ending(path), "dicom" if path.is_dir() else "")
     try:
-        if kind not in ("tiff", "zarr", "nifti") or (path.is_file() and path.stat().st_size < _SMALL):
+        if kind not in ("tiff", "zarr", "nifti", "dicom") or (path.is_file() and path.stat().st_size < _SMALL):
             return False
         pyramid = open_pyramid(path, reading)
     except (BiosegError, OSError):
         return False
     voxels, channels = pyramid.grids[0].voxels, pyramid.arrays[0].shape[0]
-    if kind == "nifti":  # whose users want a NIfTI, as long as there can be one
+    if kind == "nifti" or (kind == "dicom" and pyramid.grids[0].ndim == 3):  # volumes, wanted whole if they can be
         return voxels * channels * pyramid.dtype.itemsize > reading.budget
-    return voxels > GIANT or (kind == "tiff" and len(pyramid.grids) > 1)
+    return voxels > GIANT or (kind in ("tiff", "dicom") and len(pyramid.grids) > 1)
 
 
 def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,17 @@ _BAND = 2**24
 
 
 def refuse_tidy(model: StarModel) -> None:
-    """Post-processing needs whole objects of the whole image.
+    """Post-processing needs whole objects of the whole image, but for leaving objects out.
 
     Raises
     ------
     OptionError
-        If any is asked for.
+        If other is asked for.
     """
-    if model.tidy != TidyObjects():
+    if replace(model.tidy, border_objects="keep") != TidyObjects():
         raise OptionError("post-processing of objects with a StarDist model and an image in blocks",
-                          expected="ordinary images", remedy="leave it out of --option, or cut the image")
+                          expected="border_objects alone, or ordinary images",
+                          remedy="leave it out of --option, or cut the image")
 
 
 def prepare_stars(job: GiantJob) -> Steps:
@@ -218,7 +220,7 @@ def _numbered(work: Stars, best: Candidates) -> tuple[npt.NDArray[np.uint32], Ob
         labels = work.painted(band, boxes)
         block = Block(tuple(b.start for b in band), labels.shape, shape, (0,) * len(shape), (0,) * len(shape))
         tally.add(labels, None, block)
-    alive = np.flatnonzero(tally.area > 0)
+    alive = np.flatnonzero((tally.area > 0) & ~_left_out(work, tally))
     alive = alive[np.argsort(tally.first[alive])]
     lookup = np.zeros(len(best.prob) + 1, np.uint32)
     lookup[alive + 1] = np.arange(1, len(alive) + 1)
@@ -228,6 +230,17 @@ def _numbered(work: Stars, best: Candidates) -> tuple[npt.NDArray[np.uint32], Ob
     if best.classes is not None:
         table["class"] = best.classes[alive].astype(np.int64)
     return lookup, table
+
+
+def _left_out(work: Stars, tally: Tally) -> npt.NDArray[np.bool_]:
+    """Which objects touch the border of the image, if such are not wanted."""
+    found = np.zeros(len(tally.area), np.bool_)
+    if work.model.tidy.border_objects == "remove":
+        shape = work.image.grid.shape
+        for axis, size in enumerate(shape, 3 - len(shape)):
+            if size > 1:
+                found |= (tally.low[:, axis] == 0) | (tally.high[:, axis] == size - 1)
+    return found
 
 
 def _store(work: Stars, found: Mapping[str, Any]) -> LabelStore:
