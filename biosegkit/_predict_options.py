@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,11 +85,11 @@ class Batching:
         metavar="auto|off|MASK", help="Where slides are looked at: on tissue, everywhere, or in a mask (an image, or a "
         "GeoJSON of regions).", rich_help_panel=_BATCH)] = "auto"
 
-    def prepare(self) -> None:
-        """Let the processes of this machine load their libraries while this one loads its own."""
-        if self.workers is not None and self.scheduler is None:
-            from .batch.head_start import head_start
+    def prepare(self, inputs: Sequence[str]) -> None:
+        """Let the workers of this machine, if there will be any, load their libraries while this process loads its own."""
+        from .batch.head_start import SLIDES, head_start
 
+        if self.scheduler is None and (self.workers or any(name.lower().endswith(SLIDES) for name in inputs)):
             head_start()
 
     def staff(self) -> Staff | None:

@@ -181,7 +181,7 @@ def predict(model: Model,
     """Segment images with a model; one result per image, in the image's own space and the labels' own values."""
     if not predicting.resume:
         _refuse_existing(output, writing.overwrite, "continue with --resume, ")
-    batching.prepare()
+    batching.prepare(inputs)
     from ._console import BatchProgress, out
     from .batch.run import predict_batch
     from .cases import scan

@@ -139,21 +139,22 @@ def scn(path: Path, regions: list[list[np.ndarray]], mpp: float = 0.5) -> Path:
     return path
 
 
-def qptiff(path: Path, levels: list[np.ndarray], mpp: float = 0.5, tile: int = 64) -> Path:
+def qptiff(path: Path, levels: list[np.ndarray], names: tuple[str, ...], mpp: float = 0.5, tile: int = 64) -> Path:
     """Levels (channels, y, x) as PerkinElmer stores them: a page per channel, a thumbnail after those of the finest."""
-    def told(kind: str) -> str:
-        return ('<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription><DescriptionVersion>2</DescriptionVersion>'
-                f"<ImageType>{kind}</ImageType></PerkinElmer-QPI-ImageDescription>")
+    def told(kind: str, name: str) -> str:
+        return (f'<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription><ImageType>{kind}</ImageType><Name>{name}'
+                "</Name></PerkinElmer-QPI-ImageDescription>")
 
     with tifffile.TiffWriter(path) as out:
         usual = {"software": "PerkinElmer-QPI", "metadata": None, "contiguous": False}
         for k, level in enumerate(levels):
-            for channel in level:
-                out.write(channel, description=told("ReducedResolution" if k else "FullResolution"), tile=(tile, tile),
-                          compression="zlib", photometric="minisblack", subfiletype=int(k > 0),
+            for channel, name in zip(level, names, strict=True):
+                out.write(channel, description=told("ReducedResolution" if k else "FullResolution", name),
+                          tile=(tile, tile), compression="zlib", photometric="minisblack", subfiletype=int(k > 0),
                           resolution=(1e4 / (mpp * 2**k),) * 2, resolutionunit="CENTIMETER", **usual)
             if k == 0:
-                out.write(np.zeros((40, 50, 3), np.uint8), description=told("Thumbnail"), photometric="rgb", **usual)
+                out.write(np.zeros((40, 50, 3), np.uint8), description=told("Thumbnail", ""), photometric="rgb",
+                          **usual)
     return path
 
 

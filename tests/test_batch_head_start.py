@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from biosegkit._predict_options import Batching
+from biosegkit.batch import head_start
+
 _SCRIPT = '''
 import multiprocessing, os, signal, sys
 from biosegkit.batch.head_start import head_start
@@ -34,3 +37,14 @@ def test_workers_are_forked_from_a_process_that_began_before_anything_heavy(tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Beautiful is better than ugly.") == 1
     assert done.stdout.splitlines()[-1] == "[('1', '65536', True), ('1', '65536', False)]"
+
+
+@pytest.mark.parametrize(("given", "inputs", "began"), [
+    ({"workers": 2}, ["images"], True), ({}, ["images", "a.tif"], False), ({}, ["a.tif", "Slide 1.SVS"], True),
+    ({"scheduler": "tcp://host:8786"}, ["a.svs"], False),
+])
+def test_processes_begin_at_once_where_there_will_be_workers(monkeypatch, given, inputs, began):
+    calls = []
+    monkeypatch.setattr(head_start, "head_start", lambda: calls.append(None))
+    Batching(**given).prepare(inputs)
+    assert bool(calls) is began

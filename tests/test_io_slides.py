@@ -140,15 +140,18 @@ def test_F2_F5_damage_is_refused_or_harmless(tmp_path, kind):
     assert all(turn % 6 and str(made) in said for turn, said in refused)  # and never without damage
 
 
-def test_qptiff_has_its_channels_on_every_level(tmp_path):
+def test_qptiff_has_its_channels_and_their_names_on_every_level(tmp_path):
     finest = np.random.default_rng(2).integers(0, 4000, (3, 300, 404)).astype(np.uint16)
     levels = [np.ascontiguousarray(finest[:, :: 2**k, :: 2**k]) for k in range(3)]
-    pyramid = open_pyramid(qptiff(tmp_path / "a.qptiff", levels))
+    pyramid = open_pyramid(qptiff(tmp_path / "a.qptiff", levels, ("DAPI", "Opal 520", "CD3 &amp; CD8")))
     assert [grid.shape for grid in pyramid.grids] == [(300, 404), (150, 202), (75, 101)]
     np.testing.assert_allclose([grid.spacing for grid in pyramid.grids], [(0.5, 0.5), (1, 1), (2, 2)])
     for k, level in enumerate(levels):
         np.testing.assert_array_equal(pyramid.level(k).array[1:, 40:, 9:80], level[1:, 40:, 9:80])
     assert any("thumbnails" in note for note in pyramid.level(0).notes)
+    assert pyramid.level(1).channels == ("DAPI", "Opal 520", "CD3 & CD8")
+    unnamed = open_pyramid(qptiff(tmp_path / "b.qptiff", levels, ("DAPI", "", "DAPI")))
+    assert unnamed.level(0).channels == ("channel 0", "channel 1", "channel 2")
 
 
 # OpenSlide ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
 from .giant import GiantJob
+from .head_start import SLIDES
 from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, refuse_tidy, resolve_stars
 from .tasks import Errand, opened
 from .tissue import tissue_of
@@ -35,8 +36,6 @@ __all__ = ["GIANT", "Begun", "Stages", "begin", "finish", "giant_job", "is_giant
 GIANT = 64_000_000
 #: Bytes of a file below which an image is not asked for its size: looking into thousands takes minutes.
 _SMALL = 1 << 20
-#: Slides by their names.
-_SLIDES = (".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
 #: Memory of a worker that nothing is known of, and what more of would gain nothing, in bytes.
 _UNKNOWN, _ENOUGH = 2 << 30, 4 << 30
 #: Workers of a scheduler, of which nobody knows how many come.
@@ -73,7 +72,7 @@ def is_giant(path: Path, reading: ReadOptions) -> bool:
     >>> is_giant(Path("slide.svs"), ReadOptions()), is_giant(Path("photo.png"), ReadOptions())
     (True, False)
     """
-    if ending(path) in _SLIDES:
+    if ending(path) in SLIDES:
         return True
     kind = "zarr" if remote_url(path) else ENDINGS.get(ending(path), "dicom" if path.is_dir() else "")
     try:

@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-__all__ = ["PRELOAD", "head_start"]
+__all__ = ["PRELOAD", "SLIDES", "head_start"]
 
+#: Endings of slides, which are segmented in blocks, by workers, whatever their size.
+SLIDES = (".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
 #: What workers need, loaded once for all of them.
 PRELOAD = ("distributed", "biosegkit.batch.warmed")
 #: What dask sets for the processes of its workers, which those that are forked inherit.

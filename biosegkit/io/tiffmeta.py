@@ -6,7 +6,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import unescape
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -67,6 +68,8 @@ def describe(tiff: Any, series: Any, ome: str, file: str, notes: list[str]) -> M
         return _svs(str(series.keyframe.description))
     if series.kind == "philips":
         return _philips(str(tiff.philips_metadata))
+    if series.kind == "qpi" and "C" in series.axes:
+        return replace(_resolution(series.keyframe, notes), channels=_qpi_names(series))
     return _resolution(series.keyframe, notes)
 
 
@@ -173,6 +176,13 @@ def _svs(text: str) -> Meta:
             except ValueError:
                 break
     return Meta()
+
+
+def _qpi_names(series: Any) -> tuple[str, ...]:
+    """Of PerkinElmer the stain of every page; none unless all have one of their own."""
+    found = [re.search(r"<Name>([^<]{1,200})</Name>", str(page.description)) for page in series.pages]
+    names = tuple(unescape(name[1].strip()) for name in found if name)
+    return names if len(set(names)) == len(found) else ()
 
 
 def _philips(text: str) -> Meta:
