@@ -86,7 +86,7 @@ class Batching:
         "GeoJSON of regions).", rich_help_panel=_BATCH)] = "auto"
 
     def prepare(self, inputs: Sequence[str]) -> None:
-        """Let the workers of this machine, if there will be any, load their libraries while this process loads its own."""
+        """Let workers of this machine, if there will be any, load their libraries while this process loads its own."""
         from .batch.head_start import SLIDES, head_start
 
         if self.scheduler is None and (self.workers or any(name.lower().endswith(SLIDES) for name in inputs)):
