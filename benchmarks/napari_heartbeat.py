@@ -204,7 +204,7 @@ def main() -> None:
     segment.hub.add_model(args.model)
     rows["loading"] = heart.until(segment.run.isEnabled, "loading")
     segment.start()
-    rows["predicting"] = heart.until(lambda: segment._task is None, "predicting")
+    rows["predicting"] = heart.until(lambda: segment._task is None and bool(tune.rows), "predicting")
     print(segment.said.text().splitlines()[0])
     moves = iter(np.linspace(40, 160, 60).astype(int))
     slider, last = tune.rows[0].slider, [0.0]

@@ -15,7 +15,8 @@ from biosegkit.image import Image, Labels
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
-__all__ = ["Look", "axes_of", "home_grid", "image_of", "labels_of", "look_at", "snapshot", "stand_in"]
+__all__ = ["Look", "axes_of", "home_grid", "image_of", "labels_of", "look_at", "part_under", "snapshot",
+           "stand_in"]
 
 #: Axes that are assumed where a layer does not name its own.
 _USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
@@ -162,6 +163,23 @@ def labels_of(layer: Any, task: str = "instance", *, frame: int = 0) -> Labels:
     turn, home = turned_home(look.grid, _metadata(layer))
     return Labels.from_values(np.ascontiguousarray(turn.apply(array)), home, "semantic" if task == "semantic" else
                               "instance", source=str(_metadata(layer).get("source", "")) or layer.name)
+
+
+def part_under(labels: Any, image: Any) -> tuple[int, tuple[slice, ...] | None]:
+    """Resolution and part of an image that labels lie on, voxel on voxel: where a part of it was segmented.
+
+    The whole of the finest resolution (None) where they lie on no part of any.
+    """
+    under, own = look_at(image), look_at(labels).grid
+    for level, shape in enumerate(under.levels):
+        grid = under.grid.resized(shape) if level else under.grid
+        if own.unit != grid.unit or own.ndim != grid.ndim:
+            continue
+        start = np.rint((np.linalg.inv(grid.affine) @ own.affine[:, -1])[:-1]).astype(int)
+        inside = (start >= 0).all() and (start + own.shape <= shape).all()
+        if inside and grid.window(tuple(start.tolist()), own.shape).mismatch(own) <= 1e-3:
+            return level, tuple(slice(a, a + n) for a, n in zip(start.tolist(), own.shape, strict=True))
+    return 0, None
 
 
 def home_grid(layer: Any, axes: str | None = None) -> Grid:

@@ -13,7 +13,7 @@ from biosegkit.errors import DataError
 from biosegkit.image import Image, Labels
 from biosegkit.progress import tick
 
-from .layers import image_of, labels_of, look_at
+from .layers import image_of, labels_of, look_at, part_under
 
 __all__ = ["Comparison", "Question", "compared", "counted", "features_with", "measured", "place_in", "shown_columns"]
 
@@ -234,7 +234,9 @@ def _image(question: Question, labels: Labels) -> Image | None:
     """The image that was chosen, its channels named; one without a size of pixels takes that of the labels."""
     if not question.images:
         return None
-    image = image_of([_as_shown(layer) for layer in question.images], frame=question.frame)
+    shown = [_as_shown(layer) for layer in question.images]
+    level, window = part_under(_as_shown(question.labels), shown[0])
+    image = image_of(shown, frame=question.frame, level=level, window=window)
     if image.grid.unit == "px" and labels.grid.unit != "px" and image.grid.shape == labels.grid.shape:
         image = replace(image, grid=labels.grid)
     if len(question.images) == 1 and len(image.array) == 1:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ _LATER = ("pandas", "vispy.visuals.line.dash_atlas")
 #: What a first model imports, in the order in which another process compiles it; not all of it need be installed.
 _FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "biosegkit.estimate",
           "biosegkit.segmenter")
+#: Seconds in which a viewer draws an image for the first time.
+_DRAWN = 0.4
 _LOCK = threading.Lock()
 
 
@@ -84,14 +87,16 @@ def load_libraries() -> None:
 
     Python holds its one lock while the system maps and links the libraries of an extension, which for PyTorch takes a
     third of a second and more. A foreign function is called without the lock: libraries that are mapped that way first
-    are there when the import asks for them. Where that is not possible, the import alone does all. One library after
-    the other: a driver that draws for the first time may have to wait until the system's loader is free.
+    are there when the import asks for them. Where that is not possible, the import alone does all. Drivers that
+    compile what they draw with wait meanwhile, for the system's loader has a lock as well: so what has just been
+    opened is drawn first, and one library follows the other.
     """
     with _LOCK:
         compile_elsewhere()
         if sys.platform == "linux":
             dlopen = ctypes.CDLL(None).dlopen
             dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+            time.sleep(_DRAWN if "napari" in sys.modules and not set(_LARGE) <= set(sys.modules) else 0)
             for package, names in _LARGE.items():
                 spec = None if package in sys.modules else importlib.util.find_spec(package)
                 for path in (Path(spec.origin).parent / name for name in names) if spec and spec.origin else ():

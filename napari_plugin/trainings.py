@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from biosegkit.errors import BiosegError, OptionError
 
-from .layers import image_of, labels_of
+from .layers import image_of, labels_of, part_under
 
 if TYPE_CHECKING:
     from biosegkit.curate import Added
@@ -70,7 +70,9 @@ class Look:
 
 
 def added(wish: Addition) -> Added:
-    """Write image and labels of layers as a case, with where they come from. Done in a thread.
+    """Write image and labels of layers as a case with where they come from; of labels of a part, that of the image.
+
+    Done in a thread.
 
     Raises
     ------
@@ -82,7 +84,8 @@ def added(wish: Addition) -> Added:
     if not wish.dataset:
         raise OptionError("no folder of a data set", expected="a new folder, or one with images/ and labels/",
                           remedy="choose one")
-    image = image_of(wish.images, frame=wish.frame)
+    level, window = part_under(wish.labels, wish.images[0]) if wish.images else (0, None)
+    image = image_of(wish.images, frame=wish.frame, level=level, window=window)
     labels = labels_of(wish.labels, wish.task, frame=wish.frame)
     kept = dict(wish.labels.metadata)
     sources = [str(dict(layer.metadata.get("biosegkit", {})).get("source", "")) or layer.name for layer in wish.images]

@@ -142,7 +142,7 @@ class TuneWidget(QWidget):
         self.reset.clicked.connect(self.back_to_trained)
         self.save.clicked.connect(self.save_to_model)
         self.layer.changed.connect(self._on_layer)
-        self.hub.result_added.connect(self._on_result)
+        self.hub.result_added.connect(self._on_result, Qt.ConnectionType.QueuedConnection)  # the layer is drawn first
         self._on_layer()
 
     @property

@@ -162,3 +162,29 @@ def test_images_and_labels_in_memory_are_shown_like_files():
     found = layers(Image(np.zeros((1, 4, 5)), grid, source="x/a.tif"),
                    Labels.from_values(np.ones((4, 5), int), grid, "instance", source="x/b.tif"))
     assert [settings["name"] for _, settings, _ in found] == ["a", "b labels"]
+
+
+def test_labels_of_a_part_find_what_they_lie_on(napari):
+    from biosegkit_napari.layers import image_of, part_under, snapshot
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Labels as LabelLayer
+
+    fine = np.arange(3 * 16 * 20).reshape(3, 16, 20)
+    place = {"translate": (7.0, 1.0, 2.0), "units": "um"}
+    image = snapshot(ImageLayer([fine, fine[:, ::2, ::2]], multiscale=True, scale=(2, 0.5, 0.5), **place))
+
+    def labels(shape, scale, start, **changes):
+        moved = np.array(place["translate"]) + np.multiply(start, scale)
+        return snapshot(LabelLayer(np.ones(shape, int), scale=scale, **{**place, "translate": moved, **changes}))
+
+    own = labels((1, 5, 6), (2, 0.5, 0.5), (2, 11, 3))
+    level, window = part_under(own, image)
+    assert (level, window) == (0, (slice(2, 3), slice(11, 16), slice(3, 9)))
+    assert image_of([image], level=level, window=window).array.tolist() == [fine[2:3, 11:16, 3:9].tolist()]
+    coarse = labels((3, 8, 4), (2, 1, 1), (0, 0.25, 1.25))  # a pixel of the lower resolution begins where two begin
+    level, window = part_under(coarse, image)
+    assert (level, window) == (1, (slice(0, 3), slice(0, 8), slice(1, 5)))
+    for other in (labels((1, 5, 6), (2, 0.5, 0.5), (2, 12, 3)), labels((1, 5, 6), (2, 0.5, 0.5), (2, 10.5, 3)),
+                  labels((1, 5, 6), (2, 0.6, 0.5), (0, 0, 0)),
+                  labels((1, 5, 6), (2, 0.5, 0.5), (2, 11, 3), units="mm")):
+        assert part_under(other, image) == (0, None), "on no part of it"

@@ -56,6 +56,11 @@ def test_sizes_are_physical_and_intensities_are_those_under_each_object(model, w
     assert [row["id"] for row in rows] == ["3", "9", "70"]
     assert float(rows[2]["area_um2"]) == 5.0
     assert rows[2]["bbox_start_y"] == "10"
+    part = model.add_labels(MADE[2:, 1:], name="part", scale=(0.5, 0.25), translate=(1.0, 0.25), units="um")
+    widget.layer.layer = part
+    table = measured(widget, spin)._table
+    means = [pixels[2:, 1:][i == MADE[2:, 1:]].mean() for i in table["id"]]
+    np.testing.assert_allclose(next(v for k, v in table.items() if k.startswith("mean_")), means)
 
 
 def test_a_row_leads_to_its_object_and_a_pick_to_its_row(model, widget, spin):

@@ -14,7 +14,7 @@ from small_sets import discs, tiny_plan, write_instances
 from biosegkit import runs
 from biosegkit.curate import provenance
 from biosegkit.errors import OptionError
-from biosegkit.io import read_labels
+from biosegkit.io import read, read_labels
 
 
 @pytest.fixture
@@ -59,6 +59,10 @@ def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_pat
     assert (kept["image"], kept["labels"], kept["model"]) == (["well A 1"], "fixed", "runs/old")
     assert kept["corrections"] == [{"operation": "merge", "ids": [1, 2]}]
     assert widget.out.text() == str(tmp_path / "set_run")
+    layer.data, layer.translate = labels[8:20, 4:], (4.0, 2.0)
+    widget.start_adding()
+    spin(lambda: widget._task is None)
+    assert read(tmp_path / "set/images/well_A_1.tif").array.tolist() == [image[8:20, 4:].tolist()], "the part of them"
     model.layers.clear()
     widget.start_adding()
     assert "Choose an image" in widget.said.text()

@@ -20,7 +20,7 @@ def picture():
 
 
 @pytest.fixture
-def tune(model):
+def tune(model, application):
     """The widget, and a function that adds a result."""
     from biosegkit_napari.segment import add_result, outcome_of
     from biosegkit_napari.shared import Result, hub_of
@@ -30,7 +30,9 @@ def tune(model):
     widget = TuneWidget(model)
 
     def add(predictor, name="discs"):
-        return add_result(model, hub, outcome_of(Result(live(predictor, picture()), predictor, name), name, 0.0))
+        layer = add_result(model, hub, outcome_of(Result(live(predictor, picture()), predictor, name), name, 0.0))
+        application.processEvents()  # its sliders come when it has been drawn
+        return layer
 
     yield widget, add
     widget.deleteLater()
