@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QLabel,
@@ -21,17 +19,16 @@ from qtpy.QtWidgets import (
 
 from .batches import Look, begun, free_folder, known_batches, layers_of, looked, step, summary, table_of
 from .columns import Columns, table_view
+from .following import Followed
 from .rows import beside, button, tool
-from .shared import ModelBox, as_wide_as_there_is_room, hub_of, own, tipped
-from .work import Latest, Task, notify
+from .shared import ModelBox, hub_of, own, tipped
+from .work import Latest, Task, notify, task_of
 
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
 
 __all__ = ["BatchWidget"]
 
-#: Milliseconds between two looks at a batch.
-_EVERY = 1000
 _TIPS = {"image": "Its path below the folder of images", "objects": "Found in it",
          "state": "waiting, running, done or failed", "message": "Why it failed, or what is unusual"}
 
@@ -43,26 +40,21 @@ class BatchWidget(QWidget):
         super().__init__()
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
-        self._batches: dict[Path, Batch] = {}
-        self._followed: Batch | None = None
+        self._shown_out: Path | None = None
         self.look: Look | None = None
         #: What is shown of the batch now: its layers, the image that they are of, and whether it was edited.
         self.shown: list[Any] = []
         self._edited = False
         self.items = Columns(_TIPS)
         self._build()
-        self._looks, self._opening = Latest(looked), Latest(_opened)
-        self._looks.returned.connect(self._on_look)
-        self._looks.failed.connect(self._on_lost)
+        self._opening = Latest(_opened)
         self._opening.returned.connect(self._on_opened)
         self._opening.failed.connect(self._on_failed)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_EVERY)
-        self._timer.timeout.connect(self._ask)
-        for latest in (self._looks, self._opening):
-            self.destroyed.connect(latest.cancel)
+        self.destroyed.connect(self._opening.cancel)
         self.images.editingFinished.connect(self._on_images)
-        self.batches.currentIndexChanged.connect(self._on_batch)
+        self.batches.changed.connect(self._on_batch)
+        self.batches.looked.connect(self._on_look)
+        self.batches.lost.connect(self._on_failed)
         self.table.selectionModel().currentRowChanged.connect(self._on_row)
         self._enable()
         self.find()
@@ -81,8 +73,9 @@ class BatchWidget(QWidget):
         self.run = button("Run", "Predict in a process of its own, which goes on when napari is closed", self.start)
         self.cancel = button("Cancel", "Stop after the image that is at work; results that are there stay", self.stop)
         self.again = button("Resume", "Go on where it was stopped, and try again what failed", self.resume)
-        self.batches = tipped(QComboBox(), "Batches beside the images and in the current folder, the newest first")
-        as_wide_as_there_is_room(self.batches)
+        self.batches = Followed(
+            looked, known_batches, "Batches beside the images and in the current folder, the newest first",
+            tool("Attach…", "Follow a batch in another folder: its results", self.open_batch))
         self.bar = tipped(QProgressBar(), "Images that are done or have failed")
         self.bar.setFormat("%v of %m images")
         self.standing = tipped(QLabel("no batch yet"), "How the batch is")
@@ -101,8 +94,7 @@ class BatchWidget(QWidget):
         form.addRow("voxel size", self.size)
         form.addRow("also", beside(self.measure, self.geojson, even=True))
         form.addRow(beside(self.run, self.cancel, self.again, even=True))
-        form.addRow("batch", beside(self.batches, tool("Attach…", "Follow a batch in another folder: its results",
-                                                       self.open_batch)))
+        form.addRow("batch", self.batches)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         for widget in (self.bar, self.standing):
@@ -135,13 +127,12 @@ class BatchWidget(QWidget):
     def _on_begun(self, batch: Batch) -> None:
         """Follow it, first in the list."""
         self.said.setText("")
-        self._batches = {batch.out: batch, **{k: v for k, v in self._batches.items() if k != batch.out}}
-        self._list(batch.out)
+        self.batches.put(batch)
         self.out.setText(free_folder(self.images.text()))
 
     def _on_stopped(self, standing: Standing) -> None:
         self.said.setText("stopped: results that are there stay; Resume goes on")
-        self._ask()
+        self.batches.ask()
 
     def open_images(self) -> None:
         """Ask for the folder of images."""
@@ -160,17 +151,13 @@ class BatchWidget(QWidget):
     @property
     def batch(self) -> Batch | None:
         """The batch that is followed."""
-        out = self.batches.currentData()
-        return None if out is None else self._batches.get(out)
+        found: Batch | None = self.batches.process
+        return found
 
     def find(self) -> None:
         """Look for batches beside the images and in the current folder, in a thread."""
         near = [Path(self.images.text()).absolute().parent] if self.images.text() else []
-        task = Task(known_batches, [*near, self.hub.folder])
-        task.returned.connect(self._on_found)
-        task.failed.connect(notify)
-        self.destroyed.connect(task.cancel)
-        task.start()
+        self.batches.find([*near, self.hub.folder])
 
     def open_batch(self) -> None:
         """Ask for the results of a batch to attach to."""
@@ -184,44 +171,16 @@ class BatchWidget(QWidget):
 
         self._start(self._on_begun, attach_batch, out)
 
-    def _on_found(self, batches: list[Batch]) -> None:
-        """Batches that are known already keep what was read of them."""
-        there = {batch.out: self._batches.get(batch.out, batch) for batch in batches}
-        self._batches = {**there, **{out: b for out, b in self._batches.items() if out not in there}}
-        self._list(self.batches.currentData())
-
-    def _list(self, chosen: Path | None) -> None:
-        self.batches.blockSignals(True)
-        self.batches.clear()
-        for out in self._batches:
-            self.batches.addItem(out.name, out)
-            self.batches.setItemData(self.batches.count() - 1, str(out), 3)  # its tooltip
-        self.batches.setCurrentIndex(max(0, self.batches.findData(chosen)) if self._batches else -1)
-        self.batches.blockSignals(False)
-        self._on_batch()
-
-    def _on_batch(self, *_: Any) -> None:
+    def _on_batch(self) -> None:
         """Another batch is followed."""
-        batch = self.batch
-        if batch is self._followed:
-            return
-        if batch is None or self._followed is None or batch.out != self._followed.out:
+        out = None if self.batch is None else self.batch.out
+        if out is None or out != self._shown_out:  # else it was resumed
             self.items.show({})
-        self.look, self._followed = None, batch
-        if batch is not None:
-            self._timer.start()
-            self._ask()
+        self.look, self._shown_out = None, out
         self._enable()
-
-    def _ask(self) -> None:
-        """Look once more."""
-        if self.batch is not None:
-            self._looks.submit(self.batch)
 
     def _on_look(self, look: Look) -> None:
         """Show how it is."""
-        if look.batch is not self.batch:
-            return
         first, self.look = self.look is None, look
         standing = look.standing
         self.items.update_cells(table_of(standing.items))
@@ -231,7 +190,7 @@ class BatchWidget(QWidget):
         self.bar.setValue(standing.count("done") + standing.count("failed"))
         self.standing.setText(summary(standing))
         if standing.name != "running":
-            self._timer.stop()
+            self.batches.rest()
         self._enable()
 
     # pages
@@ -284,11 +243,7 @@ class BatchWidget(QWidget):
         """Work in a thread; the buttons rest meanwhile."""
         if self._task is not None:
             return
-        self._task = Task(function, *arguments)
-        self._task.returned.connect(receive)
-        self._task.failed.connect(self._on_failed)
-        self._task.ended.connect(self._on_ended)
-        self.destroyed.connect(self._task.cancel)
+        self._task = task_of(self, receive, function, *arguments)
         self._enable()
         self._task.start()
 
@@ -299,11 +254,6 @@ class BatchWidget(QWidget):
     def _on_failed(self, error: BaseException) -> None:
         self.said.setText(str(error))
         notify(error)
-
-    def _on_lost(self, error: BaseException) -> None:
-        """A batch that cannot be looked at, because its images are gone, is not looked at again."""
-        self._timer.stop()
-        self._on_failed(error)
 
     def _enable(self) -> None:
         """Buttons that can do something now."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from biosegkit.errors import OptionError
 
+from .folders import free_beside, known
+
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
 
@@ -76,30 +78,15 @@ def sizes_of(text: str) -> dict[str, Any]:
 
 
 def free_folder(images: str) -> str:
-    """A new folder for results beside a folder of images.
-
-    Examples
-    --------
-    >>> Path(free_folder("data/plate 7")).as_posix(), free_folder("")
-    ('data/plate 7_results', '')
-    """
-    if not images:
-        return ""
-    place = Path(images)
-    names = (f"{place.name}_results{n}" for n in ["", *range(2, 1000)])
-    return str(next(path for path in map(place.with_name, names) if not path.exists()
-                    and not path.with_name(f"{path.name}.batch.json").exists()))
+    """A new folder for results beside a folder of images."""
+    return free_beside(images, "results", "batch.json")
 
 
 def known_batches(folders: Iterable[str | Path]) -> list[Batch]:
     """Batches of some folders that can be attached to, the newest first."""
     from biosegkit.predictions import find_batches
 
-    found: dict[Path, Batch] = {}
-    for folder in folders:
-        if Path(folder).is_dir():
-            found |= {batch.out: batch for batch in find_batches(Path(folder).absolute())}
-    return sorted(found.values(), key=lambda batch: -batch.born)
+    return known(folders, find_batches)
 
 
 def looked(batch: Batch) -> Look:

@@ -29,7 +29,7 @@ from .layers import look_at
 from .quiet import draw_labels
 from .saving import made_editable, saved
 from .shared import LayerBox, hub_of, own, tipped
-from .work import Task, notify
+from .work import Task, notify, task_of
 
 __all__ = ["CorrectWidget"]
 
@@ -248,11 +248,7 @@ class CorrectWidget(QWidget):
         """Work in a thread; the buttons rest meanwhile. What changes labels is told to who else would replace them."""
         if receive == self._on_change:
             self._hub.edited.add(self._layer())
-        self._task = Task(lambda: function(*arguments, **options))
-        self._task.returned.connect(receive)
-        self._task.failed.connect(self._on_failed)
-        self._task.ended.connect(self._on_ended)
-        self.destroyed.connect(self._task.cancel)
+        self._task = task_of(self, receive, lambda: function(*arguments, **options))
         self._enable()
         self._task.start()
 

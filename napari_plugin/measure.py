@@ -28,7 +28,7 @@ from .measurement import Comparison, Question, compared, measured, place_in, sho
 from .region import frame_of
 from .segment import is_image
 from .shared import LayerBox, own, tipped
-from .work import Task, notify
+from .work import Task, notify, task_of
 
 __all__ = ["MeasureWidget"]
 
@@ -165,11 +165,7 @@ class MeasureWidget(QWidget):
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
         """Work in a thread; the buttons rest meanwhile."""
-        self._task = Task(function, *arguments)
-        self._task.returned.connect(receive)
-        self._task.failed.connect(self._on_failed)
-        self._task.ended.connect(self._on_ended)
-        self.destroyed.connect(self._task.cancel)
+        self._task = task_of(self, receive, function, *arguments)
         self._enable()
         self._task.start()
 

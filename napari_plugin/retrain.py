@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -24,6 +23,7 @@ from biosegkit.errors import BiosegError
 
 from .correct import is_labels
 from .curve import Curve
+from .following import Followed
 from .layers import look_at, snapshot
 from .region import frame_of
 from .rows import beside, button, tool
@@ -42,7 +42,7 @@ from .trainings import (
     options_of,
     started_from,
 )
-from .work import Latest, Task, notify
+from .work import Task, notify, task_of
 
 if TYPE_CHECKING:
     from biosegkit.curate import Added
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RetrainWidget"]
 
-#: Milliseconds between two looks at a training.
-_EVERY = 1000
 _TASKS = {"objects": "instance", "classes": "semantic"}
 
 
@@ -62,21 +60,14 @@ class RetrainWidget(QWidget):
         super().__init__()
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
-        self._handles: dict[Path, Handle] = {}
-        self._followed: Handle | None = None
         self.look: Look | None = None
         self._build()
-        self._looks = Latest(looked)
-        self._looks.returned.connect(self._on_look)
-        self._looks.failed.connect(notify)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_EVERY)
-        self._timer.timeout.connect(self._ask)
-        self.destroyed.connect(self._looks.cancel)
         self.hub.models_changed.connect(self._on_models)
         self.layer.changed.connect(self._on_layer)
         self.dataset.editingFinished.connect(self._on_dataset)
-        self.runs.currentIndexChanged.connect(self._on_run)
+        self.runs.changed.connect(self._on_run)
+        self.runs.looked.connect(self._on_look)
+        self.runs.lost.connect(self._on_failed)
         self._on_models()
         self._on_layer()
         self.find()
@@ -100,7 +91,9 @@ class RetrainWidget(QWidget):
         self.out = tipped(QLineEdit(), "The folder of the new model")
         self.train = button("Train", "Train in a process of its own, which goes on when napari is closed",
                              self.start_training)
-        self.runs = tipped(QComboBox(), "Trainings beside the data set and in the current folder, the newest first")
+        self.runs = Followed(
+            looked, known_runs, "Trainings beside the data set and in the current folder, the newest first",
+            tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run))
         self.stop = button("Stop", "Stop after the current step; it can be resumed", self.stop_training)
         self.again = button("Resume", "Go on where it was stopped", self.resume_training)
         self.judge = button("Before and after", "Score the model before on the images that the new one has not seen",
@@ -110,11 +103,8 @@ class RetrainWidget(QWidget):
         for label in (self.said, self.standing):
             label.setWordWrap(True)
         self.curve = Curve()
-        for box in (self.start, self.runs):
-            as_wide_as_there_is_room(box)
+        as_wide_as_there_is_room(self.start)
         name = beside(self.name, self.replace)
-        attached = tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run)
-        runs = beside(self.runs, attached)
         layout = QVBoxLayout(self)
         for title, rows, buttons in (
             ("1. Add this image", (("image", self.image), ("labels", self.layer), ("values are", self.kind),
@@ -123,7 +113,7 @@ class RetrainWidget(QWidget):
                                    ("name", name)), (self.add,)),
             ("2. Train", (("begin with", self.start), ("time", self.budget), ("new model", self.out)),
              (self.train,)),
-            ("3. Follow", (("training", runs), ("", self.curve), ("", self.standing)),
+            ("3. Follow", (("training", self.runs), ("", self.curve), ("", self.standing)),
              (self.stop, self.again, self.judge))):
             layout.addWidget(_group(title, rows, buttons))
         layout.addWidget(self.said)
@@ -190,8 +180,7 @@ class RetrainWidget(QWidget):
     def _on_begun(self, handle: Handle) -> None:
         """Follow it, first in the list."""
         self.said.setText("")
-        self._handles = {handle.out: handle, **{k: v for k, v in self._handles.items() if k != handle.out}}
-        self._list(handle.out)
+        self.runs.put(handle)
         self.out.setText(free_folder(self.dataset.text()))
 
     def _on_models(self) -> None:
@@ -209,34 +198,14 @@ class RetrainWidget(QWidget):
 
     def find(self) -> None:
         """Look for trainings beside the data set and in the current folder, in a thread."""
-        beside = [Path(self.dataset.text()).absolute().parent] if self.dataset.text() else []
-        task = Task(known_runs, [*beside, self.hub.folder])
-        task.returned.connect(self._on_found)
-        task.failed.connect(notify)
-        self.destroyed.connect(task.cancel)
-        task.start()
-
-    def _on_found(self, handles: list[Handle]) -> None:
-        """Trainings that are known already keep what was read of them."""
-        there = {handle.out: self._handles.get(handle.out, handle) for handle in handles}
-        self._handles = {**there, **{out: h for out, h in self._handles.items() if out not in there}}
-        self._list(self.runs.currentData())
-
-    def _list(self, chosen: Path | None) -> None:
-        self.runs.blockSignals(True)
-        self.runs.clear()
-        for out in self._handles:
-            self.runs.addItem(out.name, out)
-            self.runs.setItemData(self.runs.count() - 1, str(out), 3)
-        self.runs.setCurrentIndex(max(0, self.runs.findData(chosen)) if self._handles else -1)
-        self.runs.blockSignals(False)
-        self._on_run()
+        near = [Path(self.dataset.text()).absolute().parent] if self.dataset.text() else []
+        self.runs.find([*near, self.hub.folder])
 
     @property
     def handle(self) -> Handle | None:
         """The training that is followed."""
-        out = self.runs.currentData()
-        return None if out is None else self._handles.get(out)
+        found: Handle | None = self.runs.process
+        return found
 
     def open_run(self) -> None:
         """Ask for a RUN folder to attach to."""
@@ -253,35 +222,23 @@ class RetrainWidget(QWidget):
         except BiosegError as error:
             self._on_failed(error)
 
-    def _on_run(self, *_: Any) -> None:
+    def _on_run(self) -> None:
         """Another training is followed, from the beginning of its curve."""
-        handle = self.handle
-        if handle is self._followed:
-            return
-        self.look, self._followed = None, handle
+        self.look = None
         self.curve.clear()
-        if handle is not None:
-            handle.rewind()
-            self._timer.start()
-            self._ask()
-        self._enable()
-
-    def _ask(self) -> None:
-        """Look once more."""
         if self.handle is not None:
-            self._looks.submit(self.handle)
+            self.handle.rewind()
+        self._enable()
 
     def _on_look(self, look: Look) -> None:
         """Show how it is; when it has just been finished, list the model and score the one before."""
-        if look.handle is not self.handle:
-            return
         running = self.look is not None and self.look.state.name == "running"
         self.look = look
         self.curve.add(look.rows)
         parts = [f"{look.state.name}: {look.said or look.state.message}".rstrip(": "), self.curve.points.text]
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":
-            self._timer.stop()
+            self.runs.rest()
         if running and look.state.name == "finished":
             self.hub.add_model(str(look.handle.out))
             if not look.judged:
@@ -296,7 +253,7 @@ class RetrainWidget(QWidget):
 
     def _on_stopped(self, state: State) -> None:
         self.said.setText(f"{state.name}; {state.message}")
-        self._ask()
+        self.runs.ask()
 
     def resume_training(self) -> None:
         """Go on with a training that was stopped."""
@@ -315,18 +272,14 @@ class RetrainWidget(QWidget):
     def _on_judged(self, handle: Handle) -> None:
         self.said.setText("")
         self.hub.add_model(str(handle.out))
-        self._ask()
+        self.runs.ask()
 
     # work
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
         """Work in a thread; the buttons rest meanwhile."""
-        self._task = Task(function, *arguments)
+        self._task = task_of(self, receive, function, *arguments)
         self._task.progressed.connect(self._on_progress)
-        self._task.returned.connect(receive)
-        self._task.failed.connect(self._on_failed)
-        self._task.ended.connect(self._on_ended)
-        self.destroyed.connect(self._task.cancel)
         self._enable()
         self._task.start()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from biosegkit.errors import BiosegError, OptionError
 
+from .folders import free_beside, known
 from .layers import image_of, labels_of, part_under
 
 if TYPE_CHECKING:
@@ -122,19 +123,8 @@ def options_of(budget: str, model: str, task: str) -> dict[str, Any]:
 
 
 def free_folder(dataset: str) -> str:
-    """A new folder for a run beside a data set.
-
-    Examples
-    --------
-    >>> Path(free_folder("data/cells")).as_posix(), free_folder("")
-    ('data/cells_run', '')
-    """
-    if not dataset:
-        return ""
-    place = Path(dataset)
-    names = (f"{place.name}_run{n}" for n in ["", *range(2, 1000)])
-    return str(next(path for path in map(place.with_name, names) if not path.exists()
-                    and not path.with_name(f"{path.name}.process.json").exists()))
+    """A new folder for a run beside a data set."""
+    return free_beside(dataset, "run", "process.json")
 
 
 def begun(dataset: str, out: str, options: dict[str, Any]) -> Handle:
@@ -159,11 +149,7 @@ def known_runs(folders: Iterable[str | Path]) -> list[Handle]:
     """Trainings of some folders that can be attached to, the newest first."""
     from biosegkit.runs import find_runs
 
-    found: dict[Path, Handle] = {}
-    for folder in folders:
-        if Path(folder).is_dir():
-            found |= {handle.out: handle for handle in find_runs(Path(folder).absolute())}
-    return sorted(found.values(), key=lambda handle: -handle.born)
+    return known(folders, find_runs)
 
 
 def looked(handle: Handle) -> Look:

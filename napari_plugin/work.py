@@ -22,7 +22,7 @@ from biosegkit.progress import watched
 
 from .garbage import Search
 
-__all__ = ["Latest", "Task", "notify", "search"]
+__all__ = ["Latest", "Task", "notify", "search", "task_of"]
 
 #: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
 _RUNNING: set[Task] = set()
@@ -126,6 +126,16 @@ class Task(QObject):
             self.failed.emit(error)
         self.ended.emit()
         search().release()
+
+
+def task_of(widget: Any, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> Task:
+    """A task of a widget, to be started: its ``_on_failed`` and ``_on_ended`` are told, and it goes when they go."""
+    task = Task(function, *arguments)
+    task.returned.connect(receive)
+    task.failed.connect(widget._on_failed)
+    task.ended.connect(widget._on_ended)
+    widget.destroyed.connect(task.cancel)
+    return task
 
 
 class Latest(QObject):

@@ -144,7 +144,7 @@ def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
         batch.halt()
     assert again.again.isEnabled()
     assert again.look.standing.count("waiting") > 0
-    assert not again._timer.isActive()
+    assert not again.batches.timer.isActive()
 
 
 def test_rows_keep_their_selection_while_their_states_change(application):
@@ -173,7 +173,7 @@ def test_images_that_are_gone_are_said_once(make, spin, tmp_path):
     (tmp_path / "in/a.tif").unlink()
     (tmp_path / "in").rmdir()
     widget = make(tmp_path)
-    spin(lambda: "in" in widget.said.text() and not widget._timer.isActive())
+    spin(lambda: "in" in widget.said.text() and not widget.batches.timer.isActive())
     assert "nothing there" in widget.said.text()
     assert not widget.cancel.isEnabled()
 

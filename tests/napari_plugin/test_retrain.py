@@ -28,7 +28,7 @@ def make(model, spin):
     def one(folder):
         hub.folder = folder
         made.append(RetrainWidget(model))
-        spin(lambda: not made[-1]._looks.busy)
+        spin(lambda: not made[-1].runs.looks.busy)
         return made[-1]
 
     yield one
@@ -101,13 +101,13 @@ def test_a_training_is_followed_left_found_again_and_stopped(make, spin, tmp_pat
         spin(lambda: again._task is None, 120)
         spin(lambda: again.look.state.name == "stopped")
         assert again.again.isEnabled()
-        assert not again._timer.isActive()
+        assert not again.runs.timer.isActive()
         assert "step" in again.standing.text()
         begun = again.handle.pid
         again.resume_training()
         spin(lambda: again._task is None and again.look is not None and again.look.state.name == "running")
         assert again.handle.pid != begun
-        assert again._timer.isActive()
+        assert again.runs.timer.isActive()
         assert again.curve.points.loss["0"], "the curve is that of the run, from its beginning"
     finally:
         runs.attach(tmp_path / "run").stop()
