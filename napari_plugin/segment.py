@@ -179,6 +179,8 @@ class SegmentWidget(QWidget):
         self._task: Task | None = None
         self._asked: Wish | None = None
         self._answer: Answer | None = None
+        #: What a run has brought, shown until something else is chosen; and that of the run that is about to end.
+        self._brought = self._done = ""
         self._build()
         self._questions = Latest(self._ask)
         self._questions.returned.connect(self._on_answer)
@@ -292,7 +294,7 @@ class SegmentWidget(QWidget):
 
     def _on_choice(self, *_: Any) -> None:
         """Ask anew whether what is chosen can be run; until then it cannot."""
-        self._answer = None
+        self._answer, self._brought = None, ""
         self.run.setEnabled(False)
         if self._task is not None:
             return
@@ -327,7 +329,8 @@ class SegmentWidget(QWidget):
         if wish is not self._asked or self._task is not None:
             return
         self._answer = answer
-        self.said.setText(answer.text)
+        if not (self._brought and answer.ready):
+            self.said.setText(answer.text)
         self.run.setEnabled(answer.ready)
 
     def _on_unusable(self, error: Any) -> None:
@@ -351,14 +354,12 @@ class SegmentWidget(QWidget):
 
     def _on_ended(self) -> None:
         task, self._task = self._task, None
-        done = getattr(self, "_done", "")
+        brought = "cancelled: nothing was added" if task is not None and task.cancelled else self._done
         self._set_running(False)
         self._on_choice()
-        if task is not None and task.cancelled:
-            self.said.setText("cancelled: nothing was added")
-        elif done:
-            self.said.setText(done)
-        self._done = ""
+        if brought:
+            self.said.setText(brought)
+        self._done, self._brought = "", brought
 
     def _show_contours(self, on: bool) -> None:
         for layer in self.hub.results:

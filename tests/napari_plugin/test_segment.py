@@ -78,7 +78,11 @@ def test_a_run_adds_the_labels_of_the_model_on_the_image(model, segment, spin):
     np.testing.assert_array_equal(labels.scale, layer.scale)
     assert [str(u) for u in labels.units] == [str(u) for u in layer.units]
     assert labels.name == "a stub"
-    assert widget.said.text().startswith("2 classes in")
+    spin(ready(widget))
+    assert widget.said.text().startswith("2 classes in"), "until something else is chosen"
+    widget.region.setCurrentText("view")
+    spin(ready(widget))
+    assert "voxels" in widget.said.text()
 
 
 def test_a_model_that_does_not_fit_says_why_and_cannot_be_run(model, segment, spin):
@@ -109,6 +113,7 @@ def test_a_cancel_adds_nothing_and_the_widget_can_be_used_again(model, segment, 
     spin(ended(widget))
     assert network.calls == 1
     assert len(model.layers) == 1
+    spin(ready(widget))
     assert widget.said.text() == "cancelled: nothing was added"
     widget.region.setCurrentText("view")
     widget.region.setCurrentText("whole")
