@@ -182,7 +182,7 @@ def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
     Outputs of falling resolution count with nnU-Net's weights; those of one resolution (U-Net++) equally.
     """
     image = to_device(batch.image, plan, device)
-    with autocast(device):
+    with autocast(device, plan.training.precision):
         outputs = network(image)
     levels = outputs if isinstance(outputs, list) else [outputs]
     sizes = [next(iter(level.values())).shape[2:] for level in levels]
@@ -215,9 +215,11 @@ def to_device(image: Tensor, plan: Plan, device: torch.device) -> Tensor:
     return image.to(device)
 
 
-def autocast(device: torch.device) -> Any:
-    """Half precision on CUDA only; on CPUs float32 measured faster (and is reproducible)."""
-    return torch.autocast("cuda", torch.float16) if device.type == "cuda" else nullcontext()
+def autocast(device: torch.device, precision: str = "float32") -> Any:
+    """Half precision on CUDA; on a CPU bfloat16 where the plan says so, which needs no scaling of the loss."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.float16)
+    return torch.autocast("cpu", torch.bfloat16) if device.type == "cpu" and precision == "bfloat16" else nullcontext()
 
 
 def update_average(average: dict[str, Tensor], network: nn.Module, t: Training, step: int, total: int) -> None:
@@ -243,7 +245,7 @@ def validation_dice(weights: Mapping[str, Tensor], plan: Plan, method: Method, s
     hits = np.zeros(2)
     for i in range(max(1, count // plan.configuration.batch)):
         batch = make_batch(samples, plan, method, i, augment=False)
-        with autocast(device):
+        with autocast(device, plan.training.precision):
             maps = method.activate(network(to_device(batch.image, plan, device)))
         name = next(iter(batch.targets))
         truth, known = batch.targets[name].numpy(), batch.weights[name].numpy() > 0

@@ -30,12 +30,15 @@ from .preprocess import make_sample, sample_key
 from .scores import score_pair
 from .segmenter import method_of
 
-__all__ = ["default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse"]
+__all__ = ["default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse",
+           "with_precision"]
 
 #: Share of a budget that measuring networks may take; a narrower one is measured even then.
 PROBING = 0.1
 #: Seconds of the report and the bundle on an idle core, and how many charts take as long as they do.
 CLOSING, CHARTS = 5.0, 12
+#: How many times as fast a step in bfloat16 has to be: less is not worth the digits.
+WORTH_HALF = 1.15
 #: Edge of the box of noise that is decoded and scored, in voxels.
 BOX = 32
 
@@ -94,6 +97,57 @@ def _at(plan: Plan, configuration: Configuration) -> Plan:
     return plan.model_copy(update={"configuration": configuration})
 
 
+def with_precision(plan: Plan, device: torch.device, seconds: float) -> Plan:
+    """Train in bfloat16 on a CPU that has instructions for it, if steps become shorter by a good part.
+
+    One convolution tells processors without such instructions, where whole steps would take very long; then steps of
+    the plan's own network decide.
+
+    Parameters
+    ----------
+    plan : Plan
+        As drafted.
+    device : torch.device
+        Where training is going to run; on a GPU, and in nnU-Net's presets, there is no choice.
+    seconds : float
+        Of the budget: of a short one the narrowest network is measured.
+
+    Returns
+    -------
+    Plan
+        With the precision, and the decision with its reason.
+    """
+    if device.type != "cpu" or plan.preset != "default":
+        return plan
+    widths = widths_of(plan.configuration.architecture.name)
+    first = next_width([], seconds, 0, plan.configuration.ndim, widths) if widths else None
+    tried = plan if first is None else _at(plan, with_width(plan.configuration, first))
+    found, told = "float32", f"bfloat16 is not faster on this processor ({platform.machine()})"
+    if WORTH_HALF * _convolving(torch.bfloat16) < _convolving(torch.float32):
+        whole, half = (probe(_precise(tried, p), device, repeats=2).step_seconds for p in ("float32", "bfloat16"))
+        told = f"a step took {whole * 1e3:.0f} ms in float32 and {half * 1e3:.0f} ms in bfloat16"
+        if WORTH_HALF * half < whole:
+            found, told = "bfloat16", f"{told}; weights, losses and prediction are float32"
+    decision = Decision(name="precision", value=found, reason=told)
+    return _precise(plan, found).model_copy(update={"decisions": (*plan.decisions, decision)})
+
+
+def _precise(plan: Plan, precision: str) -> Plan:
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"precision": precision})})
+
+
+def _convolving(dtype: torch.dtype) -> float:
+    """Seconds of a small convolution and its gradients, the fastest of three."""
+    layer = torch.nn.Conv2d(16, 16, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+    image = torch.zeros(2, 16, 96, 96, dtype=dtype).to(memory_format=torch.channels_last)
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        layer(image).sum().backward()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
 def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | None = None) -> Probe:
     """Train a few steps on noise: seconds per step, seconds per patch forward, peak memory.
 
@@ -121,7 +175,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
     network.eval()
     image = to_device(batch.image[:1], plan, device)
     forward = []
-    with torch.inference_mode(), autocast(device):
+    with torch.inference_mode(), autocast(device):  # prediction on a CPU is in float32
         for _ in range(2):
             begun = time.perf_counter()
             network(image)

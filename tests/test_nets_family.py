@@ -210,6 +210,25 @@ def test_instance_norm_and_its_gradients_are_those_of_torch(layout, samples):
         assert torch.allclose(a, b, atol=1e-10)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.channels_last_3d])
+def test_gradients_of_instance_norm_in_bfloat16_are_those_of_float64_to_its_digits(layout):
+    """Values far from zero: sums of products that cancel must not be rounded to eight bits."""
+    shape = (2, 5, 8, 9, 10) if layout is torch.channels_last_3d else (2, 5, 20, 30)
+    x = (torch.randn(shape) + 4).to(torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
+    exact, ours = x.detach().double().requires_grad_(), InstanceNorm(5)
+    torch.nn.init.normal_(ours.weight)
+    aim = torch.randn(shape).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ours(x)
+    assert y.dtype == torch.bfloat16
+    wanted = torch.nn.functional.instance_norm(exact, weight=ours.weight.double(), bias=ours.bias.double())
+    inputs = (x, ours.weight, ours.bias)
+    found = torch.autograd.grad((y.double() * aim).sum(), inputs)
+    truth = torch.autograd.grad((wanted * aim).sum(), (exact, ours.weight, ours.bias))
+    for a, b in zip(found, truth, strict=True):
+        assert (a.double() - b).norm() < 0.02 * b.norm()
+
+
 # --- depths -----------------------------------------------------------------------------------------------------------
 
 

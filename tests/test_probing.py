@@ -12,10 +12,12 @@ from biosegkit import configure, probing
 from biosegkit.configure import make_plan
 from biosegkit.errors import OptionError
 from biosegkit.fingerprint import measure
+from biosegkit.loop import make_network, make_optimizer
 from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations
 from biosegkit.plan.schema import Budget
 from biosegkit.plan.units import duration_text, parse_duration
-from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse
+from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse, with_precision
+from biosegkit.segmenter import method_of
 from biosegkit.time_needed import reading_within, refuse_late
 from biosegkit.train import fit
 
@@ -217,3 +219,52 @@ def test_the_end_of_a_command_is_paid_once_and_not_by_every_fold(tmp_path, monke
     assert plan.budget.validation_seconds == pytest.approx(2.0, abs=0.5)
     least, most = ((49.5 - 5 - v - s / 2) / 0.105 for v, s in ((2.5, spent), (2.0, 0.0)))
     assert least - 1 <= plan.training.steps <= most
+
+
+@pytest.mark.parametrize(("convolution", "step", "found"), [
+    (0.5, 0.6, "bfloat16"), (0.5, 0.95, "float32"), (3.0, 0.1, "float32"),
+], ids=["faster", "steps are not faster", "emulated"])
+def test_the_faster_precision_is_taken_and_said(monkeypatch, convolution, step, found):
+    """Where one convolution is slow no step is measured."""
+    measured = []
+
+    def cost(plan, device, repeats):
+        half = plan.training.precision == "bfloat16"
+        measured.append(plan.configuration.architecture.features[0])
+        return Probe(8, step if half else 1.0, 0.1, 1)
+
+    monkeypatch.setattr(probing, "_convolving", lambda dtype: convolution if dtype == torch.bfloat16 else 1.0)
+    monkeypatch.setattr(probing, "probe", cost)
+    plan = with_precision(changed(tiny_plan(), preset="default"), CPU, 60.0)
+    assert plan.training.precision == found
+    assert (plan.decisions[-1].name, plan.decisions[-1].value) == ("precision", found)
+    assert measured == ([] if convolution > 1 else [WIDTHS[0]] * 2)
+
+
+def test_gpus_and_presets_of_nnunet_keep_their_precision(monkeypatch):
+    monkeypatch.setattr(probing, "_convolving", lambda dtype: 1.0)
+    plan = tiny_plan()
+    assert with_precision(plan, torch.device("cuda"), 60.0) == plan
+    rules = plan.model_copy(update={"preset": "nnunet"})
+    assert with_precision(rules, CPU, 60.0) == rules
+
+
+def test_steps_in_bfloat16_learn_as_those_in_float32():
+    """The loss falls alike; weights stay float32."""
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        plan = changed(tiny_plan(), precision=precision)
+        method, network = method_of(plan), make_network(plan, method_of(plan), CPU)
+        optimizer, batch, curve = make_optimizer(network, plan.training), probing._noise(plan, method), []
+        for _ in range(12):
+            loss = torch.stack(list(probing.forward_loss(network, method, batch, plan, CPU).values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append(float(loss.detach()))
+        losses[precision] = curve
+        assert all(p.dtype == torch.float32 for p in network.parameters())
+    whole, half = losses.values()
+    assert whole[-1] < 0.9 * whole[0]
+    assert half != whole  # it was in bfloat16
+    assert half == pytest.approx(whole, rel=0.03)

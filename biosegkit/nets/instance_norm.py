@@ -71,8 +71,8 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, rstd = ctx.saved_tensors
         dy = gradients[0].contiguous(memory_format=_layout(x))
         space, count = tuple(range(2, x.ndim)), x[0, 0].numel()
-        total = dy.sum(space)
-        along = ((dy * x).sum(space) - mean * total) * rstd
+        total = dy.sum(space, dtype=mean.dtype)
+        along = ((dy * x).sum(space, dtype=mean.dtype) - mean * total) * rstd
         scale = weight * rstd
         slope = -scale * rstd * along / count
         offset = -scale * total / count - slope * mean

@@ -192,7 +192,8 @@ class Training(_Frozen):
 
     ``tune_cases`` held-back cases choose the thresholds. ``margin`` is read around each patch so that objects cut by
     its edge are encoded whole. ``loss_options`` replaces defaults of the loss (``{"tversky.alpha": 0.5}``);
-    ``class_weights`` has one number per class (background first) or region, or none.
+    ``class_weights`` has one number per class (background first) or region, or none. ``precision`` is that of the
+    network's layers while it trains on a CPU; weights and losses are float32 always, and CUDA trains in float16.
     """
 
     steps: int
@@ -215,6 +216,7 @@ class Training(_Frozen):
     margin: tuple[int, ...] = ()
     workers: int = 0
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    precision: Literal["float32", "bfloat16"] = "float32"
     validation_fraction: float = 0.1
     folds: int = 1
     tune_cases: int = 16

@@ -93,8 +93,8 @@ def run_until(plan, folder, stop_after=None, held=()):
 
 @pytest.mark.parametrize("options", [
     {}, {"optimizer": "sgd", "schedule": "poly", "momentum": 0.9}, {"average": 0.0}, {"memory_format": "contiguous"},
-    {"workers": 2},
-], ids=["adamw", "sgd", "no average", "contiguous", "workers"])
+    {"workers": 2}, {"precision": "bfloat16"},
+], ids=["adamw", "sgd", "no average", "contiguous", "workers", "bfloat16"])
 @pytest.mark.parametrize("ndim", [2])
 def test_X2_a_stop_and_resume_is_the_straight_run_for_every_optimiser(tmp_path, options, ndim):
     torch.set_num_threads(1)
