@@ -18,6 +18,8 @@ def told(name):
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "3"
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # dask's workers may have left it to the process that runs this
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have begun all this deaf to it
     head_start(["this"])  # prints when it is loaded, once
     head_start(["antigravity"])  # is there already: nothing new is loaded
     assert os.environ["OMP_NUM_THREADS"] == "3" and "MALLOC_TRIM_THRESHOLD_" not in os.environ
