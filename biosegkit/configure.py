@@ -41,7 +41,7 @@ from .plan.scale import method_lengths
 from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
 from .plan.units import duration_text, memory_text, parse_memory
 from .pretrained import begin, digest_of
-from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse, with_precision
+from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
 from .segmenter import method_of
 from .splits import shares
 from .time_needed import LEAST_STEPS, seconds_of, too_small
@@ -159,8 +159,7 @@ def _measured(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, device: to
         known = time.monotonic() - asked.began + preparing + closing
         if known > 0.9 * seconds:  # measuring the network would be in vain
             raise too_small(seconds, 2 * known, f"start, reading and report take {duration_text(known)} by themselves")
-        plan = with_precision(plan, device, seconds)
-    plan, probes = probed_widths(plan, device, None if asked.fixed else per_fold, asked.memory)
+    plan, probes = probed_widths(plan, device, per_fold, asked.memory, asked.fixed)
     spent = (time.monotonic() - asked.began + preparing) / count
     limits = _Limits(seconds, per_fold, asked.memory, asked.steps, spent, closing / count, asked.fixed)
     return _settled(plan, probes, device, limits, fingerprint)

@@ -30,8 +30,7 @@ from .preprocess import make_sample, sample_key
 from .scores import score_pair
 from .segmenter import method_of
 
-__all__ = ["default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse",
-           "with_precision"]
+__all__ = ["default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse"]
 
 #: Share of a budget that measuring networks may take; a narrower one is measured even then.
 PROBING = 0.1
@@ -43,10 +42,12 @@ WORTH_HALF = 1.15
 BOX = 32
 
 
-def probed_widths(plan: Plan, device: torch.device, per_fold: float | None, memory: int) -> tuple[Plan, list[Probe]]:
+def probed_widths(plan: Plan, device: torch.device, per_fold: float | None, memory: int,
+                  fixed: bool = False) -> tuple[Plan, list[Probe]]:
     """Measure the given network, or for the default preset widths until the best one is among them.
 
-    Where even the narrowest needs more memory than allowed, batch and patch shrink until it does not.
+    With a budget the first is measured in both precisions that a CPU can train in, and the faster is the plan's. Where
+    even the narrowest needs more memory than allowed, batch and patch shrink until it does not.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def probed_widths(plan: Plan, device: torch.device, per_fold: float | None, memo
         Seconds for one network; measuring takes a tenth of them, or one network more.
     memory : int
         Bytes to stay within.
+    fixed : bool
+        The width is the plan's.
 
     Raises
     ------
@@ -68,11 +71,15 @@ def probed_widths(plan: Plan, device: torch.device, per_fold: float | None, memo
     if plan.preset != "default" or device.type == "cuda":
         return plan, [probe(plan, device, until=until)]
     found: list[Probe] = []
-    widths = widths_of(plan.configuration.architecture.name)
+    widths = () if fixed else widths_of(plan.configuration.architecture.name)
+    if per_fold is not None:
+        first = next_width([], 0.85 * per_fold, memory, plan.configuration.ndim, widths) if widths else None
+        plan, one = _first(plan, first, device, until)
+        found.append(one)
     while per_fold is not None and widths and len(found) < 4:
         wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim, widths)
         late = until is not None and time.monotonic() > until
-        if wanted is None or (late and found and wanted > found[-1].width):
+        if wanted is None or (late and wanted > found[-1].width):
             break
         found.append(probe(_at(plan, with_width(plan.configuration, wanted)), device, until=until))
     found = found or [probe(plan, device, until=until)]
@@ -97,39 +104,24 @@ def _at(plan: Plan, configuration: Configuration) -> Plan:
     return plan.model_copy(update={"configuration": configuration})
 
 
-def with_precision(plan: Plan, device: torch.device, seconds: float) -> Plan:
-    """Train in bfloat16 on a CPU that has instructions for it, if steps become shorter by a good part.
+def _first(plan: Plan, width: int | None, device: torch.device, until: float | None) -> tuple[Plan, Probe]:
+    """Measure a network, on a CPU with instructions for it in bfloat16 too; the plan gets the faster, and the reason.
 
-    One convolution tells processors without such instructions, where whole steps would take very long; then steps of
-    the plan's own network decide.
-
-    Parameters
-    ----------
-    plan : Plan
-        As drafted.
-    device : torch.device
-        Where training is going to run; on a GPU, and in nnU-Net's presets, there is no choice.
-    seconds : float
-        Of the budget: of a short one the narrowest network is measured.
-
-    Returns
-    -------
-    Plan
-        With the precision, and the decision with its reason.
+    One convolution tells processors without them, where whole steps would take very long. Where no time is left for
+    the second measurement it is one step that warms up, which hardly ever wins.
     """
-    if device.type != "cpu" or plan.preset != "default":
-        return plan
-    widths = widths_of(plan.configuration.architecture.name)
-    first = next_width([], seconds, 0, plan.configuration.ndim, widths) if widths else None
-    tried = plan if first is None else _at(plan, with_width(plan.configuration, first))
-    found, told = "float32", f"bfloat16 is not faster on this processor ({platform.machine()})"
+    tried = plan if width is None else _at(plan, with_width(plan.configuration, width))
+    best, found = probe(tried, device, until=until), "float32"
+    if device.type != "cpu":
+        return plan, best
+    told = f"bfloat16 is not faster on this processor ({platform.machine()})"
     if WORTH_HALF * _convolving(torch.bfloat16) < _convolving(torch.float32):
-        whole, half = (probe(_precise(tried, p), device, repeats=2).step_seconds for p in ("float32", "bfloat16"))
-        told = f"a step took {whole * 1e3:.0f} ms in float32 and {half * 1e3:.0f} ms in bfloat16"
-        if WORTH_HALF * half < whole:
-            found, told = "bfloat16", f"{told}; weights, losses and prediction are float32"
+        half = probe(_precise(tried, "bfloat16"), device, until=until)
+        told = f"a step took {best.step_seconds * 1e3:.0f} ms in float32, {half.step_seconds * 1e3:.0f} ms in bfloat16"
+        if WORTH_HALF * half.step_seconds < best.step_seconds:
+            best, found, told = half, "bfloat16", f"{told}; weights, losses and prediction are float32"
     decision = Decision(name="precision", value=found, reason=told)
-    return _precise(plan, found).model_copy(update={"decisions": (*plan.decisions, decision)})
+    return _precise(plan, found).model_copy(update={"decisions": (*plan.decisions, decision)}), best
 
 
 def _precise(plan: Plan, precision: str) -> Plan:

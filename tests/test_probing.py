@@ -16,7 +16,7 @@ from biosegkit.loop import make_network, make_optimizer
 from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations
 from biosegkit.plan.schema import Budget
 from biosegkit.plan.units import duration_text, parse_duration
-from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse, with_precision
+from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse
 from biosegkit.segmenter import method_of
 from biosegkit.time_needed import reading_within, refuse_late
 from biosegkit.train import fit
@@ -108,6 +108,7 @@ def test_a_short_budget_is_not_spent_on_wide_networks(clock, monkeypatch):
         return Probe(width, 1e-3 * width, 1e-4, 1)
 
     monkeypatch.setattr(probing, "probe", measured)
+    monkeypatch.setattr(probing, "_convolving", lambda dtype: 1.0)
     probed_widths(tiny_plan(), CPU, 60.0, 1 << 40)
     assert seen == [WIDTHS[0]]
     seen.clear()
@@ -225,28 +226,46 @@ def test_the_end_of_a_command_is_paid_once_and_not_by_every_fold(tmp_path, monke
     (0.5, 0.6, "bfloat16"), (0.5, 0.95, "float32"), (3.0, 0.1, "float32"),
 ], ids=["faster", "steps are not faster", "emulated"])
 def test_the_faster_precision_is_taken_and_said(monkeypatch, convolution, step, found):
-    """Where one convolution is slow no step is measured."""
+    """Each network is measured once in it, the first in both; where one convolution is slow nothing is."""
     measured = []
 
-    def cost(plan, device, repeats):
-        half = plan.training.precision == "bfloat16"
-        measured.append(plan.configuration.architecture.features[0])
-        return Probe(8, step if half else 1.0, 0.1, 1)
+    def cost(plan, device, until):
+        half, width = plan.training.precision == "bfloat16", plan.configuration.architecture.features[0]
+        measured.append((width, plan.training.precision))
+        return Probe(width, 1e-3 * width * (step if half else 1.0), 1e-4, 1)
 
     monkeypatch.setattr(probing, "_convolving", lambda dtype: convolution if dtype == torch.bfloat16 else 1.0)
     monkeypatch.setattr(probing, "probe", cost)
-    plan = with_precision(changed(tiny_plan(), preset="default"), CPU, 60.0)
+    plan, probes = probed_widths(tiny_plan(), CPU, 600.0, 1 << 40)
     assert plan.training.precision == found
     assert (plan.decisions[-1].name, plan.decisions[-1].value) == ("precision", found)
-    assert measured == ([] if convolution > 1 else [WIDTHS[0]] * 2)
+    both = [(16, "float32")] if convolution > 1 else [(16, "float32"), (16, "bfloat16")]
+    assert measured == [*both, (WIDTHS[-1], found)]
+    assert [p.step_seconds for p in probes] == [1e-3 * w * (step if found == "bfloat16" else 1.0) for w in (16, 32)]
 
 
-def test_gpus_and_presets_of_nnunet_keep_their_precision(monkeypatch):
-    monkeypatch.setattr(probing, "_convolving", lambda dtype: 1.0)
+def test_a_width_that_is_given_is_measured_in_both_precisions(monkeypatch):
     plan = tiny_plan()
-    assert with_precision(plan, torch.device("cuda"), 60.0) == plan
-    rules = plan.model_copy(update={"preset": "nnunet"})
-    assert with_precision(rules, CPU, 60.0) == rules
+    own, seen = plan.configuration.architecture.features[0], []
+    monkeypatch.setattr(probing, "_convolving", lambda dtype: 0.5 if dtype == torch.bfloat16 else 1.0)
+
+    def cost(plan, device, until):
+        seen.append(plan.configuration.architecture.features[0])
+        return Probe(own, 0.5 if plan.training.precision == "bfloat16" else 1.0, 0.1, 1)
+
+    monkeypatch.setattr(probing, "probe", cost)
+    settled, probes = probed_widths(plan, CPU, 600.0, 1 << 40, True)
+    assert seen == [own, own]
+    assert (settled.training.precision, probes[0].step_seconds) == ("bfloat16", 0.5)
+
+
+@pytest.mark.parametrize(("preset", "seconds"), [("nnunet", 60.0), ("default", None)], ids=["nnU-Net", "no clock"])
+def test_without_a_clock_and_in_presets_of_nnunet_training_is_in_float32(monkeypatch, preset, seconds):
+    monkeypatch.setattr(probing, "_convolving", lambda dtype: 0.5 if dtype == torch.bfloat16 else 1.0)
+    plan = tiny_plan().model_copy(update={"preset": preset})
+    found, probes = probed_widths(plan, CPU, seconds, 1 << 40)
+    assert found == plan
+    assert len(probes) == 1
 
 
 def test_steps_in_bfloat16_learn_as_those_in_float32():
