@@ -317,8 +317,6 @@ def _steps(planned: int, limits: _Limits, validation: float, step_seconds: float
 
 def _tuning(plan: Plan, fingerprint: Fingerprint, per_fold: float | None) -> tuple[int, float]:
     """How many held-back cases choose the thresholds, and how long that takes: at most a twentieth of the budget."""
-    if fingerprint.task != "instance":
-        return 16, 0.0
     voxels = float(np.median([math.prod(c.shape) for c in fingerprint.cases]))
     held = round(plan.training.validation_fraction * len(fingerprint.cases))
     return tuning_cases(method_of(plan), voxels, held, None if per_fold is None else 0.05 * per_fold)
@@ -330,9 +328,7 @@ def _validation_seconds(fingerprint: Fingerprint, c: Configuration, best: Probe,
     tiles = [planes * math.prod(max(1, math.ceil((n - p) / s) + 1)
                                 for n, p, s in zip(shape, c.patch, c.tile_step, strict=True))
              for planes, shape in working]
-    count = max(1, round(training.validation_fraction * len(tiles)))
-    if fingerprint.task == "instance":
-        count += training.tune_cases
+    count = max(1, round(training.validation_fraction * len(tiles))) + training.tune_cases
     if NETWORKS[c.architecture.name].attention:
         count += min(count, ATTENTION_SHOWN)
     return BEGINNING + count * (float(np.mean(tiles)) * best.patch_seconds * 1.2 + 0.1)

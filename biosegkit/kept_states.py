@@ -27,7 +27,7 @@ from .state_files import StateFiles, write_state
 __all__ = ["KeptStates"]
 
 #: Version of the layout; states of another one are made again.
-SCHEMA = 1
+SCHEMA = 2
 _RECORD = "states.json"
 
 

@@ -19,10 +19,12 @@ from ._atomic import load_npy, write_json, write_npy
 from ._words import counted
 from .calibrate import calibration_row
 from .cases import Case, Dataset
+from .class_tuning import tune_classes
 from .image import Image, Labels
 from .inputs import output_ending
 from .io import write
 from .loop import make_network
+from .methods import Semantic
 from .methods.classes import without_classes
 from .methods.protocol import Block, State
 from .methods.trials import Held
@@ -107,7 +109,7 @@ def validate(plan: Plan, dataset: Dataset, out: Path,
     """
     weights, held = {k: w for k, (w, _) in folds.items()}, {k: ids for k, (_, ids) in folds.items()}
     job = _Job(plan, dataset, out, device, weights, held, between, until)
-    thresholds = _tuned(job.within(TUNING)) if plan.labels.task == "instance" else {}
+    thresholds = _tuned(job.within(TUNING))
     options = score_options(plan)
     trials, scored = trials_of(plan, thresholds), _Scored(job, options)
     said: dict[str, None] = {}
@@ -234,9 +236,13 @@ def _load(job: _Job, case: Case) -> tuple[Image, Labels]:
 
 def _tuned(job: _Job) -> dict[str, float]:
     """Thresholds from the states of the first cases of every fold."""
-    tuned = tune(without_classes(method_of(job.plan)), _held(job), until=job.until)
+    method = without_classes(method_of(job.plan))
+    if isinstance(method, Semantic):
+        goal, tuned = "mean Dice of all classes and the background", tune_classes(method, _held(job))
+    else:
+        goal, tuned = "mean pooled AP at IoU 0.5, 0.6, 0.7", tune(method, _held(job), until=job.until)
     write_json(job.out / "tuning.json", {
-        "goal": "mean pooled AP at IoU 0.5, 0.6, 0.7 on held-back cases", "cases": list(tuned.cases),
+        "goal": f"{goal} on held-back cases", "cases": list(tuned.cases),
         "thresholds": tuned.thresholds, "score": tuned.score, "default_score": tuned.default_score,
         "tunables": {name: asdict(t) for name, t in method_of(job.plan).tunables.items()},
         "trials": [list(t) for t in tuned.trials]})
@@ -257,7 +263,8 @@ def _held(job: _Job) -> Iterator[Held]:
         turn = turn_of(image.grid, job.plan)
         spacing = decoding_spacing(image.grid.turned(turn), job.plan)
         maps_of_case = {name: np.ascontiguousarray(turn.apply(a)) for name, a in segmenter.maps(image).items()}
-        turned = (np.ascontiguousarray(turn.apply(truth.array)), np.ascontiguousarray(turn.apply(valid)))
+        classes = truth.as_classes(job.plan.labels.values) if isinstance(method, Semantic) else truth
+        turned = (np.ascontiguousarray(turn.apply(classes.array)), np.ascontiguousarray(turn.apply(valid)))
         for maps, array, known in _planes(maps_of_case, *turned, ndim=job.plan.configuration.ndim):
             state: State = method.local(maps, Block.whole(array.shape, spacing[-array.ndim:]))
             yield Held(case.id, state, array, known)

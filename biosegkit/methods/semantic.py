@@ -24,6 +24,7 @@ from biosegkit.methods.protocol import (
     checked_thresholds,
 )
 from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.methods.trials import Cost
 from biosegkit.plan.objective import Objective
 
 __all__ = ["Semantic"]
@@ -85,9 +86,10 @@ class Semantic:
 
     @property
     def tunables(self) -> dict[str, Tunable]:
-        """One threshold for all regions; the softmax has none."""
+        """One threshold for all regions, or of all classes against the background."""
         if self.regions is None:
-            return {}
+            return {"foreground": Tunable(0.5, 0.05, 0.95, 19, "share of the most probable class, beside the "
+                                          "background's, above which a voxel is no background")}
         return {"region": Tunable(0.5, 0.05, 0.95, 19, "probability above which a voxel belongs to a region")}
 
     @property
@@ -99,6 +101,11 @@ class Semantic:
     def exact(self) -> bool:
         """Voxels are decided one by one."""
         return True
+
+    @property
+    def trial_cost(self) -> Cost:
+        """Every case is painted once per value and kept no longer (measured on one core)."""
+        return Cost(seconds=1e-7, bytes=0)
 
     def heads(self, ndim: int) -> tuple[Head, ...]:
         """A softmax over the classes, or a sigmoid per region."""
@@ -162,15 +169,21 @@ class Semantic:
         return {"classes": np.stack([classes == c for c in range(self.n_classes)]).astype(np.float32)}
 
     def local(self, maps: ArrayDict, block: Block) -> State:
-        """Most probable class and its probability in 1/255, or the region probabilities in 1/255."""
+        """What thresholds act on, in 1/255.
+
+        The probability of each region; or the most probable class but the background, its probability, and its share of
+        both, above one half where it is the more probable.
+        """
         core = (slice(None), *block.core)
         if self.regions is not None:
             return State(block, {"regions": _bytes(maps["regions"][core])})
-        probs = maps["classes"][core]
+        background, *_ = probs = maps["classes"][core]
         dtype = np.uint8 if self.n_classes <= 256 else np.uint16
-        best = probs.argmax(0)
-        confidence = np.take_along_axis(probs, best[None], 0)[0]
-        return State(block, {"classes": best.astype(dtype), "confidence": _bytes(confidence)})
+        best = probs[1:].argmax(0)
+        found = np.take_along_axis(probs[1:], best[None], 0)[0]
+        share = _bytes(found / np.maximum(found + background, np.finfo(np.float32).tiny))
+        share = np.where(found > background, np.maximum(share, 128), np.minimum(share, 127))
+        return State(block, {"classes": (best + 1).astype(dtype), "confidence": _bytes(found), "share": share})
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """The object table, one row per class present; nothing else depends on other blocks."""
@@ -194,7 +207,8 @@ class Semantic:
     def _painted(self, state: State, thresholds: Mapping[str, float]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Classes and their probability in 1/255."""
         if self.regions is None:
-            return state.arrays["classes"], state.arrays["confidence"]
+            found = state.arrays["share"] > thresholds["foreground"] * 255.0
+            return state.arrays["classes"] * found, state.arrays["confidence"]
         probs = state.arrays["regions"]
         limit = thresholds["region"] * 255.0
         classes = np.zeros(probs.shape[1:], np.uint8 if self.n_classes <= 256 else np.uint16)

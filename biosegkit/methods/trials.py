@@ -16,7 +16,7 @@ import numpy.typing as npt
 from biosegkit.kernels.overlap import Overlaps, overlap_counts
 from biosegkit.methods.protocol import Method, State
 
-__all__ = ["DECODING_COST", "Cost", "Counter", "Counting", "Held", "Narrowing", "cost_of", "counter_of",
+__all__ = ["DECODING_COST", "Cost", "Costed", "Counter", "Counting", "Held", "Narrowing", "cost_of", "counter_of",
            "decoding_counter"]
 
 #: Overlaps of truth and objects at some thresholds, of each case by itself or of several side by side: only the sums
@@ -63,13 +63,18 @@ class Narrowing(Protocol):
 
 
 @runtime_checkable
-class Counting(Protocol):
-    """A method that counts without painting."""
+class Costed(Protocol):
+    """A method that knows what a search takes."""
 
     @property
     def trial_cost(self) -> Cost:
-        """Of a search with its counter."""
+        """Of a search, with its counter if it has one."""
         ...
+
+
+@runtime_checkable
+class Counting(Costed, Protocol):
+    """A method that counts without painting."""
 
     def counter(self, held: Iterable[Held], tried: Mapping[str, Sequence[float]]) -> Counter:
         """Read each case once, one at a time; the counter is asked for no other values than those of ``tried``."""
@@ -95,11 +100,11 @@ def cost_of(method: Method) -> Cost:
 
     Examples
     --------
-    >>> from biosegkit.methods import Semantic
-    >>> cost_of(Semantic(2)) == DECODING_COST
+    >>> from biosegkit.methods import Distance, Semantic
+    >>> cost_of(Distance()).seconds > cost_of(Semantic(2)).seconds
     True
     """
-    return method.trial_cost if isinstance(method, Counting) else DECODING_COST
+    return method.trial_cost if isinstance(method, Costed) else DECODING_COST
 
 
 def decoding_counter(method: Method, held: Iterable[Held]) -> Counter:
