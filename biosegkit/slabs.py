@@ -49,6 +49,7 @@ def regrid(slabs: Iterable[Slab], source: Sequence[int], target: Sequence[int],
             _, maps = next(incoming)
             parts.append({name: value.cpu() for name, value in maps.items()})
             high += next(iter(maps.values())).shape[1]
+            del maps  # beside the next slab it would be there once more
         held = _joined(parts, first - low)
         low = first
         yield start, {
@@ -88,11 +89,12 @@ def blocks(slabs: Iterable[Slab], shape: Sequence[int], planes: int,
     for start in range(0, shape[0], planes):
         stop = min(start + planes, shape[0])
         block = Block.cut((start, *(0,) * (len(shape) - 1)), (stop - start, *shape[1:]), shape, halo, spacing)
-        parts: list[dict[str, Tensor]] = [held] if held else []
+        parts: list[dict[str, Tensor]] = [held] if high > low else []
         while high < stop + block.after[0]:
             _, maps = next(incoming)
             parts.append({name: value.cpu() for name, value in maps.items()})
             high += next(iter(maps.values())).shape[1]
+            del maps  # beside the next slab it would be there once more
         held = parts[0] if len(parts) == 1 else {n: torch.cat([p[n] for p in parts], 1) for n in parts[0]}
         window = slice(start - block.before[0] - low, stop + block.after[0] - low)
         yield {name: value[:, window].numpy() for name, value in held.items()}, block

@@ -221,6 +221,7 @@ def blend(
                 yield done, _without_seen(sums.take(done, stop), part)
                 done = stop
             sums.add(start, {name: value[i] for name, value in maps.items()})
+        del maps, tiles  # or they would be there beside those of the next call
     while sums is not None and done < end:
         stop = min(end, done + (planes or end), done + sums.depth)
         yield done, _without_seen(sums.take(done, stop), part)
