@@ -2,7 +2,11 @@
 
 First a coarse grid over the range of every threshold, then a fine one around the best; a method that counts from tables
 (see `biosegkit.methods.trials`) paints nothing on the way. Where such a method looks at its objects one group after the
-other, a trial ends as soon as the best it can still reach is not above the best so far: what is found is the same.
+other, a trial ends as soon as the best it can still reach is not as good as the best so far: what is found is the same.
+
+Many thresholds often reach the top, and which of them was tried first says nothing. Scores that differ by at most
+`EQUAL` are as good as each other: the defaults stay where they are among them, and else every threshold moves to the
+middle of its values that are, the others held, so that other images may differ a little either way.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise, product, takewhile
 
 import numpy as np
 
@@ -19,10 +23,13 @@ from .methods.protocol import Method, Tunable
 from .methods.trials import Counter, Held, Narrowing, cost_of, counter_of
 from .metrics.instances import InstanceCounts, count_matches
 
-__all__ = ["GOALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
+__all__ = ["EQUAL", "GOALS", "Held", "Tuned", "grid_values", "search_values", "tune", "tuning_cases"]
 
 #: IoU thresholds whose mean pooled AP is maximised.
 GOALS = (0.5, 0.6, 0.7)
+#: A difference of scores that chooses nothing, as in post-processing. One object in less than a thousand makes more, so
+#: that equal scores alone pass for it; with more objects the standard error of a score is many times as large.
+EQUAL = 1e-3
 #: Values of one threshold in the coarse search.
 COARSE = 7
 #: The most cases that choose thresholds.
@@ -35,7 +42,7 @@ STATE_BYTES = 1 << 30
 class Tuned:
     """The best thresholds, their score, the score of the defaults, every trial, and the cases in order.
 
-    A trial that was left before its end, as it could not become the best, has None for a score.
+    A trial that was left before its end, as it could not become as good as the best, has None for a score.
     """
 
     thresholds: dict[str, float]
@@ -66,7 +73,8 @@ def tune(method: Method, held: Iterable[Held], passes: int = 2, until: float | N
     Returns
     -------
     Tuned
-        A change is kept only when it scores higher, so the defaults survive ties.
+        The defaults survive where nothing scores higher by more than `EQUAL`; else the thresholds are in the middle of
+        those that are as good as the best, and ``score`` is their own.
     """
     tunables = method.tunables
     names: list[str] = []
@@ -85,8 +93,9 @@ def tune(method: Method, held: Iterable[Held], passes: int = 2, until: float | N
     for _ in range(passes):
         if not search.round({name: _around(t, search.best[name]) for name, t in tunables.items()}, tunables):
             break
+    best, score = _settled(search, tunables, tried, passes)
     listed = tuple((dict(key), value) for key, value in search.seen.items())
-    return Tuned(search.best, search.top, search.first, listed, tuple(names))
+    return Tuned(best, score, search.first, listed, tuple(names))
 
 
 def tuning_cases(method: Method, voxels: float, held: int, seconds: float | None) -> tuple[int, float]:
@@ -125,12 +134,34 @@ class _Search:
         self.first = self.top = self.seen[_key(start)] = _score(count(start))
 
     def score(self, values: Mapping[str, float]) -> float | None:
-        """Of thresholds, or None if it cannot exceed the best so far; none is tried twice."""
+        """Of thresholds, or None if it cannot become as good as the best so far; none is tried twice.
+
+        What scores higher than the best is the best from then on.
+        """
         key = _key(values)
         if key not in self.seen:
             narrow = self.count.narrow(values) if isinstance(self.count, Narrowing) else None
-            self.seen[key] = _score(self.count(values)) if narrow is None else _narrowed(narrow, self.top)
+            reached = _score(self.count(values)) if narrow is None else _narrowed(narrow, self.bar)
+            self.seen[key] = reached
+            if reached is not None and reached > self.top + 1e-9:
+                self.best, self.top = dict(values), reached
         return self.seen[key]
+
+    @property
+    def bar(self) -> float:
+        """What is as good as the best so far."""
+        return self.top - EQUAL - 1e-9
+
+    def late(self) -> bool:
+        """Whether no trial may begin any more."""
+        return self.until is not None and time.monotonic() > self.until
+
+    def as_good(self, values: Mapping[str, float]) -> bool:
+        """Whether thresholds are as good as the best; those nobody tried are not, once it is late."""
+        if _key(values) not in self.seen and self.late():
+            return False
+        reached = self.score(values)
+        return reached is not None and reached >= self.bar
 
     def round(self, values: Mapping[str, list[float]], tunables: Mapping[str, Tunable]) -> bool:
         """Try all pairs of tunables with these values; whether anything became better."""
@@ -138,13 +169,43 @@ class _Search:
         for pair in _pairs(tunables):
             fixed = dict(self.best)
             for chosen in product(*(values[name] for name in pair)):
-                if self.until is not None and time.monotonic() > self.until:
+                if self.late():
                     return False
-                trial = {**fixed, **dict(zip(pair, chosen, strict=True))}
-                reached = self.score(trial)
-                if reached is not None and reached > self.top + 1e-9:
-                    self.best, self.top = trial, reached
+                self.score({**fixed, **dict(zip(pair, chosen, strict=True))})
         return self.best != before
+
+
+def _settled(search: _Search, tunables: Mapping[str, Tunable], values: Mapping[str, list[float]], passes: int
+             ) -> tuple[dict[str, float], float]:
+    """Defaults, if they are as good as the best; else the best, threshold by threshold moved to the middle."""
+    defaults = {name: t.default for name, t in tunables.items()}
+    if search.first >= search.bar:
+        return defaults, search.first
+    best = search.best
+    for _ in range(passes):
+        before = best
+        for name in (name for name, t in tunables.items() if t.steps > 1):
+            best = {**best, name: _middle(search, best, name, values[name], defaults[name])}
+        if not search.as_good(best):  # a higher place was met on the way
+            best = search.best
+        elif best == before:
+            break
+    reached = search.score(best)
+    return (search.best, search.top) if reached is None else (best, reached)
+
+
+def _middle(search: _Search, best: Mapping[str, float], name: str, values: list[float], default: float) -> float:
+    """The default or, if it is not one, the middle of the values next to each other that are as good as the best."""
+    at = values.index(best[name])
+    ends = []
+    for beyond in (values[:at][::-1], values[at + 1:]):
+        good = [*takewhile(lambda value: search.as_good({**best, name: value}), beyond)]
+        ends.append(good[-1] if good else best[name])
+    if ends[0] <= default <= ends[1]:
+        return default
+    middle = (ends[0] + ends[1]) / 2
+    inside = (v for v in values if ends[0] <= v <= ends[1])
+    return min(inside, key=lambda value: (round(abs(value - middle), 9), abs(value - default)))
 
 
 def _pairs(tunables: Mapping[str, Tunable]) -> list[list[str]]:
@@ -194,8 +255,8 @@ def _key(values: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(values.items()))
 
 
-def _narrowed(steps: Iterable[tuple[Overlaps, Overlaps]], top: float) -> float | None:
-    """The score at the end of the steps; None as soon as it cannot exceed another.
+def _narrowed(steps: Iterable[tuple[Overlaps, Overlaps]], bar: float) -> float | None:
+    """The score at the end of the steps; None as soon as it cannot reach another.
 
     Objects match or not by themselves (above an IoU of 0.5 nobody else can), so none that may yet be found are matched
     beyond those of all objects, and none of those that certainly are there cease to be false.
@@ -208,7 +269,7 @@ def _narrowed(steps: Iterable[tuple[Overlaps, Overlaps]], top: float) -> float |
             break
         sure = count_matches(certain, GOALS)
         most = [hit / max(1, found.n_true + sure.n_pred - kept) for hit, kept in zip(found.tp, sure.tp, strict=True)]
-        if _mean(most) <= top:
+        if _mean(most) < bar:
             return None
     return score
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
 from biosegkit.methods.decoding import decode
 from biosegkit.methods.flow import Flow
+from biosegkit.methods.flow_decoding import WORST
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
 from biosegkit.tidy import Frame, TidyObjects, tidied_digest, tidy_objects
@@ -54,6 +55,9 @@ _LONGER = 5.0
 _LARGEST = 1 << 30  # voxels after resizing
 #: Bytes per voxel of the image, and of what it is resized to for the network; measured on nuclei.
 _BYTES, _RESIZED = 75, 35
+#: Where two sinks meet; chosen on images held back from training, see ``benchmarks/cellpose_decoding.py``.
+_REPULSION = 0.1
+_UNCHECKED = "flows of a stack are not checked, as in Cellpose; --threshold flow_error=0.4 checks them"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -68,6 +72,8 @@ class CellposeOptions:
                             "axis; 0: as in training, or no resizing in version 4")
     low: float = Field(default=1.0, ge=0, lt=100, description="percentile of the intensities that becomes 0")
     high: float = Field(default=99.0, gt=0, le=100, description="percentile of the intensities that becomes 1")
+    decoder: Literal["forest", "euler"] = Field(default="forest", description="how far paths along the flow are "
+                                                "followed before they are joined: forest, 2 voxels; euler, 16")
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -102,13 +108,13 @@ class CellposeModel:
 
     @property
     def method(self) -> Flow:
-        """Decoding: paths along the flow, followed far."""
-        return Flow(decoder="euler")
+        """Decoding: objects are where paths along the flow meet."""
+        return Flow(decoder=self.options.decoder)
 
     @property
     def tunables(self) -> dict[str, Tunable]:
         """Thresholds that can be replaced; where Cellpose has one like it, its default is Cellpose's."""
-        own = {"flow_error": 0.4, "min_size": 15.0}
+        own = {"flow_error": 0.4, "min_size": 15.0, "repulsion": _REPULSION}
         return {name: replace(t, default=own.get(name, t.default)) for name, t in self.method.tunables.items()}
 
     @property
@@ -139,12 +145,18 @@ class CellposeModel:
 
     def decode(self, maps: Mapping[str, Floats], thresholds: Mapping[str, float],
                grid: Grid | None = None) -> Prediction:
-        """Labels from maps; ``grid`` is the image's, of unit spacing if left out."""
+        """Labels from maps; ``grid`` is the image's, of unit spacing if left out.
+
+        In three axes flows are not checked unless ``flow_error`` is given, as in Cellpose.
+        """
         space = maps["foreground"].shape[1:]
         place = grid or Grid.regular(space)
         axes = tuple(a for a, n in enumerate(space) if len(maps["flow"]) == len(space) or n > 1)
         plane = {name: m.reshape(len(m), *(space[a] for a in axes)) for name, m in maps.items()}
-        chosen = {name: float(thresholds.get(name, t.default)) for name, t in self.tunables.items()}
+        default = {name: t.default for name, t in self.tunables.items()}
+        if len(axes) == 3:
+            default["flow_error"] = WORST
+        chosen = {name: float(thresholds.get(name, value)) for name, value in default.items()}
         array, table = decode(self.method, plane, chosen, relative([place.spacing[a] for a in axes]))
         if self.tidy != TidyObjects():
             array, table = tidy_objects(array, self.tidy, Frame.whole(array.shape), min_size=chosen["min_size"],
@@ -161,6 +173,7 @@ class CellposeModel:
         """Maps on the image's grid, and notes."""
         notes = [f"Cellpose model {self.name}, version {self.version}; licence {_LICENCE}", *self.notes]
         axes = space_axes(image)
+        notes += [_UNCHECKED] if len(axes) == 3 else []
         values = self._channels(image, notes)
         values = values.reshape(len(values), *(image.grid.shape[a] for a in axes))
         values = stretched(values, self.options.low, self.options.high, joint=False, notes=notes)

@@ -4,6 +4,9 @@ A path that turns back goes on with half the pace, so all that are drawn to one 
 they would jump to and fro over it, and which side each ends on would depend on how many steps it took: two sinks in one
 object.
 
+A voxel without any flow whose neighbour in front, along the last axis, the middle or the first, has none either, leads
+there: an object that flows nowhere, as one without a border in sight, is one tree and not one of every voxel.
+
 In a plane the paths of a row go on together, those that are at rest or out of bounds being dropped after every step
 without a branch: which of them stops is as good as random, and a processor that guesses wrong starts over.
 """
@@ -24,6 +27,8 @@ __all__ = ["EXIT", "path_ends"]
 EXIT = -4
 #: A path whose step is shorter than this along every axis is at rest.
 _REST = 0.05
+#: A packed voxel that takes part and has no flow.
+_STILL = 1 << 24
 Ints = npt.NDArray[np.int64]
 
 
@@ -190,6 +195,18 @@ def _end(packed, settings, at, spot, found):  # type: ignore[no-untyped-def] # n
 
 
 @numba.njit(cache=True, nogil=True)
+def _in_front(packed, at, found):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Offset of the neighbour in front that has no flow either, or 0."""
+    found[:] = 0
+    if packed[at[0], at[1], at[2] - 1] == _STILL:
+        found[2] = -1
+    elif packed[at[0], at[1] - 1, at[2]] == _STILL:
+        found[1] = -1
+    elif packed[at[0] - 1, at[1], at[2]] == _STILL:
+        found[0] = -1
+
+
+@numba.njit(cache=True, nogil=True)
 def _sample(packed, at, spot, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Linear interpolation of the flow ``spot`` (voxels) away from the voxel ``at``; 0 outside the domain."""
     floor_z, floor_y, floor_x = np.floor(spot[0]), np.floor(spot[1]), np.floor(spot[2])
@@ -221,6 +238,9 @@ def _point_in_plane(packed, settings, where, parent, lo, hi):  # type: ignore[no
         _ends_in_plane(packed[0], settings, (at, begin, begin + cx), paths, ends)
         row, line = packed[0, at, begin : begin + cx], parent[0, y]
         for x in range(cx):
+            if row[x] == _STILL:
+                ends[x, 1] = -np.int64(packed[0, at, begin + x - 1] == _STILL)
+                ends[x, 0] = -np.int64(ends[x, 1] == 0 and packed[0, at - 1, begin + x] == _STILL)
             py, px = y + ends[x, 0], x + ends[x, 1]
             if row[x] == 0:
                 line[x] = -1
@@ -244,7 +264,10 @@ def _point(packed, settings, where, parent, lo, hi):  # type: ignore[no-untyped-
             if packed[at[0], at[1], at[2]] == 0:
                 parent[z, y, x] = -1
                 continue
-            _end(packed, settings, at, spot, found)
+            if packed[at[0], at[1], at[2]] == _STILL:
+                _in_front(packed, at, found)
+            else:
+                _end(packed, settings, at, spot, found)
             pz, py, px = z + found[0], y + found[1], x + found[2]
             if 0 <= pz < cz and 0 <= py < cy and 0 <= px < cx:
                 parent[z, y, x] = (pz * cy + py) * cx + px
