@@ -129,10 +129,11 @@ def class_scores(record: dict) -> dict:
     return {k: v["dice"] for k, v in found.items() if isinstance(v, dict) and isinstance(v.get("dice"), float)}
 
 
-def arguments(about: str, budget: str) -> argparse.ArgumentParser:
-    """What every benchmark that trains takes."""
+def arguments(about: str, budget: str, data: bool = True) -> argparse.ArgumentParser:
+    """What every benchmark that trains takes, with a folder of data or not."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds the data set's folder")
+    if data:
+        parser.add_argument("--data", type=Path, required=True, help="folder that holds the data set's folder")
     parser.add_argument("--budget", default=budget, help="time for training, all folds, from start to report")
     parser.add_argument("--steps", type=int, help="train so many steps in place of the budget, to try the script")
     parser.add_argument("--device", default="auto")

@@ -6,8 +6,8 @@ Measured in a process of its own per method and step, in units of the label imag
 resident peak during `encode` beyond the targets and weights it returns, and during `decode` beyond the state it keeps
 of a block (the maps of a network lie in memory before; the labels it returns count). ``unknown`` is `encode` again with
 an eighth of the image and single voxels ignored. The labels are synthetic nuclei; maps are perfect. At most 3 is what
-the project aims at. ``one object`` and ``strips`` are `decode` of an object that fills the image, and of twelve that
-reach from one end of it to the other. ``--write`` makes ``results/method_memory.json``.
+the project aims at. ``one object``, ``no border`` and ``strips`` are `decode` of an object that fills the image but for a
+rim, of one that fills it altogether, and of twelve that reach from one end of it to the other. ``--write`` makes ``results/method_memory.json``.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ def decoded(method, maps):
 
 
 def large(shape):
-    """Labels of one object in a rim of one voxel, and of twelve strips along the last axis, two voxels apart."""
+    """Labels of one object in a rim of one voxel, of one without, and of twelve strips along the last axis."""
     strips = np.zeros(shape, np.int32)
     width = shape[-2] // 12
     for k in range(12):
         strips[..., k * width: (k + 1) * width - 2, :] = k + 1
-    return {"one object": np.pad(np.ones([n - 2 for n in shape], np.int32), 1), "strips": strips}
+    return {"one object": np.pad(np.ones([n - 2 for n in shape], np.int32), 1), "no border": np.ones(shape, np.int32),
+            "strips": strips}
 
 
 def child(name, space):

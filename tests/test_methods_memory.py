@@ -60,3 +60,22 @@ def test_targets_and_objects_take_three_label_images_at_most(name):
     assert found.nbytes == labels.nbytes
     assert {step: share for step, share in shares.items() if share > LIMIT} == {}
     assert shares["decode"] > 0.9  # the labels themselves: it does measure
+
+
+@pytest.mark.parametrize("name", ["flow", "flow_eikonal"])
+@pytest.mark.parametrize("shape", [(300, 310), (24, 60, 64)])
+def test_an_object_without_a_border_takes_no_more(name, shape):
+    """Without the check of flows, which looks at a part of a large object, and at all of one of this size."""
+    method = METHODS[name]()
+    for size in ((8,) * len(shape), shape):
+        labels = np.ones(size, np.int32)
+        targets, _ = method.encode(labels, (1.0,) * labels.ndim)
+        maps = {key: np.ascontiguousarray(values) for key, values in method.ideal(targets).items()}
+
+        def decoded():
+            state = method.local(maps, Block.whole(maps["flow"].shape[1:], ()))  # noqa: B023
+            return state, method.paint(state, method.resolve([state], {"flow_error": 4.0}))
+
+        (state, (found, _)), peak = traced(decoded)
+    assert (found == 1).all()
+    assert 0.9 < (peak - held([state.arrays])) / labels.nbytes < LIMIT
