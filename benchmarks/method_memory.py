@@ -6,8 +6,9 @@ Measured in a process of its own per method and step, in units of the label imag
 resident peak during `encode` beyond the targets and weights it returns, and during `decode` beyond the state it keeps
 of a block (the maps of a network lie in memory before; the labels it returns count). ``unknown`` is `encode` again with
 an eighth of the image and single voxels ignored. The labels are synthetic nuclei; maps are perfect. At most 3 is what
-the project aims at. ``one object``, ``no border`` and ``strips`` are `decode` of an object that fills the image but for a
-rim, of one that fills it altogether, and of twelve that reach from one end of it to the other. ``--write`` makes ``results/method_memory.json``.
+the project aims at. ``one object``, ``no border`` and ``strips`` are `decode` of an object that fills the image but for
+a rim, of one that fills it altogether, and of twelve that reach from one end of it to the other. ``--write`` makes
+``results/method_memory.json``.
 """
 
 from __future__ import annotations

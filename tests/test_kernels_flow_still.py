@@ -1,4 +1,6 @@
-"""Voxels without flow: where they touch they are one tree, so an object that flows nowhere costs no more than others."""
+"""Voxels without flow are one tree where they touch: an object that flows nowhere costs no more than others."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ def states(method, maps, shape, cuts=()):
     """States of the whole image, or of the blocks between cuts along the last axis."""
     ends = [0, *cuts, shape[-1]]
     made = []
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in pairwise(ends):
         block = Block.cut((0,) * (len(shape) - 1) + (low,), (*shape[:-1], high - low), shape, halo=method.halo)
         around = slice(low - block.before[-1], high + block.after[-1])
         made.append(method.local({name: m[..., around] for name, m in maps.items()}, block))
