@@ -27,11 +27,11 @@ ROWS, GAP = 19, 2
 
 
 def parts() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Split, image and labels of the three parts of the stack."""
+    """Split, image and labels (numbered from 1 in each) of the three parts of the stack."""
     image, labels = nuclei(3)
     windows = [np.s_[:, k * (ROWS + GAP): k * (ROWS + GAP) + ROWS] for k in range(3)]
-    return [(split, image[window], labels[window]) for split, window in zip(("train", "train", "test"), windows,
-                                                                            strict=True)]
+    return [(split, image[window], np.unique(labels[window], return_inverse=True)[1].reshape(labels[window].shape))
+            for split, window in zip(("train", "train", "test"), windows, strict=True)]
 
 
 def write(folder: Path) -> None:
