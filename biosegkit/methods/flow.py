@@ -8,6 +8,8 @@ as large as the image are found; and nothing depends on how the image is cut int
 
 Limits: an object cut by the edge of the patch flows to the centre of its visible part, so encode on a larger patch and
 crop if objects are of the size of the patch. A piece of an object that touches the rest nowhere is an object by itself.
+Where no border is in sight nothing flows away from one: such an object has no flow of ``eikonal`` at all. Voxels
+without flow that touch are one object with any ``repulsion`` above 0.
 """
 
 from __future__ import annotations
