@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from biosegkit.kernels import flow_trace
+from biosegkit.kernels.distance_flow import distance_flow
 from biosegkit.kernels.flow_paths import EXIT, path_ends
-from biosegkit.kernels.flow_trace import quantise_flow
+from biosegkit.kernels.flow_trace import flow_fragments, quantise_flow
 from biosegkit.methods import METHODS, Block, Flow, decode
 from biosegkit.methods.flow_decoding import graph_of
 
@@ -109,3 +111,23 @@ def test_an_object_without_a_border_comes_back_from_a_noisy_network(name):
     maps["flow"] = maps["flow"] + 0.02 * np.random.default_rng(0).standard_normal(maps["flow"].shape, np.float32)
     _, table = decode(method, maps, {"flow_error": 4.0})
     assert table["area"].max() > 0.99 * np.prod(shape)
+
+
+def test_faces_of_a_pair_of_trees_are_one_row_however_many_trees_there_are():
+    """A box with a border flows to its middle plane, a tree per column; its rows would else be as many as faces."""
+    shape = (26, 60, 56)
+    ids = np.pad(np.ones([n - 2 for n in shape], np.int32), 1)
+    flow, foreground = quantise_flow(distance_flow(ids)), np.where(ids > 0, 900, 0).astype(np.uint16)
+    zero, whole = np.zeros(3, np.int64), np.array(shape)
+    trees = flow_fragments(flow, foreground, 0, (zero, shape, zero, shape), (1.0, 1.0, 1.0), 2)
+    rows = flow_trace._faces(flow, foreground, 0, (zero, zero, whole), trees.fragment)
+    assert len(trees.first) > 350  # more than there is room for at first, with their pairs
+    assert len(rows) > flow_trace._PLACES // 2
+    assert len(rows) == len(np.unique(rows[:, [0, 1, 5]], axis=0))
+    by_hand = {}
+    for axis in range(3):
+        front, back = (np.moveaxis(trees.fragment, axis, 0)[part] for part in (np.s_[:-1], np.s_[1:]))
+        for a, b in zip(front.ravel().tolist(), back.ravel().tolist(), strict=True):
+            if a != b and min(a, b) >= 0:
+                by_hand[min(a, b), max(a, b)] = by_hand.get((min(a, b), max(a, b)), 0) + (900 >> 8)
+    assert {(a, b): weight for a, b, _, weight, _, _ in rows.tolist()} == by_hand

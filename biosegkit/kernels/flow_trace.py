@@ -29,8 +29,8 @@ __all__ = ["UNIT", "FlowFragments", "flow_fragments", "looked_up", "quantise_flo
 UNIT = 127
 Ints = npt.NDArray[np.int64]
 
-#: Places that rows of faces are added up in.
-_KEPT = 1024
+#: Places of the table that rows of faces are found in, at first.
+_PLACES = 1024
 
 
 @dataclass(frozen=True)
@@ -202,14 +202,14 @@ def _trees(parent, label, ends):  # type: ignore[no-untyped-def] # noqa: ANN001,
 def _faces(flow, foreground, floor, where, label):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """The faces between a core voxel and the next one on an axis that is of another tree or block.
 
-    Rows are (a, b, repulsion, weight, foreground, whether b is a voxel of another block). Many faces of a pair come one
-    after the other and are added up at once, but a pair may have several rows.
+    Rows are (a, b, repulsion, weight, foreground, whether b is a voxel of another block), one for every pair: an object
+    may have as many trees as a plane has voxels, whose faces are many times as many as their pairs.
     """
     before, start, full = where
     cz, cy, cx = label.shape
     nz, ny, nx = foreground.shape
     flat = nz == before[0] + 1  # nothing behind the last plane
-    rows, count, kept = np.empty((256, 6), np.int64), 0, np.full(_KEPT, -1)
+    rows, count, kept = np.empty((_PLACES // 2, 6), np.int64), 0, np.full(_PLACES, -1)
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
@@ -234,19 +234,43 @@ def _faces(flow, foreground, floor, where, label):  # type: ignore[no-untyped-de
                     low = np.int64(min(foreground[az, ay, ax], foreground[bz, by, bx]))
                     weight = low >> 8
                     push = np.int64(flow[axis, bz, by, bx]) - np.int64(flow[axis, az, ay, ax])
-                    place = (one * 31 + two) & (_KEPT - 1)
+                    place = _place(rows, kept, one, two, np.int64(not inner))
                     k = kept[place]
-                    if k >= 0 and rows[k, 0] == one and rows[k, 1] == two and (rows[k, 5] == 0) == inner:
+                    if k >= 0:
                         rows[k, 2] += push * weight
                         rows[k, 3] += weight
                         rows[k, 4] = max(rows[k, 4], low)
                         continue
-                    if count == rows.shape[0]:
-                        more = np.empty((2 * count, 6), np.int64)
-                        more[:count] = rows
-                        rows = more
                     kept[place] = count
                     rows[count, 0], rows[count, 1], rows[count, 2] = one, two, push * weight
                     rows[count, 3], rows[count, 4], rows[count, 5] = weight, low, not inner
                     count += 1
+                    if count == rows.shape[0]:
+                        rows, kept = _roomier(rows)
     return rows[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(rows, kept, one, two, outer):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Where the number of the row of a pair is kept, or would be: the first place from its own that is free or its."""
+    mixed = np.uint64(one) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(two)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    last = np.uint64(kept.size - 1)
+    place = (mixed ^ (mixed >> np.uint64(32))) & last
+    while True:
+        k = kept[place]
+        if k < 0 or (rows[k, 0] == one and rows[k, 1] == two and rows[k, 5] == outer):
+            return np.int64(place)
+        place = (place + np.uint64(1)) & last
+
+
+@numba.njit(cache=True, nogil=True)
+def _roomier(rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Full rows in an array of twice the length, and a table of places of which at most half are taken."""
+    count = rows.shape[0]
+    more = np.empty((2 * count, 6), np.int64)
+    more[:count] = rows
+    kept = np.full(4 * count, -1)
+    for k in range(count):
+        kept[_place(more, kept, more[k, 0], more[k, 1], more[k, 5])] = k
+    return more, kept
