@@ -107,12 +107,12 @@ def join_trees(
     --------
     >>> from biosegkit.kernels.flow_trace import flow_fragments
     >>> flow = np.zeros((3, 1, 1, 4), np.int8)
-    >>> flow[2, 0, 0] = [127, 0, 0, -127]
+    >>> flow[2, 0, 0] = [127, -1, 1, -127]
     >>> zero, shape = (0, 0, 0), (1, 1, 4)
     >>> one = flow_fragments(flow, np.full(shape, 512, np.uint16), 0, (zero, shape, zero, shape), (1, 1, 1), 1)
     >>> graph = join_trees([one], [(zero, shape)], shape)
     >>> graph.count, graph.edges.tolist()
-    (2, [[0, 1, 0, 2, 512]])
+    (2, [[0, 1, 4, 2, 512]])
     """
     offsets = np.concatenate([[0], np.cumsum([len(p.first) for p in parts])]).astype(np.int64)
     first, leads_to = (np.concatenate([getattr(p, n) for p in parts]) for n in ("first", "leads_to"))
