@@ -99,7 +99,15 @@ def table_of(items: Sequence[Item]) -> dict[str, Any]:
     objects = np.array([np.nan if item.objects is None else item.objects for item in items], np.float64)
     return {"image": np.array([item.name for item in items], object),
             "state": np.array([item.state for item in items], object), "objects": objects,
-            "message": np.array([item.message for item in items], object)}
+            "message": np.array([_short(item) for item in items], object)}
+
+
+def _short(item: Item) -> str:
+    """The message with the names of the image's files alone: their folder would hide what is wrong with them."""
+    message = item.message
+    for path in item.images:
+        message = message.replace(f"{path.resolve()}", path.name).replace(f"{path}", path.name)
+    return message
 
 
 def summary(standing: Standing) -> str:

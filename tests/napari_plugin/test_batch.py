@@ -63,6 +63,7 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
     assert (cells(widget, "state"), cells(widget, "objects")) == (["done", "failed", "done"], ["1", "", "3"])
     assert widget.standing.text() == "finished: 2 done, 1 failed"
     assert (widget.bar.value(), widget.bar.maximum()) == (3, 3)
+    assert cells(widget, "message")[1].startswith("b.tif: "), "the row says why, not in which folder"
 
     widget.page(forward=True)
     spin(lambda: len(model.layers) == 2)
