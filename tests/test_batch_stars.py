@@ -21,7 +21,7 @@ from biosegkit.batch.run import predict_batch
 from biosegkit.batch.star_order import in_order
 from biosegkit.batch.stars import finish_stars, infer_stars, paint_stars, prepare_stars, resolve_stars
 from biosegkit.batch.tasks import Opening
-from biosegkit.engines import load_model
+from biosegkit.engines import load_model, streamed
 from biosegkit.engines.star_shapes import Candidates
 from biosegkit.engines.streamed import streamed_percentiles
 from biosegkit.errors import FileError, OptionError
@@ -39,7 +39,7 @@ def small(monkeypatch):
     monkeypatch.setitem(CHUNK, 2, (32, 32))
     monkeypatch.setitem(CHUNK, 3, (4, 16, 16))
     monkeypatch.setattr(star_work, "_GROUP", 2)
-    monkeypatch.setattr(star_work, "_PART", {2: (50, 41), 3: (7, 30, 20)})
+    monkeypatch.setattr(streamed, "_PART", {2: (50, 41), 3: (7, 30, 20)})
     monkeypatch.setattr(star_work, "_CHUNKS", {2: (2, 1), 3: (1, 2, 1)})
     monkeypatch.setattr(stars, "_BAND", 1000)
     monkeypatch.setattr(stars, "_ORDER", 70)

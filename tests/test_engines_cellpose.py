@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ import biosegkit as bsk
 from biosegkit.engines import load_model
 from biosegkit.engines.cellpose_model import CellposeModel, CellposeOptions
 from biosegkit.engines.cellpose_network import CellposeNet, build_cellpose
-from biosegkit.engines.planes import over_planes, over_stack, resized, taper
+from biosegkit.engines.planes import PlaneNet, resized, taper
 from biosegkit.engines.torch_file import read_state
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.kernels.heat_flow import heat_flow
@@ -92,6 +94,12 @@ def test_published_names_and_shapes():
 # --- planes ----------------------------------------------------------------------------------------------------------
 
 
+def mapped(net, values, scale=(1.0, 1.0), **settings):
+    """Flow and logit, one after the other."""
+    flow, logit = PlaneNet(net, CPU, len(values), **settings)(values, scale)
+    return np.concatenate([flow, logit[None]])
+
+
 @pytest.mark.parametrize("shape", [(40, 30), (224, 100), (300, 451)])
 def test_tiles_are_those_of_cellpose(shape):
     transforms = pytest.importorskip("cellpose.transforms")
@@ -107,7 +115,7 @@ def test_tiles_are_those_of_cellpose(shape):
     tiles = tiles.reshape(-1, *tiles.shape[-3:]).astype(np.float32)
     expected = transforms.average_tiles(net(torch.from_numpy(tiles)).numpy(), ys, xs, height, width)
     expected = expected[:, y1 : y1 + shape[0], x1 : x1 + shape[1]]
-    np.testing.assert_allclose(over_planes(net, values[None], CPU)[0], expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(mapped(net, values), expected, rtol=1e-5, atol=1e-4)
     assert len(tiles) == {(40, 30): 1, (224, 100): 2, (300, 451): 6}[shape]
 
 
@@ -119,7 +127,7 @@ def test_a_taper_is_even_and_positive():
 
 def test_resizing_is_linear_between_voxel_centres():
     values = np.random.default_rng(0).random((1, 7, 9))
-    mine = resized(values.astype(np.float32), (14, 6))
+    mine = resized(lambda box: values.astype(np.float32)[:, *box], (7, 9), (14, 6), (slice(0, 14), slice(0, 6)))
     at = [(np.arange(m) + 0.5) * n / m - 0.5 for m, n in zip((14, 6), (7, 9), strict=True)]
     expected = map_coordinates(values[0], np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
     np.testing.assert_allclose(mine[0], expected, atol=1e-6)
@@ -132,7 +140,7 @@ def test_three_axes_are_the_mean_over_planes():
     def net(x):
         return torch.stack([x[:, 0] * 2, x[:, 0] * 3, x[:, 0]], 1)
 
-    maps = over_stack(net, stack, CPU)
+    maps = mapped(net, stack, (1.0, 1.0, 1.0))
     for axis, factor in enumerate(((2 + 2) / 2, (2 + 3) / 2, (3 + 3) / 2, 1.0)):
         np.testing.assert_allclose(maps[axis], factor * stack[0], rtol=1e-5)
 
@@ -226,9 +234,10 @@ def test_images_are_resized_to_the_diameter_of_training(tmp_path):
     state = random_state(diam_mean=30, diam_labels=15)
     for diameter, size in ((0, (80, 72)), (60, (20, 18))):
         model = load_model(f"cellpose:{path}", "cpu", {"low": 0, "high": 100, "diameter": diameter})
-        small = resized(values[None], size)
+        small = resized(lambda box: values[None][:, *box], (40, 36), size, tuple(slice(0, n) for n in size))
         both = np.concatenate([small, np.zeros_like(small)])
-        expected = resized(over_planes(build_cellpose(state, "w"), both[None], CPU)[0], (40, 36))
+        large = mapped(build_cellpose(state, "w"), both)
+        expected = resized(lambda box, large=large: large[:, *box], size, (40, 36), (slice(0, 40), slice(0, 36)))
         maps = model.maps(image(values))
         np.testing.assert_allclose(maps["foreground"][0], sigmoid(expected[2]), atol=1e-5)
         flow = expected[:2] / 5
@@ -244,11 +253,8 @@ def test_voxels_are_made_equal_before_three_axes(tmp_path):
         seen.append(stack.shape)
         return torch.zeros(len(stack), 3, *stack.shape[2:])
 
-    from functools import partial
-
-    net, *rest = model.run.args
-    assert isinstance(net, CellposeNet)
-    maps = CellposeModel("spy", "1-3", partial(model.run.func, spy, *rest), model.options, "d").maps(
+    assert isinstance(model.run.net, CellposeNet)
+    maps = CellposeModel("spy", "1-3", replace(model.run, net=spy), model.options, "d").maps(
         image(np.random.default_rng(0).random((10, 40, 60)), spacing=(3.0, 1.0, 1.0)))
     assert maps["flow"].shape == (3, 10, 40, 60)
     assert seen[0][2:] == (20 + 12 + 16, 30 + 2 + 16)  # 10 * 3 / 2 planes of 20 x 30, padded to sixteens and by sixteen
@@ -280,10 +286,10 @@ def test_diameters_come_from_the_file_or_its_name(tmp_path):
     for name, more, factor in (("a", {"diam_mean": 30, "diam_labels": 20}, 1.5), ("b", {}, 1.0),
                                ("nuclei_torch", {}, 1.0), ("c", {"diam_mean": 17}, 1.0)):
         model = load_model(f"cellpose:{save(random_state(**more), tmp_path / name)}", "cpu")
-        assert model.run.args[2] == (2, pytest.approx(factor))
+        assert (model.run.channels, model.run.factor) == (2, pytest.approx(factor))
     assert "diameter 30" in load_model(f"cellpose:{tmp_path / 'b'}", "cpu").notes[0]
     nuclei = load_model(f"cellpose:{tmp_path / 'nuclei_torch'}", "cpu", {"diameter": "34"})
-    assert nuclei.run.args[2][1] == pytest.approx(0.5)
+    assert nuclei.run.factor == pytest.approx(0.5)
     flat = image(np.zeros((20, 30)))  # is resized to a fourth, the same and four times of its pixels
     needed = [load_model(f"cellpose:{tmp_path / 'b'}", "cpu", {"diameter": d}).memory(flat) for d in (60, 30, 15)]
     assert (needed[2] - needed[1]) == 4 * (needed[1] - needed[0]) > 0

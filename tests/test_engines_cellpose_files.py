@@ -13,6 +13,7 @@ import pytest
 import torch
 from engine_models import image, no_network, random_state, save
 from keras_files import sigmoid
+from scipy import ndimage
 from typer.testing import CliRunner
 
 import biosegkit as bsk
@@ -33,6 +34,21 @@ def offline(monkeypatch, tmp_path):
 # --- version 4 -------------------------------------------------------------------------------------------------------
 
 
+class Net(torch.nn.Module):
+    """A network whose answer depends on the place in the tile, maybe with two classes before flow and logit."""
+
+    dtype, device = torch.float32, CPU
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x):
+        rows = torch.arange(x.shape[2], dtype=torch.float32)[:, None] / x.shape[2]
+        maps = [x[:, 0], x[:, 1], x[:, 0] - rows, 9 * x[:, 1] * rows, 5 * x.mean(1)]
+        return torch.stack(maps[0 if self.classes else 2 :], 1), torch.zeros(len(x), 256)
+
+
 @pytest.fixture
 def package(monkeypatch):
     """The cellpose package, as far as it is used."""
@@ -41,13 +57,8 @@ def package(monkeypatch):
     class Model:
         def __init__(self, **settings):
             made.append(self)
-            self.settings, self.calls = settings, []
+            self.settings, self.net, self.backbone = settings, Net(classes=False).train(), "sam_vitl"
             torch.backends.cuda.matmul.allow_tf32 = True
-
-        def eval(self, x, **options):
-            self.calls.append((x, options))
-            space, ndim = x.shape[:-1], x.ndim - 1
-            return None, [None, np.full((ndim, *space), 2.0), np.full(space, 3.0)], None
 
     module = types.ModuleType("cellpose.models")
     module.CellposeModel = Model
@@ -56,7 +67,7 @@ def package(monkeypatch):
     return made
 
 
-def test_version_4_runs_through_its_package(tmp_path, package):
+def test_version_4_is_loaded_by_its_package(tmp_path, package):
     path = save({"W2": torch.eye(3), "encoder.pos_embed": torch.zeros(2)}, tmp_path / "cpsam")
     before = torch.backends.cuda.matmul.allow_tf32
     model = load_model(f"cellpose:{path}", "cpu", {"diameter": 15, "low": 0, "high": 100})
@@ -64,20 +75,38 @@ def test_version_4_runs_through_its_package(tmp_path, package):
     (made,) = package
     assert made.settings == {"gpu": False, "pretrained_model": str(path.resolve()), "device": CPU,
                              "use_bfloat16": False}
-    values = np.random.default_rng(0).random((4, 30, 20)).astype(np.float32)
-    maps = model.maps(image(values, channels=True))
-    x, options = made.calls[0]
-    low, high = (np.expand_dims(f(values[:3], axis=(1, 2)), (1, 2)) for f in (np.min, np.max))
-    np.testing.assert_allclose(np.moveaxis(x, -1, 0), (values[:3] - low) / (high - low), atol=1e-5)
-    assert options == {"channel_axis": -1, "diameter": 15, "normalize": {"normalize": False}, "compute_masks": False}
-    np.testing.assert_allclose(maps["flow"], 0.4, atol=1e-6)
-    np.testing.assert_allclose(maps["foreground"], sigmoid(3.0), atol=1e-6)
-    model.maps(image(values, spacing=(2.0, 0.5, 0.5)))
-    assert made.calls[1][1]["anisotropy"] == 4.0
-    assert made.calls[1][1]["do_3D"] is True
-    assert model.record["version"] == "4"
+    assert not made.net.training
+    assert (model.run.tile, model.run.factor, model.record["version"]) == (256, 2.0, "4")
     with pytest.raises(OptionError, match="nuclei with a model of version 4"):
         load_model(f"cellpose:{path}", "cpu", {"nuclei": 1})
+
+
+@pytest.mark.parametrize(("shape", "diameter", "spacing"), [
+    ((30, 20), 0, 1.0), ((300, 250), 0, (1.0, 0.5)), ((90, 130), 12, 1.0), ((150, 400), 45, 1.0),
+    ((6, 70, 40), 0, (2.0, 0.5, 0.5)), ((9, 60, 50), 20, 1.0),
+])
+def test_maps_of_version_4_are_those_of_the_package(tmp_path, monkeypatch, shape, diameter, spacing):
+    """Against the package's own way from an image to maps, around the same network."""
+    models = pytest.importorskip("cellpose.models")
+    theirs = object.__new__(models.CellposeModel)
+    theirs.net, theirs.backbone = Net(classes=len(shape) == 2).eval(), "sam_vitl"  # classes mislead it in 3D
+    theirs.device, theirs.gpu = CPU, False
+    monkeypatch.setattr(models, "CellposeModel", lambda **_: theirs)
+    path = save({"W2": torch.eye(3), "encoder.pos_embed": torch.zeros(2)}, tmp_path / "cpsam")
+    values = ndimage.gaussian_filter(np.random.default_rng(0).random((4, *shape)), (0, *(1,) * len(shape)))
+    values = values.astype(np.float32)
+    maps = load_model(f"cellpose:{path}", "cpu", {"diameter": diameter, "low": 0, "high": 100}).maps(
+        image(values, channels=True, spacing=spacing))
+    axes = tuple(range(1, values.ndim))
+    low, high = (f(values[:3], axis=axes, keepdims=True) for f in (np.min, np.max))
+    more = {} if len(shape) == 2 else {"z_axis": 0, "do_3D": True, "anisotropy": 4.0 if spacing != 1.0 else 1.0}
+    _, found, _ = type(theirs).eval(
+        theirs, np.moveaxis((values[:3] - low) / (high - low), 0, -1), channel_axis=-1, diameter=diameter or None,
+        normalize={"normalize": False}, compute_masks=False, **more)
+    flow, logit = found[1] / (5 * (len(shape) - 1)), found[2] / (1 if len(shape) == 2 else 3)
+    np.testing.assert_allclose(maps["flow"], flow / np.maximum(np.linalg.norm(flow, axis=0), 1), atol=2e-5)
+    np.testing.assert_allclose(maps["foreground"][0], sigmoid(logit), atol=2e-5)
+    assert maps["flow"].std() > 0.05
 
 
 def test_a_missing_file_never_reaches_the_package(tmp_path, package):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit._atomic import load_npy, read_json
-from biosegkit.engines.intensities import between, chosen_channels, flat_notes, space_axes
+from biosegkit.engines.intensities import between, chosen_channels, flat_notes, part_of, space_axes
 from biosegkit.engines.star_model import StarModel
 from biosegkit.engines.star_shapes import Candidates
-from biosegkit.engines.streamed import streamed_percentiles
+from biosegkit.engines.streamed import boxes_of, streamed_bounds
 from biosegkit.errors import FileError, OptionError
-from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import open_pyramid
 from biosegkit.io.zarr import CHUNK
@@ -28,15 +26,13 @@ from biosegkit.state_files import ArrayFile
 from .giant import GiantJob
 from .tasks import Opening, opened
 
-__all__ = ["Stars", "boxes_of", "identity_of", "image_of", "model_of", "stars_of"]
+__all__ = ["Stars", "identity_of", "image_of", "model_of", "stars_of"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 #: Tiles that one call computes.
 _GROUP = 16
-#: Voxels that are read together for percentiles, per axis.
-_PART = {2: (2048, 2048), 3: (64, 256, 256)}
 #: Chunks that one call paints, per axis.
 _CHUNKS = {2: (2, 2), 3: (2, 4, 4)}
 
@@ -67,13 +63,9 @@ class Stars:
 
     def intensities(self, box: Sequence[slice], notes: list[str] | None = None) -> Floats:
         """A box of the channels that the network takes, not yet stretched."""
-        of = dict(zip(self.axes, box, strict=True))
-        region = tuple(of.get(a, slice(0, 1)) for a in range(self.image.grid.ndim))
-        values = np.asarray(self.image.array[(slice(None), *region)])
-        part = Image(values, Grid.regular(values.shape[1:]), source=self.image.source)
         said: list[str] = [] if notes is None else notes
-        found = chosen_channels(part, self.model.options.channel, self.model.config.n_channel_in, said)
-        return found.reshape(len(found), *(b.stop - b.start for b in box))
+        return chosen_channels(part_of(self.image, box), self.model.options.channel, self.model.config.n_channel_in,
+                               said)
 
     def source(self, box: tuple[slice, ...]) -> Floats:
         """A box as the network takes it."""
@@ -84,12 +76,7 @@ class Stars:
         """The bounds of every channel, (2, C), which the whole image is read for; and notes."""
         notes, o = self.model.notes_of(self.image), self.model.options
         self.intensities([slice(0, 1)] * len(self.shape), notes)
-
-        def parts() -> Iterator[Floats]:
-            for box in boxes_of(self.shape, _PART[len(self.shape)]):
-                yield self.intensities(box)
-
-        bounds = streamed_percentiles(parts, (o.low, o.high), joint=o.joint)
+        bounds = streamed_bounds(self.intensities, self.shape, (o.low, o.high), joint=o.joint)
         notes += flat_notes(bounds, o.low, o.high)
         if self.image.grid.unit != "px":
             notes.append("StarDist models know no pixel size: the finest level is taken as it is")
@@ -148,12 +135,6 @@ class Stars:
         out = paint_shapes([b - a for a, b in zip(start, stop, strict=True)], found.points[which], found.dist[which],
                            self.model.rays, ids=which + 1, start=start)
         return out.reshape([b.stop - b.start for b in box])
-
-
-def boxes_of(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Boxes of a size that cover an array, in raster order."""
-    for start in product(*(range(0, n, s) for n, s in zip(shape, size, strict=True))):
-        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(start, size, shape, strict=True))
 
 
 def model_of(job: GiantJob) -> StarModel:

@@ -24,6 +24,7 @@ from biosegkit._words import counted
 from biosegkit.device import describe
 from biosegkit.engines.star_model import StarModel
 from biosegkit.engines.star_shapes import Candidates
+from biosegkit.engines.streamed import boxes_of
 from biosegkit.errors import FileError, OptionError
 from biosegkit.image import smallest_unsigned
 from biosegkit.io.label_store import LabelStore
@@ -39,7 +40,7 @@ from .blocks import COLOURED, Steps
 from .findings import publish
 from .giant import GiantJob
 from .star_order import in_order
-from .star_work import Stars, boxes_of, identity_of, image_of, model_of, stars_of
+from .star_work import Stars, identity_of, image_of, model_of, stars_of
 
 __all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "refuse_tidy", "resolve_stars"]
 

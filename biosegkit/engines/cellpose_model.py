@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
@@ -36,9 +36,9 @@ from biosegkit.tidy import Frame, TidyObjects, tidied_digest, tidy_objects
 
 from .cellpose_network import build_cellpose, looks_like_cnn
 from .found import relative
-from .intensities import Channel, space_axes, stretched
+from .intensities import Channel, part_of, space_axes, stretched
 from .options import split_options
-from .planes import over_planes, over_stack, resized
+from .planes import PlaneNet
 from .torch_file import read_state
 
 __all__ = ["CellposeModel", "CellposeOptions", "load_cellpose"]
@@ -52,7 +52,8 @@ _EXPECTED = ("a file of Cellpose weights: of version 4 (cpsam, cpsam_v2, cpdino,
 _LICENCE = "not stated by the file; the official weights are reported as CC-BY-NC, not for commercial use"
 #: Flows are learnt five times as long as they are.
 _LONGER = 5.0
-_LARGEST = 1 << 30  # voxels after resizing
+#: The backbone of version 4 with tiles of 256 pixels; others have 384.
+_SAM = "sam_vitl"
 #: Bytes per voxel of the image, and of what it is resized to for the network; measured on nuclei.
 _BYTES, _RESIZED = 75, 35
 #: Where two sinks meet; chosen on images held back from training, see ``benchmarks/cellpose_decoding.py``.
@@ -93,8 +94,6 @@ class CellposeModel:
     notes : tuple of str
     tidy : TidyObjects
         Post-processing.
-    factor : float
-        What images are resized by for the network.
     """
 
     name: str
@@ -104,7 +103,6 @@ class CellposeModel:
     digest: str
     notes: tuple[str, ...] = ()
     tidy: TidyObjects = field(default_factory=TidyObjects)
-    factor: float = 1.0
 
     @property
     def method(self) -> Flow:
@@ -167,33 +165,40 @@ class CellposeModel:
 
     def memory(self, image: Image) -> int:
         """Bytes beyond the image, at their peak; no voxel is looked at."""
-        return int((_BYTES + _RESIZED * self.factor ** len(space_axes(image))) * image.grid.voxels)
+        factor = self.run.factor if isinstance(self.run, PlaneNet) else 1.0
+        return int((_BYTES + _RESIZED * factor ** len(space_axes(image))) * image.grid.voxels)
 
-    def _mapped(self, image: Image) -> tuple[dict[str, Floats], list[str]]:
-        """Maps on the image's grid, and notes."""
-        notes = [f"Cellpose model {self.name}, version {self.version}; licence {_LICENCE}", *self.notes]
-        axes = space_axes(image)
-        notes += [_UNCHECKED] if len(axes) == 3 else []
-        values = self._channels(image, notes)
-        values = values.reshape(len(values), *(image.grid.shape[a] for a in axes))
-        values = stretched(values, self.options.low, self.options.high, joint=False, notes=notes)
-        flow, logit = self.run(values, relative([image.grid.spacing[a] for a in axes]))
-        flow = flow / _LONGER
-        flow /= np.maximum(np.sqrt(np.square(flow).sum(axis=0, keepdims=True)), 1.0)
-        foreground = 1.0 / (1.0 + np.exp(-logit.clip(-60, 60)))
-        shape = image.grid.shape
-        return {"foreground": foreground.reshape(1, *shape).astype(np.float32),
-                "flow": flow.reshape(len(flow), *shape).astype(np.float32)}, notes
+    def notes_of(self, image: Image) -> list[str]:
+        """What there is to say of the model and of the channels it is given.
 
-    def _channels(self, image: Image, notes: list[str]) -> Floats:
-        """Raw channels (C, *space): cells and, if asked for, nuclei; up to three in version 4."""
+        Raises
+        ------
+        OptionError
+            For a channel that is not there.
+        """
         count, o = image.array.shape[0], self.options
         for number in (n for n in (o.channel, o.nuclei) if n != "all"):
             if int(number) >= count:
                 raise OptionError(f"channel {number} of an image of {counted(count, 'channel')}",
                                   file=image.source or None,
                                   expected=f"0 to {count - 1}", remedy="correct --option channel or nuclei")
-        values = np.asarray(image.array[:], np.float32)
+        notes = [f"Cellpose model {self.name}, version {self.version}; licence {_LICENCE}", *self.notes]
+        notes += [_UNCHECKED] if len(space_axes(image)) == 3 else []
+        if o.channel == "all" and count > (3 if self.version == "4" else 1):
+            notes.append(f"{'the first three' if self.version == '4' else 'the mean'} of {count} channels was used; "
+                         "--option channel=N chooses one")
+        return notes
+
+    def intensities(self, image: Image, box: Sequence[slice]) -> Floats:
+        """A box of the channels, (C, *box), not yet stretched: cells and, if asked for, nuclei; up to 3 in version 4.
+
+        Raises
+        ------
+        DataError
+            For values that are not finite.
+        """
+        o = self.options
+        values = np.asarray(part_of(image, box).array, np.float32)
         if not np.isfinite(values).all():
             raise DataError("values that are not finite", file=image.source or None, expected="finite intensities",
                             remedy="replace them where the image was made")
@@ -203,10 +208,29 @@ class CellposeModel:
             cells = values[:3]
         else:
             cells = values.mean(axis=0, keepdims=True)
-        if o.channel == "all" and count > (3 if self.version == "4" else 1):
-            notes.append(f"{'the first three' if self.version == '4' else 'the mean'} of {count} channels was used; "
-                         "--option channel=N chooses one")
         return cells if o.nuclei < 0 else np.concatenate([cells, values[o.nuclei][None]])
+
+    def _mapped(self, image: Image) -> tuple[dict[str, Floats], list[str]]:
+        """Maps on the image's grid, and notes."""
+        notes, axes, shape = self.notes_of(image), space_axes(image), image.grid.shape
+        values = self.intensities(image, [slice(0, shape[a]) for a in axes])
+        values = stretched(values, self.options.low, self.options.high, joint=False, notes=notes)
+        maps = activated(*self.run(values, relative([image.grid.spacing[a] for a in axes])))
+        return {name: m.reshape(len(m), *shape) for name, m in maps.items()}, notes
+
+
+def activated(flow: Floats, logit: Floats) -> dict[str, Floats]:
+    """Probability of ``foreground`` (1, *space) and ``flow`` (D, *space) of length one at most, of what a network says.
+
+    Examples
+    --------
+    >>> activated(np.array([[5.0], [0.0]], np.float32), np.zeros(1, np.float32))["flow"].tolist()
+    [[1.0], [0.0]]
+    """
+    flow = flow / _LONGER
+    flow /= np.maximum(np.sqrt(np.square(flow).sum(axis=0, keepdims=True)), 1.0)
+    foreground = 1.0 / (1.0 + np.exp(-logit.clip(-60, 60)))
+    return {"foreground": foreground[None].astype(np.float32), "flow": flow.astype(np.float32)}
 
 
 def load_cellpose(path: str | Path, device: str | torch.device = "auto",
@@ -232,8 +256,11 @@ def load_cellpose(path: str | Path, device: str | torch.device = "auto",
         if chosen.nuclei >= 0:
             raise OptionError("nuclei with a model of version 4", expected="all channels in one, in any order",
                               remedy="leave out --option nuclei")
-        run = partial(_run_package, _package(file, state, where), chosen.diameter)
-        return CellposeModel(file.name, "4", run, chosen, digest, tidy=tidy, factor=30.0 / (chosen.diameter or 30.0))
+        model = _package(file, state, where)
+        tile = 256 if getattr(model, "backbone", _SAM) == _SAM else 384
+        run = PlaneNet(partial(_packaged, model), where, 3, 30.0 / (chosen.diameter or 30.0), tile, filled=True,
+                       square=True)
+        return CellposeModel(file.name, "4", run, chosen, digest, tidy=tidy)
     if not looks_like_cnn(state):
         raise FileError(f"tensors {', '.join(sorted(state)[:4])}, …", file=file, expected=_EXPECTED,
                         remedy="give the weights of a Cellpose model that segments")
@@ -245,8 +272,8 @@ def load_cellpose(path: str | Path, device: str | torch.device = "auto",
                         remedy="other variants of the network are not run here")
     mean, trained, notes = _diameters(state, file.name)
     factor = mean / (chosen.diameter or trained)
-    run = partial(_run_cnn, net, where, (takes, factor))
-    return CellposeModel(file.name, "1-3", run, chosen, digest, notes, tidy, factor)
+    run = PlaneNet(net, where, takes, factor)
+    return CellposeModel(file.name, "1-3", run, chosen, digest, notes, tidy)
 
 
 def _located(name: str) -> Path:
@@ -273,33 +300,10 @@ def _diameters(state: Mapping[str, Tensor], name: str) -> tuple[float, float, tu
     return found[0], found[-1], ()
 
 
-def _run_cnn(net: Callable[[Tensor], Tensor], device: torch.device, settings: tuple[int, float], values: Floats,
-             scale: tuple[float, ...]) -> tuple[Floats, Floats]:
-    """Flow and logit of a network before version 4: images are resized to equal voxels and the trained diameter."""
-    takes, factor = settings
-    shape = tuple(max(1, int(n * s * factor)) for n, s in zip(values.shape[1:], scale, strict=True))
-    if np.prod(shape, dtype=np.float64) > _LARGEST:
-        raise OptionError(f"an image of {shape} voxels after resizing by {factor:.3g}", expected=f"at most {_LARGEST}",
-                          remedy="give a larger --option diameter, or a part of the image")
-    full = np.zeros((takes, *values.shape[1:]), np.float32)
-    full[: len(values)] = values
-    small = resized(full, shape)
-    maps = over_planes(net, small[None], device)[0] if len(shape) == 2 else over_stack(net, small, device)
-    maps = resized(maps, values.shape[1:])
-    return maps[:-1], maps[-1]
-
-
-def _run_package(model: Any, diameter: float, values: Floats, scale: tuple[float, ...]) -> tuple[Floats, Floats]:
-    """Flow and logit of a network of version 4, by the package."""
-    x = np.moveaxis(values, 0, -1)
-    more: dict[str, Any] = {"diameter": diameter or None, "normalize": {"normalize": False}, "compute_masks": False}
-    if len(scale) == 3:
-        more |= {"z_axis": 0, "do_3D": True, "anisotropy": scale[0] / min(scale[1:])}
-    _, flows, _ = model.eval(x, channel_axis=-1, **more)
-    flow, logit = np.asarray(flows[1], np.float32), np.asarray(flows[2], np.float32)
-    if len(scale) == 3:  # sums over two and over three kinds of planes
-        flow, logit = flow / np.float32(2), logit / np.float32(3)
-    return flow, logit
+def _packaged(model: Any, tiles: Tensor) -> Tensor:
+    """Flow and logit of tiles by the network of the package."""
+    found: Tensor = model.net(tiles.to(model.net.dtype))[0]
+    return found[:, -3:]  # classes come before
 
 
 def _package(file: Path, state: Mapping[str, Tensor], device: torch.device) -> Any:
@@ -312,4 +316,5 @@ def _package(file: Path, state: Mapping[str, Tensor], device: torch.device) -> A
     model = models.CellposeModel(gpu=device.type != "cpu", pretrained_model=str(file), device=device,
                                  use_bfloat16=device.type == "cuda")
     torch.backends.cuda.matmul.allow_tf32 = before  # the package switches it for everybody
+    model.net.eval()
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,9 +11,10 @@ from pydantic import Field
 
 from biosegkit._words import counted
 from biosegkit.errors import DataError, OptionError
+from biosegkit.grid import Grid
 from biosegkit.image import Image
 
-__all__ = ["Channel", "between", "chosen_channels", "flat_notes", "space_axes", "stretched"]
+__all__ = ["Channel", "between", "chosen_channels", "flat_notes", "part_of", "space_axes", "stretched"]
 
 Channel = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -28,6 +30,27 @@ def space_axes(image: Image) -> tuple[int, ...]:
     """
     thick = [a for a, n in enumerate(image.grid.shape) if n > 1]
     return tuple(thick if len(thick) == 2 else range(image.grid.ndim))
+
+
+def part_of(image: Image, box: Sequence[slice]) -> Image:
+    """A box of an image, in memory; it has the axes that count.
+
+    Parameters
+    ----------
+    image : Image
+    box : sequence of slice
+        One for each of :func:`space_axes`.
+
+    Examples
+    --------
+    >>> stack = Image(np.arange(6).reshape(1, 1, 2, 3), Grid.regular((1, 2, 3)))
+    >>> part_of(stack, (slice(1, 2), slice(0, 2))).array.tolist()
+    [[[3, 4]]]
+    """
+    of = dict(zip(space_axes(image), box, strict=True))
+    values = np.asarray(image.array[(slice(None), *(of.get(a, slice(0, 1)) for a in range(image.grid.ndim)))])
+    shape = tuple(b.stop - b.start for b in box)
+    return Image(values.reshape(len(values), *shape), Grid.regular(shape), source=image.source)
 
 
 def chosen_channels(image: Image, channel: int | str, wanted: int, notes: list[str]) -> npt.NDArray[np.float32]:

@@ -6,17 +6,35 @@ values are counted, in a second one the lower 16 bits of those that share the up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["streamed_percentiles"]
+__all__ = ["boxes_of", "streamed_bounds", "streamed_percentiles"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _HALF = 1 << 16
+#: Voxels that are read together, per axis.
+_PART = {2: (2048, 2048), 3: (64, 256, 256)}
+
+
+def boxes_of(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Boxes of a size that cover an array, in raster order."""
+    for start in product(*(range(0, n, s) for n, s in zip(shape, size, strict=True))):
+        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(start, size, shape, strict=True))
+
+
+def streamed_bounds(read: Callable[[tuple[slice, ...]], Floats], shape: Sequence[int], shares: Sequence[float], *,
+                    joint: bool) -> Floats:
+    """Percentiles of the channels of an image of two or three axes, which ``read`` gives a box (C, *box) of.
+
+    Parameters and result are those of :func:`streamed_percentiles`; the image is read twice.
+    """
+    return streamed_percentiles(lambda: map(read, boxes_of(shape, _PART[len(shape)])), shares, joint=joint)
 
 
 def streamed_percentiles(parts: Callable[[], Iterable[Floats]], shares: Sequence[float], *, joint: bool) -> Floats:

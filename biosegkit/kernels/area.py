@@ -32,7 +32,7 @@ class Taps:
         return int(self.first.min()), int((self.first + self.count).max())
 
 
-def taps(source: int, target: int, start: int, stop: int) -> Taps:
+def taps(source: int, target: int, start: int, stop: int, *, averaged: bool = True) -> Taps:
     """Source rows and weights of target rows ``start`` to ``stop``; the outer borders of both axes coincide.
 
     Parameters
@@ -41,6 +41,8 @@ def taps(source: int, target: int, start: int, stop: int) -> Taps:
         Sizes of the whole axes. A smaller target averages the source over the extent of each of its rows, a larger one
         interpolates linearly between the centres.
     start, stop : int
+    averaged : bool
+        False: a smaller target, too, is interpolated between the centres.
 
     Examples
     --------
@@ -49,9 +51,11 @@ def taps(source: int, target: int, start: int, stop: int) -> Taps:
     ([0, 2], [3, 3], [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
     >>> taps(2, 4, 1, 2).weight.tolist()
     [[0.75, 0.25]]
+    >>> taps(4, 1, 0, 1, averaged=False).first.tolist()
+    [1]
     """
     row = np.arange(start, stop)
-    if target > source:
+    if target > source or not averaged:
         position = np.clip((2 * row + 1) * source - target, 0, 2 * target * (source - 1))  # times 2 target
         first = np.minimum(position // (2 * target), max(source - 2, 0))
         upper = (position - first * 2 * target) / (2 * target)
