@@ -17,13 +17,12 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def with_model(monkeypatch):
     """A model that is not on disk, for giant images."""
-    from biosegkit.batch import blocks, giant
+    from biosegkit.batch import giant
     from biosegkit.bundle import Bundle
 
     def set_model(model):
         bundle = Bundle(model, {}, Path(), "digest", weights_digest="weights")
         monkeypatch.setattr(giant, "opened_model", lambda *_: bundle)
-        monkeypatch.setattr(blocks, "opened_model", lambda *_: bundle)
         giant._opened.cache_clear()
         return bundle
 

@@ -24,7 +24,6 @@ import numpy as np
 
 from biosegkit._atomic import read_json, sha256, write_json, write_npy
 from biosegkit._words import counted
-from biosegkit.device import describe
 from biosegkit.errors import FileError
 from biosegkit.grid import Grid
 from biosegkit.io.label_store import LabelStore
@@ -33,15 +32,14 @@ from biosegkit.methods import ObjectTable
 from biosegkit.methods.classes import decided
 from biosegkit.outputs import write_csv
 from biosegkit.planes import JOINED_NOTE
-from biosegkit.prepared import facts_of, prepare
 from biosegkit.signals import finish_first
 from biosegkit.state_files import ArrayFile, write_state
 from biosegkit.tables import turned_table
 
 from .decided import Painter, decide, decided_from
 from .findings import publish, write_found
-from .giant import GiantJob, Work, identity_of, opened_image, opened_model
-from .layout import Costs, plan_layout
+from .giant import GiantJob, Work, identity_of, opened_image, source_of
+from .layout import plan_layout
 from .maps import are_kept, begin_maps, finished_maps, keep_maps, paint_maps
 
 __all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image",
@@ -70,26 +68,20 @@ def prepare_image(job: GiantJob) -> Steps:
         If the memory is not enough, or the model has no blocks.
     """
     path = job.folder / "image.json"
-    bundle = opened_model(job.model, job.device, job.options, job.depth, job.digest)
-    identity = identity_of(job, bundle)
+    source = source_of(job)
+    identity = identity_of(job, source)
     if not (path.exists() and _is_same(path, identity)):
         for old in job.folder.glob("*"):
             if old != Path(job.tissue):
                 shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
-        image = opened_image(job, bundle.plan)
-        prepared = prepare(image, bundle.plan, resample=False)
-        segmenter = bundle.segmenter
-        lattice, ndim = segmenter.lattice(prepared.shape), bundle.plan.configuration.ndim
-        channels = sum(head.channels for head in segmenter.method.heads(ndim))
-        planar = bundle.plan.labels.task == "instance" and image.grid.ndim > ndim
-        pixel = image.array.shape[0] * image.array.dtype.itemsize
-        costs = Costs(channels, pixel, lattice.patch, lattice.step, segmenter.method.halo, job.memory, job.workers,
-                      planar)
+        image = opened_image(job, source)
+        prepared, facts = source.measure(image)
+        costs = source.costs(image, prepared, job)
         full = image.grid.turned(prepared.turn).shape
         layout = plan_layout(prepared.window, full, prepared.turn, CHUNK[image.grid.ndim], costs)
         if prepared.mask is not None:
             write_npy(job.folder / "mask.npy", prepared.mask)
-        write_json(path, {"identity": identity, "prepared": facts_of(prepared), "layout": layout.to_dict()})
+        write_json(path, {"identity": identity, "prepared": facts, "layout": layout.to_dict()})
     work = Work.of(job)
     return Steps(tuple(k for k, m in enumerate(work.layout.members(work.layout.groups)) if _any_full(work, m)),
                  tuple(k for k, m in enumerate(work.layout.members(work.layout.boxes)) if _any_full(work, m)))
@@ -208,7 +200,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     store = _store(work, found)
     if store.folder.exists():  # else it is in its place already
         store.finish(np.arange(1 + min(found["objects"], COLOURED)) if work.is_instance
-                     else np.asarray(work.plan.labels.values))
+                     else np.asarray(work.labels.values))
     table = _table(work) if work.is_instance else {}
 
     def beside(output: Path) -> list[Path]:
@@ -257,10 +249,8 @@ def _inferred(work: Work, members: tuple[int, ...], *, thoroughly: bool = False)
     left = [k for k in members if work.full[k] and not _is_made(work, k, thoroughly)]
     if not left:
         return 0
-    tiles = None if work.tissue is None else work.is_wanted
     numbers = {work.blocks[k].start: k for k in left}
-    parts = work.segmenter.region_parts(work.prepared, [work.blocks[k] for k in left], tta=work.job.tta, tiles=tiles)
-    for maps, block in parts:
+    for maps, block in work.parts(left):
         number = numbers[block.start]
         told = {"maps": keep_maps(work, number, maps, block)} if work.job.maps else {}
         if work.layout.planar:
@@ -316,25 +306,21 @@ def _table(work: Work) -> ObjectTable:
     prepared, file = work.prepared, ArrayFile(work.job.folder / "decisions" / "objects.safetensors")
     full = work.image.grid.turned(prepared.turn).shape
     table = turned_table({name: file[name] for name in _columns(file)}, prepared.window, full, prepared.turn)
-    return decided(table, work.plan.labels.object_values)
+    return decided(table, work.labels.object_values)
 
 
 def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to say of an output."""
-    bundle, job = work.bundle, work.job
-    notes = [*work.prepared.notes, *([JOINED_NOTE] if work.layout.planar else [])]
-    if job.tta and not bundle.segmenter.mirrored:
-        notes.append("test-time augmentation changes nothing: this model was trained without mirroring")
+    job, source = work.job, work.source
+    notes = [*work.prepared.notes, *([JOINED_NOTE] if work.layout.planar and work.image.grid.shape[0] > 1 else [])]
     return {
-        "file": Path(job.output).name, "task": bundle.plan.labels.task, "objects": found["objects"],
-        "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys(notes)), "blocks": len(work.blocks),
-        "exact": work.method.exact,
+        "file": Path(job.output).name, "task": work.labels.task, "objects": found["objects"],
+        "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys([*notes, *source.remarks(job)])),
+        "blocks": len(work.blocks), "exact": work.method.exact,
         "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
                     **({"save_maps": True} if job.maps else {})},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
-        "device": describe(bundle.device), "seed": bundle.plan.seed, "plan": bundle.plan.hash,
-        "thresholds": dict(bundle.thresholds), "postprocessing": bundle.postprocessing,
-        "bundle_versions": bundle.info.get("versions", {}), "depth": bundle.segmenter.depth or None,
+        **source.record(),
     }
 
 

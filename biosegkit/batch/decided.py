@@ -49,7 +49,7 @@ def decide(work: Work) -> dict[str, Any]:
         count = len(table.get("id", ()))
         if work.is_instance:
             write_arrays(temporary / "objects.safetensors", table)
-        top = count if work.is_instance else max(work.plan.labels.values)
+        top = count if work.is_instance else max(work.labels.values)
         found = {"from": said, "objects": count if work.is_instance else None, "dtype": str(smallest_unsigned(top))}
         write_json(temporary / "decided.json", found)
     return found
@@ -57,7 +57,7 @@ def decide(work: Work) -> dict[str, Any]:
 
 def decided_from(work: Work) -> dict[str, Any]:
     """Thresholds and post-processing, and the image and model they are applied to."""
-    tidy = None if work.segmenter.tidy is None else asdict(work.segmenter.tidy)
+    tidy = None if work.source.tidy is None else asdict(work.source.tidy)
     return {"thresholds": work.thresholds, "identity": work.facts["identity"], "layout": work.facts["layout"],
             "tidy": None if tidy is None else {k: list(v) if isinstance(v, tuple) else v for k, v in tidy.items()}}
 
@@ -123,7 +123,7 @@ def _counted(work: Work, folder: Path, count: int) -> tuple[ObjectTable, npt.NDA
 def _inside(work: Work, table: ObjectTable) -> npt.NDArray[np.bool_]:
     """Which objects stay: with ``border_objects="remove"`` not those at a side of the image."""
     kept = np.ones(len(table["id"]), bool)
-    tidy, prepared = work.segmenter.tidy, work.prepared
+    tidy, prepared = work.source.tidy, work.prepared
     if not isinstance(tidy, TidyObjects) or tidy.border_objects == "keep":
         return kept
     frame = work.frame
@@ -201,7 +201,7 @@ class Painter:
     @property
     def steps(self) -> list[Step]:
         """Of the post-processing."""
-        return steps_of(self.work.segmenter.tidy, self.work.plan.labels, self.work.frame)
+        return steps_of(self.work.source.tidy, self.work.labels, self.work.frame)
 
     def after(self, number: int, step: int) -> Path:
         """What a step does to a block."""
@@ -232,7 +232,7 @@ class Painter:
         """Labels of the core of a block: objects, or classes by the user's values."""
         labels = self.unnamed(number)
         if not self.work.is_instance:
-            return np.asarray(np.asarray(self.work.plan.labels.values)[labels])
+            return np.asarray(np.asarray(self.work.labels.values)[labels])
         path = self.folder / "final.safetensors"
         return np.asarray(ArrayFile(path)["ids"][labels] if path.exists() else labels)
 

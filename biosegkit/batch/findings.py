@@ -66,7 +66,7 @@ def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[st
     list of Path
         The files.
     """
-    labels, grid = work.plan.labels, work.image.grid
+    labels, grid = work.labels, work.image.grid
     finest = open_pyramid(work.job.images, work.job.reading).grids[0]
     y, x = (a / b for a, b in zip(grid.spacing[-2:], finest.spacing[-2:], strict=True))
     array: Any = zarr.open_array(output / "0", mode="r")

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from biosegkit._atomic import load_npy, read_json
 from biosegkit.bundle import Bundle
+from biosegkit.engines.cellpose_model import CellposeModel
+from biosegkit.engines.planes import PlaneNet
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.image import Image
-from biosegkit.io import Pyramid, ReadOptions, at_spacing, open_pyramid
-from biosegkit.io.rescaled import rescaled
+from biosegkit.io import ReadOptions, open_pyramid
 from biosegkit.methods import Block, Method
-from biosegkit.methods.protocol import checked_thresholds
-from biosegkit.plan.schema import Plan
-from biosegkit.prepared import Prepared, decoding_spacing, prepared_again, turn_of, working_shape
-from biosegkit.segmenter import Segmenter
+from biosegkit.methods.protocol import ArrayDict
+from biosegkit.plan.schema import LabelTable
+from biosegkit.predictor import Predictor
+from biosegkit.prepared import Prepared
 from biosegkit.tidy import Frame
 from biosegkit.views import viewed
 
 from .layout import Layout
+from .sources import BundleSource, FlowSource, Source
 from .tasks import Opening, opened
 
-__all__ = ["GiantJob", "Work", "level_for", "opened_image", "opened_model"]
-
-#: A spacing that is off the plan's by less than this is taken for it.
-TOLERANCE = 0.05
+__all__ = ["GiantJob", "Work", "has_blocks", "identity_of", "opened_image", "opened_model", "source_of"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class GiantJob:
 
 
 def opened_model(model: str, device: str, options: tuple[tuple[str, Any], ...], depth: str | None,
-                 digest: str | None = None) -> Bundle:
+                 digest: str | None = None) -> Bundle | CellposeModel:
     """The model, loaded once per process.
 
     Raises
@@ -102,39 +101,26 @@ def opened_model(model: str, device: str, options: tuple[tuple[str, Any], ...], 
         For a model that has no maps that blocks could be decoded from.
     """
     found = opened(Opening(model, device, options, depth, digest))
-    if not isinstance(found, Bundle):
-        raise OptionError(f"model {model} for an image in blocks", expected="a model trained with biosegkit",
-                          remedy="cut the image, or train a model")
+    if not has_blocks(found):
+        raise OptionError(f"model {model} for an image in blocks", expected="a model trained with biosegkit, or a "
+                          "Cellpose or StarDist model", remedy="cut the image, or train a model")
     return found
 
 
-def opened_image(job: GiantJob, plan: Plan) -> Image:
-    """The image on the grid of the network, read when it is sliced."""
-    return level_for(plan, open_pyramid(job.images, job.reading))
+def has_blocks(model: Predictor) -> TypeGuard[Bundle | CellposeModel]:
+    """Whether a model has maps that are the same whatever part of an image is computed."""
+    return isinstance(model, Bundle) or (isinstance(model, CellposeModel) and isinstance(model.run, PlaneNet))
 
 
-def level_for(plan: Plan, pyramid: Pyramid) -> Image:
-    """The level with the pixel size of a model, or the next finer one resampled to it.
+def source_of(job: GiantJob) -> Source:
+    """The model of a job, as blocks need it."""
+    model = opened_model(job.model, job.device, job.options, job.depth, job.digest)
+    return BundleSource(model) if isinstance(model, Bundle) else FlowSource(model)
 
-    Raises
-    ------
-    OptionError
-        If the model works at a physical pixel size and the image has none.
-    """
-    finest, unit, spacing = pyramid.grids[0], plan.preprocessing.unit, plan.configuration.spacing
-    turn = turn_of(finest, plan)
-    back = turn.inverse().perm  # of each axis of the image the one of the model
-    if unit != "px" and (finest.unit != "px" or plan.preprocessing.resample):
-        lead = finest.ndim - len(spacing)
-        return at_spacing(pyramid, [spacing[axis - lead] for axis in back if axis >= lead], unit, TOLERANCE)
-    turned = working_shape(finest.turned(turn), plan)
-    shape = tuple(turned[axis] for axis in back)
-    if all(abs(n / m - 1) <= TOLERANCE for n, m in zip(finest.shape, shape, strict=True)):
-        return at_spacing(pyramid, spacing, "px")
-    image = pyramid.level(0)
-    array = cast("npt.NDArray[Any]", rescaled(pyramid.arrays[0], shape))
-    note = f"{' × '.join(map(str, finest.shape))} pixels resampled to {' × '.join(map(str, shape))}, as for training"
-    return Image(array, finest.resized(shape), image.channels, image.source, (*image.notes, note))
+
+def opened_image(job: GiantJob, source: Source) -> Image:
+    """The image on the grid that is segmented, read when it is sliced."""
+    return source.image(open_pyramid(job.images, job.reading))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +130,15 @@ class Work:
     Parameters
     ----------
     job : GiantJob
-    bundle : Bundle
+    source : Source
+        The model.
     image : Image
     facts : dict
         Of ``image.json``.
     """
 
     job: GiantJob
-    bundle: Bundle
+    source: Source
     image: Image
     facts: Mapping[str, Any]
 
@@ -168,31 +155,25 @@ class Work:
         return _opened(job, stamp)
 
     @property
-    def segmenter(self) -> Segmenter:
-        """Plan and networks."""
-        return self.bundle.segmenter
-
-    @property
-    def plan(self) -> Plan:
-        """Of the model."""
-        return self.bundle.plan
+    def labels(self) -> LabelTable:
+        """What the numbers mean."""
+        return self.source.labels
 
     @cached_property
     def method(self) -> Method:
-        """Of the plan."""
-        return self.segmenter.method
+        """Decodes."""
+        return self.source.method
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
         """All of them."""
-        return checked_thresholds(self.method.tunables, {**self.bundle.thresholds, **dict(self.job.thresholds)})
+        return self.source.thresholds(dict(self.job.thresholds))
 
     @cached_property
     def prepared(self) -> Prepared:
         """The image as the network sees it."""
-        masked = self.plan.preprocessing.use_nonzero_mask
-        mask = load_npy(self.job.folder / "mask.npy", mmap=True) if masked else None
-        return prepared_again(self.image, self.plan, self.facts["prepared"], mask)
+        mask = load_npy(self.job.folder / "mask.npy", mmap=True) if self.source.masked else None
+        return self.source.again(self.image, self.facts["prepared"], mask)
 
     @cached_property
     def layout(self) -> Layout:
@@ -202,13 +183,12 @@ class Work:
     @property
     def is_instance(self) -> bool:
         """Whether objects are looked for."""
-        return self.plan.labels.task == "instance"
+        return self.labels.task == "instance"
 
     @cached_property
     def blocks(self) -> list[Block]:
         """All blocks, in raster order."""
-        spacing = decoding_spacing(self.image.grid.turned(self.prepared.turn), self.plan)
-        return self.layout.all_blocks(self.method.halo, spacing)
+        return self.layout.all_blocks(self.method.halo, self.source.spacing(self.image, self.prepared))
 
     @cached_property
     def tissue(self) -> npt.NDArray[np.bool_] | None:
@@ -225,8 +205,7 @@ class Work:
     def frame(self) -> Frame:
         """How the cropped array lies in the image, for post-processing."""
         full = self.image.grid.turned(self.prepared.turn).shape
-        ndim = self.plan.configuration.ndim if self.is_instance else len(full)
-        return Frame.of(self.prepared.window, full, ndim)
+        return Frame.of(self.prepared.window, full, self.source.ndim(self.image))
 
     def shows_tissue(self, start: Sequence[int], size: Sequence[int]) -> bool:
         """Whether a box of the cropped array reaches the mask."""
@@ -239,21 +218,18 @@ class Work:
             box.append(slice(low * cells // whole, -(-high * cells // whole)))
         return bool(self.tissue[tuple(box)].any())
 
-    def is_wanted(self, tile: tuple[int, ...]) -> bool:
-        """Whether a tile is given to the network."""
-        return self.shows_tissue(tile, self.segmenter.lattice(self.prepared.shape).patch)
-
     @cached_property
     def full(self) -> list[bool]:
         """Which blocks have anything in them; the others are background and cost nothing."""
         if self.tissue is None:
             return [True] * len(self.blocks)
-        lattice = self.segmenter.lattice(self.prepared.shape)
-        found = []
-        for block in self.blocks:
-            low, high = [r.start for r in block.read], [r.stop for r in block.read]
-            found.append(any(self.is_wanted(tile) for tile in lattice.within(low, high)))
-        return found
+        return [self.source.reached(self.image, self.prepared, block, self.shows_tissue) for block in self.blocks]
+
+    def parts(self, numbers: Sequence[int]) -> Iterator[tuple[ArrayDict, Block]]:
+        """Maps of some blocks, which fill a box."""
+        shows = None if self.tissue is None else self.shows_tissue
+        return self.source.parts(self.image, self.prepared, [self.blocks[k] for k in numbers], tta=self.job.tta,
+                                 shows=shows)
 
     def state(self, number: int) -> Path:
         """The file of a block's state."""
@@ -271,15 +247,15 @@ class Work:
 def _opened(job: GiantJob, stamp: int) -> Work:
     """Opened once per process."""
     facts = read_json(job.folder / "image.json")
-    bundle = opened_model(job.model, job.device, job.options, job.depth, job.digest)
-    if facts.get("identity") != identity_of(job, bundle):
+    source = source_of(job)
+    if facts.get("identity") != identity_of(job, source):
         raise FileError("the work of another image, model or way to read", file=job.folder,
                         expected="that of this job", remedy="prepare the image again")
-    return Work(job, bundle, opened_image(job, bundle.plan), facts)
+    return Work(job, source, opened_image(job, source), facts)
 
 
-def identity_of(job: GiantJob, bundle: Bundle) -> dict[str, Any]:
+def identity_of(job: GiantJob, source: Source) -> dict[str, Any]:
     """What states depend on."""
     reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
-    return {"schema": 1, "image": job.identity, "model": bundle.weights_digest, "tta": job.tta,
+    return {"schema": 1, "image": job.identity, "model": source.digest, "tta": job.tta,
             "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()}, "tissue": job.tissue}

@@ -24,7 +24,7 @@ from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, 
 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
-from .giant import GiantJob
+from .giant import GiantJob, has_blocks
 from .head_start import SLIDES
 from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, refuse_tidy, resolve_stars
 from .tasks import Errand, opened
@@ -55,7 +55,7 @@ class Stages:
 
 def stages_of(model: Predictor) -> Stages | None:
     """How a model does images in blocks; None for one that takes images whole."""
-    if isinstance(model, Bundle):
+    if has_blocks(model):
         return Stages(prepare_image, infer_block, resolve_image, paint_block, finish_image)
     if isinstance(model, StarModel):
         return Stages(prepare_stars, infer_stars, resolve_stars, paint_stars, finish_stars)

@@ -51,6 +51,8 @@ class Costs:
         That share the groups of one image.
     planar : bool
         Planes are decoded one by one.
+    held : float
+        Bytes per voxel of a group whose maps are held whole; 0 where they come plane by plane.
     """
 
     channels: int
@@ -61,6 +63,7 @@ class Costs:
     memory: int
     workers: int = 1
     planar: bool = False
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,12 @@ def _group(shape: Sequence[int], block: Sequence[int], costs: Costs) -> tuple[fl
     best = (math.inf, list(block))
     for size in product(*(_multiples(b, n) for b, n in zip(block, shape, strict=True))):
         capped = [min(s, n) for s, n in zip(size, shape, strict=True)]
-        if math.prod(capped[1:]) > columns or math.prod(capped) > max(_GROUP, math.prod(block)):
+        if costs.held:
+            around = math.prod(min(s + 2 * costs.halo, n) for s, n in zip(size, shape, strict=True))
+            fits = around * costs.held <= 0.6 * _room(costs)
+        else:
+            fits = math.prod(capped[1:]) <= columns
+        if not fits or math.prod(capped) > max(_GROUP, math.prod(block)):
             continue
         best = min(best, (_slowest(shape, size, costs), list(size)))
     return best

@@ -1,4 +1,4 @@
-"""Cellpose models as predictors: networks of versions 1 to 3 in our own torch, version 4 through its package."""
+"""Cellpose models as predictors: networks of versions 1 to 3 in our own torch, version 4 with the network of its package."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from biosegkit.methods.flow import Flow
 from biosegkit.methods.flow_decoding import WORST
 from biosegkit.methods.protocol import Tunable
 from biosegkit.predictor import Prediction
+from biosegkit.tables import merged_rows, stacked_rows
 from biosegkit.tidy import Frame, TidyObjects, tidied_digest, tidy_objects
 
 from .cellpose_network import build_cellpose, looks_like_cnn
@@ -159,6 +160,8 @@ class CellposeModel:
         if self.tidy != TidyObjects():
             array, table = tidy_objects(array, self.tidy, Frame.whole(array.shape), min_size=chosen["min_size"],
                                         table=table)
+        if axes == (1, 2):  # a stack of one plane
+            table = merged_rows(stacked_rows(table, 0, np.arange(len(table["id"]) + 1, dtype=np.uint32)))
         table = {name: column for name, column in table.items() if name != "first"}
         ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
         return Prediction(Labels(array.reshape(space), place, ids, "instance"), table)

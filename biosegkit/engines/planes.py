@@ -1,7 +1,8 @@
 """Networks for planes over images: resized, cut into tiles that overlap, averaged; in 3D along all three axes.
 
-Whatever box of an image is computed, its maps are bit by bit those of the whole image: resizing, tiles and their order
-belong to the image, and calls of the network always have as many tiles.
+Whatever box of an image is computed, its maps are those of the whole image: resizing, tiles and their order belong to
+the image. On a CPU the network sees one tile at a time, which is no slower there, and maps are the same bit by bit; on
+a GPU calls have as many tiles whatever the box, and maps are the same but for the network's own rounding.
 """
 
 from __future__ import annotations
@@ -130,9 +131,9 @@ class PlaneTiles:
 
     def within(self, box: Box) -> list[tuple[int, int]]:
         """The tiles that reach a box of the plane, in raster order."""
-        axes = ([s for s in starts if s < b.stop and s + size > b.start]
-                for starts, size, b in zip(self.starts, self.sizes, box, strict=True))
-        return list(product(*axes))
+        ys, xs = ([s for s in starts if s < b.stop and s + size > b.start]
+                  for starts, size, b in zip(self.starts, self.sizes, box, strict=True))
+        return list(product(ys, xs))
 
     def place(self, start: Sequence[int]) -> Box:
         """What of the plane a tile shows."""
@@ -224,13 +225,13 @@ class PlaneNet:
         small = self.resized_shape(shape, scale)
         inner = tuple(slice(*taps(m, n, b.start, b.stop, averaged=False).rows)
                       for n, m, b in zip(shape, small, box, strict=True))
-        for axis in range(3) if len(small) == 3 else (None,):
+        for axis in range(3) if len(small) == 3 else (-1,):  # -1: a plane, not one across an axis
             others = [a for a in range(len(small)) if a != axis]
             tiles = self._tiles([small[a] for a in others])
-            planes = [None] if axis is None else range(inner[axis].start, inner[axis].stop)
+            planes = range(inner[axis].start, inner[axis].stop) if axis >= 0 else range(1)
             for plane, start in product(planes, tiles.within(tuple(inner[a] for a in others))):
                 place = dict(zip(others, tiles.place(start), strict=True))
-                seen = tuple(place[a] if a != axis else slice(plane, plane + 1) for a in range(len(small)))
+                seen = tuple(place.get(a, slice(plane, plane + 1)) for a in range(len(small)))
                 yield _grown(seen, small, shape)
 
     def _tiles(self, shape: Sequence[int]) -> PlaneTiles:
@@ -279,7 +280,7 @@ class PlaneNet:
         norm = np.zeros(total.shape[1:], np.float32)
         values = read((box[0], *seen)) if places else np.zeros((0, 0, 0, 0), np.float32)
         weight = np.outer(*(taper(size) for size in tiles.sizes)).astype(np.float32)
-        batch = _batch(shape[0] * prod(map(len, tiles.starts)))
+        batch = 1 if self.device.type == "cpu" else _batch(shape[0] * prod(map(len, tiles.starts)))
         for first in counted(range(0, len(places), batch), len(places), "tiles", batch):
             some = places[first : first + batch]
             cut = np.zeros((batch, self.channels, *tiles.sizes), np.float32)
@@ -299,7 +300,8 @@ class PlaneNet:
 
     def _seen(self, tiles: Floats) -> Floats:
         with torch.inference_mode():
-            maps = self.net(torch.from_numpy(tiles).to(self.device)).float().cpu().numpy()
+            # in memory of torch's own: sums round by how their numbers are aligned
+            maps = self.net(torch.from_numpy(tiles).clone().to(self.device)).float().cpu().numpy()
         if not np.isfinite(maps).all():
             raise DataError("values that are not finite in the network's output", expected="finite numbers",
                             remedy="the weights or the image are damaged")
