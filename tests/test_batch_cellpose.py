@@ -13,15 +13,17 @@ from scipy import ndimage
 from biosegkit.batch import blocks, giant
 from biosegkit.batch.blocks import prepare_image, segment_giant
 from biosegkit.batch.giant import GiantJob
+from biosegkit.batch.giants import stages_of, wish_for_giants
 from biosegkit.engines import load_model, streamed
 from biosegkit.engines.found import relative
 from biosegkit.engines.intensities import space_axes, stretched
-from biosegkit.errors import DataError
+from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import read, read_labels
 from biosegkit.io.zarr import CHUNK
 from biosegkit.predict import predict
+from biosegkit.records import Wish
 
 #: Of the flows of a network without training nothing is right; all objects are kept.
 KEEP = (("flow_error", 4.0), ("min_size", 3.0), ("repulsion", 0.0))
@@ -141,3 +143,12 @@ def test_other_options_are_other_work(tmp_path):
     assert all(blocks.infer_block(one, k) > 0 for k in prepare_image(one).groups)
     assert [blocks.infer_block(one, k) for k in prepare_image(one).groups] == [0]
     assert all(blocks.infer_block(other, k) > 0 for k in prepare_image(other).groups)
+
+
+def test_augmentation_is_refused_before_anything_runs(tmp_path):
+    save(random_state(), tmp_path / "w")
+    model = load_model(f"cellpose:{tmp_path / 'w'}", "cpu")
+    with pytest.raises(OptionError, match="leave out --tta"):
+        wish_for_giants(model, Wish(tta=True), None)
+    assert wish_for_giants(model, Wish(save_maps=True), None).save_maps
+    assert stages_of(model).infer is blocks.infer_block

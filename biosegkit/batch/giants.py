@@ -98,6 +98,8 @@ def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:
     stars = isinstance(model, StarModel)
     if isinstance(model, StarModel):
         refuse_tidy(model)
+    if wish.tta and not isinstance(model, Bundle):
+        raise OptionError("test-time augmentation with a model that is no bundle", remedy="leave out --tta")
     for name, given in (("--save-maps", wish.save_maps and stars), ("--states", states is not None)):
         if given:
             raise OptionError(f"{name} with an image in blocks{' and a StarDist model' if stars else ''}",
