@@ -1,4 +1,4 @@
-"""Cellpose models as predictors: networks of versions 1 to 3 in our own torch, version 4 with the network of its package."""
+"""Cellpose models as predictors: networks of versions 1 to 3 in our own torch, of version 4 from its package."""
 
 from __future__ import annotations
 
