@@ -152,3 +152,13 @@ def test_augmentation_is_refused_before_anything_runs(tmp_path):
         wish_for_giants(model, Wish(tta=True), None)
     assert wish_for_giants(model, Wish(save_maps=True), None).save_maps
     assert stages_of(model).infer is blocks.infer_block
+
+
+def test_flows_of_volumes_are_not_checked_in_blocks_either(tmp_path, monkeypatch):
+    image = saved(textured((9, 40, 44)), tmp_path / "a.ome.zarr")
+    whole = weights(tmp_path / "w", image, {}).predict(image)
+    assert whole.labels.count > 0
+    monkeypatch.setattr(blocks, "plan_layout", random_cuts(0))
+    job = job_of(tmp_path, "b", thresholds=())
+    segment_giant(job)
+    same_as(whole, Path(job.output))

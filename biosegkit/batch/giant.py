@@ -167,7 +167,7 @@ class Work:
     @cached_property
     def thresholds(self) -> dict[str, float]:
         """All of them."""
-        return self.source.thresholds(dict(self.job.thresholds))
+        return self.source.thresholds(self.image, dict(self.job.thresholds))
 
     @cached_property
     def prepared(self) -> Prepared:

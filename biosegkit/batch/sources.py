@@ -75,7 +75,7 @@ class Source(Protocol):
         """Axes that are decoded together."""
         ...
 
-    def thresholds(self, given: dict[str, float]) -> dict[str, float]:
+    def thresholds(self, image: Image, given: dict[str, float]) -> dict[str, float]:
         """All of them, checked."""
         ...
 
@@ -152,7 +152,7 @@ class BundleSource:
         """Of the network, for objects."""
         return self.bundle.plan.configuration.ndim if self.labels.task == "instance" else image.grid.ndim
 
-    def thresholds(self, given: dict[str, float]) -> dict[str, float]:
+    def thresholds(self, image: Image, given: dict[str, float]) -> dict[str, float]:
         """Those of the model, overridden."""
         return checked_thresholds(self.method.tunables, {**self.bundle.thresholds, **given})
 
@@ -248,9 +248,9 @@ class FlowSource:
         """Those that count."""
         return len(space_axes(image))
 
-    def thresholds(self, given: dict[str, float]) -> dict[str, float]:
-        """Those of Cellpose, overridden."""
-        return checked_thresholds(self.model.tunables, given)
+    def thresholds(self, image: Image, given: dict[str, float]) -> dict[str, float]:
+        """Those of the model for so many axes, overridden."""
+        return self.model.chosen(given, self.ndim(image))
 
     def image(self, pyramid: Pyramid) -> Image:
         """The finest level."""

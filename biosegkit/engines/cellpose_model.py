@@ -30,7 +30,7 @@ from biosegkit.image import Image, Labels
 from biosegkit.methods.decoding import decode
 from biosegkit.methods.flow import Flow
 from biosegkit.methods.flow_decoding import WORST
-from biosegkit.methods.protocol import Tunable
+from biosegkit.methods.protocol import Tunable, checked_thresholds
 from biosegkit.predictor import Prediction
 from biosegkit.tables import merged_rows, stacked_rows
 from biosegkit.tidy import Frame, TidyObjects, tidied_digest, tidy_objects
@@ -152,10 +152,7 @@ class CellposeModel:
         place = grid or Grid.regular(space)
         axes = tuple(a for a, n in enumerate(space) if len(maps["flow"]) == len(space) or n > 1)
         plane = {name: m.reshape(len(m), *(space[a] for a in axes)) for name, m in maps.items()}
-        default = {name: t.default for name, t in self.tunables.items()}
-        if len(axes) == 3:
-            default["flow_error"] = WORST
-        chosen = {name: float(thresholds.get(name, value)) for name, value in default.items()}
+        chosen = self.chosen(thresholds, len(axes))
         array, table = decode(self.method, plane, chosen, relative([place.spacing[a] for a in axes]))
         if self.tidy != TidyObjects():
             array, table = tidy_objects(array, self.tidy, Frame.whole(array.shape), min_size=chosen["min_size"],
@@ -165,6 +162,17 @@ class CellposeModel:
         table = {name: column for name, column in table.items() if name != "first"}
         ids = np.arange(len(table["id"]) + 1, dtype=np.int64)
         return Prediction(Labels(array.reshape(space), place, ids, "instance"), table)
+
+    def chosen(self, given: Mapping[str, float], ndim: int) -> dict[str, float]:
+        """All thresholds for images of so many axes: the given ones, else the defaults.
+
+        Raises
+        ------
+        OptionError
+            For an unknown threshold, or a value out of its range.
+        """
+        unchecked = {"flow_error": WORST} if ndim == 3 else {}
+        return checked_thresholds(self.tunables, {**unchecked, **given})
 
     def memory(self, image: Image) -> int:
         """Bytes beyond the image, at their peak; no voxel is looked at."""
