@@ -296,8 +296,8 @@ def _refuse_too_large(model: Predictor, image: Image, budget: int) -> None:
         raise DataError(f"{' × '.join(map(str, image.grid.shape))} voxels, for which this model needs about "
                         f"{memory_text(needed)}", file=image.source or None,
                         expected=f"at most {memory_text(budget)}, the memory budget",
-                        remedy="give more --memory, cut the image, or use a model trained with biosegkit or a StarDist "
-                        "model, which do it in blocks")
+                        remedy="give more --memory, cut the image, or use a model of biosegkit, StarDist or Cellpose, "
+                        "which do it in blocks, with a TIFF or OME-Zarr")
 
 
 def _segmented(model: Predictor, image: Image, wish: Wish,

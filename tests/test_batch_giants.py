@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batch_tasks import Alone
+from engine_models import random_state, save
 from pyramids import dicom, halves, subifds, svs, tissue
 from stub_models import fresh_weights, stub_plan
 
@@ -21,10 +22,11 @@ from biosegkit.batch.ledger import FILE
 from biosegkit.batch.run import predict_batch
 from biosegkit.batch.tasks import Opening
 from biosegkit.bundle import load, write_bundle
+from biosegkit.engines import load_model
 from biosegkit.errors import OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
-from biosegkit.io import ReadOptions, read_labels, write
+from biosegkit.io import ReadOptions, read, read_labels, write
 from biosegkit.io.zarr import CHUNK
 from biosegkit.records import Wish
 
@@ -199,6 +201,15 @@ def test_what_is_giant(tmp_path, monkeypatch):
     assert not is_giant(tmp_path / "c.tif", ReadOptions())
     monkeypatch.setattr(giants, "GIANT", 1000)
     assert is_giant(tmp_path / "b.ome.tif", ReadOptions())
+
+
+def test_what_a_cellpose_model_could_not_hold_is_done_in_blocks(tmp_path, monkeypatch):
+    model = load_model(f"cellpose:{save(random_state(), tmp_path / 'weights')}", "cpu")
+    file = subifds(tmp_path / "a.ome.tif", halves(tissue((200, 300)), 0), photometric="rgb")
+    needed = model.memory(read(file))
+    monkeypatch.setattr(giants, "_SMALL", 0)
+    assert not is_giant(file, ReadOptions(memory_budget=needed), model)
+    assert is_giant(file, ReadOptions(memory_budget=needed - 1), model)
 
 
 def test_other_outputs_are_written_for_ordinary_images_too(folder):

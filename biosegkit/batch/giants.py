@@ -19,7 +19,7 @@ from biosegkit.io import ReadOptions, open_pyramid
 from biosegkit.io.formats import remote_url
 from biosegkit.io.sniff import ENDINGS, ending
 from biosegkit.outputs import checked_outputs
-from biosegkit.predictor import Predictor
+from biosegkit.predictor import Predictor, WholePredictor
 from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, remove, shown
 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
@@ -62,10 +62,11 @@ def stages_of(model: Predictor) -> Stages | None:
     return None
 
 
-def is_giant(path: Path, reading: ReadOptions) -> bool:
+def is_giant(path: Path, reading: ReadOptions, model: Predictor | None = None) -> bool:
     """Whether an image is segmented in blocks: slides, larger ones than :data:`GIANT`, volumes larger than memory.
 
-    An image that cannot be looked at is none: its error comes when it is its turn.
+    So is one that ``model``, which has blocks, could not hold whole within the memory of ``reading``. An image that
+    cannot be looked at is none: its error comes when it is its turn.
 
     Examples
     --------
@@ -81,6 +82,8 @@ def is_giant(path: Path, reading: ReadOptions) -> bool:
         pyramid = open_pyramid(path, reading)
     except (BiosegError, OSError):
         return False
+    if isinstance(model, WholePredictor) and model.memory(pyramid.level(0)) > reading.budget:
+        return True
     voxels, channels = pyramid.grids[0].voxels, pyramid.arrays[0].shape[0]
     if kind == "nifti" or (kind == "dicom" and pyramid.grids[0].ndim == 3):  # volumes, wanted whole if they can be
         return voxels * channels * pyramid.dtype.itemsize > reading.budget

@@ -111,7 +111,7 @@ def predict_batch(
         wish = replace(wish, reading=replace(wish.reading, memory_budget=int(0.8 * staff.share)))
     model = open_model(opening)
     stages = stages_of(model)
-    giant = None if stages is None else partial(_is_giant, wish)
+    giant = None if stages is None else partial(_is_giant, model, wish)
     todo = files_to_do(model, inputs, Path(out), wish, states, anew=not (resume or overwrite), is_giant=giant)
     resume = resume and not overwrite
     if any(job.giant for job in todo.jobs):
@@ -137,9 +137,9 @@ def predict_batch(
     return batch.sorted
 
 
-def _is_giant(wish: Wish, path: Path, said: Mapping[str, Any]) -> bool:
+def _is_giant(model: Predictor, wish: Wish, path: Path, said: Mapping[str, Any]) -> bool:
     """Whether an image is segmented in blocks, read as it is to be read."""
-    return is_giant(path, wish.for_case(said).reading)
+    return is_giant(path, wish.for_case(said).reading, model)
 
 
 def _states_of(todo: Todo, job: Job) -> Path | None:
