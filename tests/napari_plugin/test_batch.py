@@ -140,7 +140,7 @@ def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
         assert "running" in cells(again, "state")
         again.stop()
         spin(lambda: again._task is None, 120)
-        spin(lambda: again.look.standing.name == "stopped")
+        spin(lambda: again.look.standing.name == "stopped", 60)
     finally:
         batch.halt()
     assert again.again.isEnabled()
