@@ -148,7 +148,7 @@ def test_blocks_are_counted_and_an_error_of_one_costs_its_image_alone(folder, mo
     seen = []
     write(Image(np.zeros((1, 70, 80), np.uint8), Grid.regular((70, 80), 0.5, "um")), "in/grey.ome.tif")
     monkeypatch.setattr(giants, "is_giant", lambda *_: True)
-    monkeypatch.setattr(run, "is_giant", lambda path, _: path.name != "small.tif")
+    monkeypatch.setattr(run, "is_giant", lambda path, *_: path.name != "small.tif")
     found = {Path(o.input).name: o for o in batch(progress=lambda standing, outcome: seen.append(
         (standing.blocks_ended, standing.blocks, standing.left)))}
     assert found["grey.ome.tif"].state == "failed"
