@@ -124,8 +124,8 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
-    for k in range(300):
-        write(tmp_path / "in", f"i{k:03}", 1)
+    for k in range(1000):  # so many that the batch is still at work when it is cancelled
+        write(tmp_path / "in", f"i{k:04}", 1)
     widget = make(tmp_path)
     widget.images.setText(str(tmp_path / "in"))
     widget.start()
