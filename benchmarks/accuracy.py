@@ -151,8 +151,13 @@ def main() -> None:
         options.keep.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         record = measure(options.name, options.keep or Path(scratch), options)
-    options.results.mkdir(exist_ok=True)
-    path = options.results / f"{options.name}-{record['budget'].replace(' ', '')}.json"
+    keep(options.name, record, options.results)
+
+
+def keep(name: str, record: dict, results: Path) -> None:
+    """Write a record among the results, and print it as the row of a table."""
+    results.mkdir(exist_ok=True)
+    path = results / f"{name}-{record['budget'].replace(' ', '')}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     from table import HEAD, row  # beside this script
 

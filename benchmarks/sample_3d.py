@@ -12,13 +12,12 @@ is used, as in `accuracy.py`, and the record is of the same form.
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from accuracy import OBJECTS, TASKS, Task, arguments, measure
+from accuracy import OBJECTS, TASKS, Task, arguments, keep, measure
 from biosegkit_samples.microscopy import nuclei
 
 NAME = "stardist_nuclei3d"
@@ -60,13 +59,7 @@ def main() -> None:
         if options.keep:
             options.keep.mkdir(parents=True)
         record = measure(NAME, options.keep or options.data, options)
-    options.results.mkdir(exist_ok=True)
-    path = options.results / f"{NAME}-{record['budget'].replace(' ', '')}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    from table import HEAD, row  # beside this script
-
-    print("\n".join([*HEAD, row(record)]))
-    print(f"record in {path}")
+    keep(NAME, record, options.results)
 
 
 if __name__ == "__main__":
