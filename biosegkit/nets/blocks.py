@@ -42,9 +42,9 @@ def conv_parts(layer: Any, parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def norm(kind: str, ndim: int, features: int) -> nn.Module:
-    """Instance norm (nnU-Net), group norm with groups of up to eight channels, or batch norm."""
+    """Instance norm (nnU-Net), group norm with groups of up to eight channels, or batch norm, over its input."""
     if kind == "instance":
-        return InstanceNorm(features)
+        return InstanceNorm(features, inplace=True)
     if kind == "batch":
         batch: nn.Module = BATCH[ndim](features)
         return batch
@@ -59,8 +59,9 @@ class ConvBlock(nn.Module):
                  stride: tuple[int, ...] | int = 1, kind: str = "instance") -> None:
         super().__init__()
         self.conv = conv(ndim, inputs, outputs, kernel, stride)
-        self.norm = norm(kind, ndim, outputs)
-        self.act = nn.LeakyReLU(SLOPE, inplace=True)
+        joined = kind == "instance"  # norm and activation in one pass over memory
+        self.norm = InstanceNorm(outputs, SLOPE, inplace=True) if joined else norm(kind, ndim, outputs)
+        self.act: nn.Module = nn.Identity() if joined else nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Features of ``outputs`` channels; several inputs are taken as one, their channels side by side."""
