@@ -130,3 +130,16 @@ def test_prediction_in_place_spares_a_copy_and_leaves_inputs_alone():
         there = norm(given)
     assert there.data_ptr() == given.data_ptr()
     assert torch.equal(there, y)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_any_number_of_threads_gives_the_same_bytes(monkeypatch, threads):
+    monkeypatch.setattr(kernel, "MANY", 0)
+    x, dy, weight, bias = numbers((3, 5000, 16), np.float32)
+    found = []
+    for workers in (1, threads):
+        y, dx = np.empty_like(x), np.empty_like(x)
+        mean, rstd = normalise(x, weight, bias, 0.01, EPS, y, workers)
+        found.append([y, mean, rstd, *normalise_backward(x, dy, weight, bias, 0.01, mean, rstd, dx, workers), dx])
+    for one, several in zip(*found, strict=True):
+        assert one.tobytes() == several.tobytes()

@@ -2,7 +2,7 @@
 
 Written for tensors as a CPU holds them while a network trains: one row of channels per voxel. The sums of a chunk of
 rows are taken in the accuracy of the numbers (float32 for bfloat16), those of chunks are added in float64 in their
-order. The interpreter lock is free while it runs.
+order: the same bytes for any number of threads.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import numpy.typing as npt
 from numba import njit, types
 from numba.extending import overload
 
+from biosegkit.kernels.threads import spread_often
+
 __all__ = ["Rows", "normalise", "normalise_backward"]
 
 Array = npt.NDArray[Any]
 #: Rows of channels, (B, N, C): float32, float64, or the bits of bfloat16 as uint16.
 Rows = npt.NDArray[Any]
 
-#: Numbers in a chunk, and rows that are added to each other before they are added to a sum.
-CHUNK, TOGETHER = 32768, 4
+#: Numbers in a chunk of work, and numbers from which on more threads than one are worth their start.
+CHUNK, MANY = 32768, 131072
 
 
-def normalise(x: Rows, weight: Array, bias: Array, slope: float, eps: float, out: Rows) -> tuple[Array, Array]:
+def normalise(x: Rows, weight: Array, bias: Array, slope: float, eps: float, out: Rows,
+              threads: int = 1) -> tuple[Array, Array]:
     """``lrelu(weight (x - mean) / sqrt(variance + eps) + bias)`` per sample and channel into ``out``.
 
     Parameters
@@ -36,6 +39,8 @@ def normalise(x: Rows, weight: Array, bias: Array, slope: float, eps: float, out
         Below zero; 1 is no activation.
     eps : float
         Added to the variance (the biased one).
+    threads : int
+        Of a large tensor.
 
     Returns
     -------
@@ -50,13 +55,21 @@ def normalise(x: Rows, weight: Array, bias: Array, slope: float, eps: float, out
     >>> [round(float(v), 3) for v in y.ravel()], mean.item(), rstd.item()
     ([-0.1, 1.0], 2.0, 1.0)
     """
-    mean, rstd = np.empty((x.shape[0], x.shape[2]), weight.dtype), np.empty((x.shape[0], x.shape[2]), weight.dtype)
-    _forward(x, weight, bias, weight.dtype.type(slope), eps, _rows(x), out, mean, rstd)
+    kind = weight.dtype
+    rows, chunks, jobs, threads = _work(x, threads)
+    shift, sums = np.empty((x.shape[0], x.shape[2]), kind), np.empty((x.shape[0], chunks, 2, x.shape[2]), kind)
+    _first(x, shift)  # the variance of numbers far from zero keeps its digits
+    spread_often(lambda lo, hi: _sums(x, shift, rows, sums, lo, hi), jobs, threads)
+    total, square = sums.sum(1, dtype=np.float64).swapaxes(0, 1) / x.shape[1]
+    mean = (shift + total).astype(kind)
+    rstd = (1 / np.sqrt(np.maximum(square - total**2, 0) + eps)).astype(kind)
+    scale, below = weight * rstd, kind.type(slope)
+    spread_often(lambda lo, hi: _apply(x, mean, scale, bias, below, rows, chunks, out, lo, hi), jobs, threads)
     return mean, rstd
 
 
 def normalise_backward(x: Rows, dy: Rows, weight: Array, bias: Array, slope: float, mean: Array, rstd: Array,
-                       out: Rows) -> tuple[Array, Array]:
+                       out: Rows, threads: int = 1) -> tuple[Array, Array]:
     """Gradient of the input into ``out`` (which may be ``dy``); those of weight and bias are returned.
 
     With z = (x - mean) rstd and g the gradient below the activation, dx = weight rstd (g - mean(g) - z mean(g z)),
@@ -70,14 +83,24 @@ def normalise_backward(x: Rows, dy: Rows, weight: Array, bias: Array, slope: flo
     >>> dw.tolist(), db.tolist(), dx.ravel().tolist()
     ([1.0], [1.0], [0.0, 0.0])
     """
-    dweight, dbias = np.zeros(x.shape[2]), np.zeros(x.shape[2])
-    _backward(x, dy, weight, bias, weight.dtype.type(slope), mean, rstd, _rows(x), out, dweight, dbias)
-    return dweight.astype(weight.dtype), dbias.astype(weight.dtype)
+    kind = weight.dtype
+    rows, chunks, jobs, threads = _work(x, threads)
+    scale, below = weight * rstd, kind.type(slope)
+    sums = np.empty((x.shape[0], chunks, 2, x.shape[2]), kind)
+    spread_often(lambda lo, hi: _products(x, dy, mean, scale, bias, below, rows, sums, lo, hi), jobs, threads)
+    total, along = sums.sum(1, dtype=np.float64).swapaxes(0, 1)
+    along *= rstd
+    level, tilt = (-scale * total / x.shape[1]).astype(kind), (-scale * rstd * along / x.shape[1]).astype(kind)
+    spread_often(lambda lo, hi: _gradient(x, dy, mean, scale, bias, below, level, tilt, rows, chunks, out, lo, hi),
+                 jobs, threads)
+    return along.sum(0).astype(kind), total.sum(0).astype(kind)
 
 
-def _rows(x: Rows) -> int:
-    """Rows of a chunk, a multiple of ``TOGETHER``."""
-    return max(TOGETHER, CHUNK // int(x.shape[2]) // TOGETHER * TOGETHER)
+def _work(x: Rows, threads: int) -> tuple[int, int, int, int]:
+    """Rows of a chunk (a multiple of 4, added to each other first), chunks of a sample and of all, threads."""
+    rows = max(4, CHUNK // int(x.shape[2]) // 4 * 4)
+    chunks = -(-int(x.shape[1]) // rows)
+    return rows, chunks, x.shape[0] * chunks, threads if x.size >= MANY else 1
 
 
 def _load(value: Any) -> Any:
@@ -108,90 +131,101 @@ def _store_of(value, like):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @njit(nogil=True, cache=True)
-def _forward(x, weight, bias, slope, eps, rows, out, mean, rstd):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    samples, count, channels = x.shape
-    shift, one, two, scale = np.empty_like(weight), np.empty_like(weight), np.empty_like(weight), np.empty_like(weight)
-    zero = weight[0] - weight[0]
-    for b in range(samples):
-        total, square = np.zeros(channels), np.zeros(channels)
-        for c in range(channels):
-            shift[c] = _load(x[b, 0, c])
-        for lo in range(0, count, rows):
-            hi = min(count, lo + rows)
-            one[:] = zero
-            two[:] = zero
-            whole = lo + (hi - lo) // 4 * 4
-            for i in range(lo, whole, 4):
-                for c in range(channels):
-                    p, q = _load(x[b, i, c]) - shift[c], _load(x[b, i + 1, c]) - shift[c]
-                    r, s = _load(x[b, i + 2, c]) - shift[c], _load(x[b, i + 3, c]) - shift[c]
-                    one[c] += (p + q) + (r + s)
-                    two[c] += (p * p + q * q) + (r * r + s * s)
-            for i in range(whole, hi):
-                for c in range(channels):
-                    p = _load(x[b, i, c]) - shift[c]
-                    one[c] += p
-                    two[c] += p * p
+def _sums(x, shift, rows, sums, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Sums and squares of x - shift over the chunks lo to hi, counted through all samples."""
+    channels, chunks = x.shape[2], sums.shape[1]
+    for job in range(lo, hi):
+        b = job // chunks
+        k = job - b * chunks
+        source = x[b, k * rows:(k + 1) * rows]
+        last = source.shape[0]
+        whole = last // 4 * 4
+        one, two, away = np.zeros_like(shift[b]), np.zeros_like(shift[b]), shift[b].copy()
+        for i in range(0, whole, 4):
             for c in range(channels):
-                total[c] += one[c]
-                square[c] += two[c]
-        for c in range(channels):
-            away = total[c] / count
-            mean[b, c] = shift[c] + away
-            rstd[b, c] = 1.0 / np.sqrt(max(0.0, square[c] / count - away * away) + eps)
-            scale[c] = weight[c] * rstd[b, c]
-            shift[c] = mean[b, c]
-        for i in range(count):
+                m = away[c]
+                p, q = _load(source[i, c]) - m, _load(source[i + 1, c]) - m
+                r, s = _load(source[i + 2, c]) - m, _load(source[i + 3, c]) - m
+                one[c] += (p + q) + (r + s)
+                two[c] += (p * p + q * q) + (r * r + s * s)
+        for i in range(whole, last):
             for c in range(channels):
-                y = scale[c] * (_load(x[b, i, c]) - shift[c]) + bias[c]
-                out[b, i, c] = _store(y if y > zero else slope * y, x[b, i, c])
+                p = _load(source[i, c]) - away[c]
+                one[c] += p
+                two[c] += p * p
+        sums[b, k, 0], sums[b, k, 1] = one, two
 
 
 @njit(nogil=True, cache=True)
-def _backward(x, dy, weight, bias, slope, mean, rstd, rows, out, dweight, dbias):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    samples, count, channels = x.shape
-    one, two = np.empty_like(weight), np.empty_like(weight)
-    scale, middle = np.empty_like(weight), np.empty_like(weight)
-    level, tilt = np.empty_like(weight), np.empty_like(weight)
-    zero = weight[0] - weight[0]
+def _first(x, shift):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for b in range(x.shape[0]):
+        for c in range(x.shape[2]):
+            shift[b, c] = _load(x[b, 0, c])
+
+
+@njit(nogil=True, cache=True)
+def _apply(x, mean, scale, bias, slope, rows, chunks, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Scaled, shifted and activated numbers of the chunks lo to hi."""
+    channels = x.shape[2]
+    zero = slope - slope
+    for job in range(lo, hi):
+        b = job // chunks
+        k = job - b * chunks
+        middle, factor = mean[b].copy(), scale[b].copy()
+        source, target = x[b, k * rows:(k + 1) * rows], out[b, k * rows:(k + 1) * rows]
+        for i in range(source.shape[0]):
+            for c in range(channels):
+                y = factor[c] * (_load(source[i, c]) - middle[c]) + bias[c]
+                target[i, c] = _store(y if y > zero else slope * y, source[i, c])
+
+
+@njit(nogil=True, cache=True)
+def _products(x, dy, mean, scale, bias, slope, rows, sums, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Sums of the gradient below the activation, and of its product with x - mean, over the chunks lo to hi."""
+    channels, chunks = x.shape[2], sums.shape[1]
+    zero = slope - slope
     full = zero + 1
-    for b in range(samples):
-        total, along = np.zeros(channels), np.zeros(channels)
-        for c in range(channels):
-            middle[c] = mean[b, c]
-            scale[c] = weight[c] * rstd[b, c]
-        for lo in range(0, count, rows):
-            hi = min(count, lo + rows)
-            one[:] = zero
-            two[:] = zero
-            whole = lo + (hi - lo) // 4 * 4
-            for i in range(lo, whole, 4):
-                for c in range(channels):
-                    a, k, m = scale[c], bias[c], middle[c]
-                    p, q = _load(x[b, i, c]) - m, _load(x[b, i + 1, c]) - m
-                    r, s = _load(x[b, i + 2, c]) - m, _load(x[b, i + 3, c]) - m
-                    e = _load(dy[b, i, c]) * (full if a * p + k > zero else slope)
-                    f = _load(dy[b, i + 1, c]) * (full if a * q + k > zero else slope)
-                    g = _load(dy[b, i + 2, c]) * (full if a * r + k > zero else slope)
-                    h = _load(dy[b, i + 3, c]) * (full if a * s + k > zero else slope)
-                    one[c] += (e + f) + (g + h)
-                    two[c] += (e * p + f * q) + (g * r + h * s)
-            for i in range(whole, hi):
-                for c in range(channels):
-                    p = _load(x[b, i, c]) - middle[c]
-                    e = _load(dy[b, i, c]) * (full if scale[c] * p + bias[c] > zero else slope)
-                    one[c] += e
-                    two[c] += e * p
+    for job in range(lo, hi):
+        b = job // chunks
+        k = job - b * chunks
+        source, above = x[b, k * rows:(k + 1) * rows], dy[b, k * rows:(k + 1) * rows]
+        last = source.shape[0]
+        whole = last // 4 * 4
+        one, two, middle, factor = np.zeros_like(mean[b]), np.zeros_like(mean[b]), mean[b].copy(), scale[b].copy()
+        for i in range(0, whole, 4):
             for c in range(channels):
-                total[c] += one[c]
-                along[c] += two[c]
-        for c in range(channels):
-            dbias[c] += total[c]
-            dweight[c] += along[c] * rstd[b, c]
-            level[c] = -scale[c] * total[c] / count
-            tilt[c] = -scale[c] * rstd[b, c] * rstd[b, c] * along[c] / count
-        for i in range(count):
+                a, t, m = factor[c], bias[c], middle[c]
+                p, q = _load(source[i, c]) - m, _load(source[i + 1, c]) - m
+                r, s = _load(source[i + 2, c]) - m, _load(source[i + 3, c]) - m
+                e = _load(above[i, c]) * (full if a * p + t > zero else slope)
+                f = _load(above[i + 1, c]) * (full if a * q + t > zero else slope)
+                g = _load(above[i + 2, c]) * (full if a * r + t > zero else slope)
+                h = _load(above[i + 3, c]) * (full if a * s + t > zero else slope)
+                one[c] += (e + f) + (g + h)
+                two[c] += (e * p + f * q) + (g * r + h * s)
+        for i in range(whole, last):
             for c in range(channels):
-                p = _load(x[b, i, c]) - middle[c]
-                e = _load(dy[b, i, c]) * (full if scale[c] * p + bias[c] > zero else slope)
-                out[b, i, c] = _store(scale[c] * e + level[c] + tilt[c] * p, x[b, i, c])
+                p = _load(source[i, c]) - middle[c]
+                e = _load(above[i, c]) * (full if factor[c] * p + bias[c] > zero else slope)
+                one[c] += e
+                two[c] += e * p
+        sums[b, k, 0], sums[b, k, 1] = one, two
+
+
+@njit(nogil=True, cache=True)
+def _gradient(x, dy, mean, scale, bias, slope, level, tilt, rows, chunks, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """``scale g + level + tilt (x - mean)`` of the chunks lo to hi."""
+    channels = x.shape[2]
+    zero = slope - slope
+    full = zero + 1
+    for job in range(lo, hi):
+        b = job // chunks
+        k = job - b * chunks
+        middle, factor, base, slant = mean[b].copy(), scale[b].copy(), level[b].copy(), tilt[b].copy()
+        source, above = x[b, k * rows:(k + 1) * rows], dy[b, k * rows:(k + 1) * rows]
+        target = out[b, k * rows:(k + 1) * rows]
+        for i in range(source.shape[0]):
+            for c in range(channels):
+                p = _load(source[i, c]) - middle[c]
+                e = _load(above[i, c]) * (full if factor[c] * p + bias[c] > zero else slope)
+                target[i, c] = _store(factor[c] * e + base[c] + slant[c] * p, source[i, c])
