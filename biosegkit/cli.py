@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ._help import Verb
 from ._options import (
     Choosing,
     Common,
@@ -40,8 +42,9 @@ from .errors import BiosegError, FileError, OptionError, Stopped
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(name="biosegkit", no_args_is_help=True, add_completion=True, rich_markup_mode="rich",
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+app = typer.Typer(name="biosegkit", no_args_is_help=True, add_completion=True, rich_markup_mode=None,
+                  pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
                   epilog="For research. Not a medical device.")
 
 #: Told to the verbs when this process is the command and nothing else.
@@ -90,7 +93,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     guarded.__name__, guarded.__doc__ = flat.__name__, flat.__doc__
     guarded.__signature__, guarded.__annotations__ = flat.__signature__, flat.__annotations__  # type: ignore[attr-defined]
-    app.command(no_args_is_help=function.__name__ in ("predict", "evaluate"))(guarded)
+    app.command(cls=Verb, short_help=re.split("[;:.]", function.__doc__ or "")[0] + ".",
+                no_args_is_help=function.__name__ in ("predict", "evaluate"))(guarded)
     return function
 
 
