@@ -35,7 +35,18 @@ from ._options import (
     Writing,
     flattened,
 )
-from ._planned import cases_of, folds_of, in_time, origin_of, planned, refuse_options, stored_plan, surveyed
+from ._planned import (
+    as_begun,
+    asked,
+    cases_of,
+    folds_of,
+    in_time,
+    origin_of,
+    planned,
+    refuse_options,
+    stored_plan,
+    surveyed,
+)
 from ._predict_options import Batching, Predicting
 from ._words import counted
 from .errors import BiosegError, FileError, OptionError, Stopped
@@ -145,32 +156,34 @@ def train(context: typer.Context, dataset: Source,
           common: Common) -> None:
     """Configure, train, tune and evaluate a model within the time given; the run folder is the model."""
     from ._console import TrainingProgress, describe_plan, out, show_scores
-    from .run_folder import is_finished, refuse_no_run
+    from .run_folder import begun, is_finished, refuse_no_run
 
     started = _started(context)
     if training.resume:
         refuse_no_run(output)
+        planning, training = as_begun(output, planning, training)
     else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
     refuse_options(planning, computing)
-    like = origin_of(training)
-    found = cases_of(dataset, data)
-    folds = folds_of(found, training)
-    stored = stored_plan(output, planning, training)
-    if stored and training.resume and is_finished(output):  # whether the data are the same is seen without reading them
-        made, seen = stored, dict[str, Any]()
-    else:
-        problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
-        made = stored or planned(found, measured, planning, computing, training, started, like)
-        seen = {"fingerprint": measured, "problems": problems}
-    if common.verbose:
-        describe_plan(made)
-    from .train import fit
+    with begun(output, asked(planning, training), resume=training.resume):
+        like = origin_of(training)
+        found = cases_of(dataset, data)
+        folds = folds_of(found, training)
+        stored = stored_plan(output, planning, training)
+        if stored and training.resume and is_finished(output):  # whether the data are the same is seen without reading
+            made, seen = stored, dict[str, Any]()
+        else:
+            problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
+            made = stored or planned(found, measured, planning, computing, training, started, like)
+            seen = {"fingerprint": measured, "problems": problems}
+        if common.verbose:
+            describe_plan(made)
+        from .train import fit
 
-    with TrainingProgress() as progress:
-        fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
-            resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
-            progress=progress, **seen)
+        with TrainingProgress() as progress:
+            fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
+                resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
+                progress=progress, **seen)
     show_scores(output / "scores.json")
     out().print(f"model   {output}\nreport  {output / 'report.html'}")
 

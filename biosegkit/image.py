@@ -137,8 +137,8 @@ class Labels:
     ignore_value : int, optional
         The user's value for them, written again on output.
     task_said : bool
-        Whether anybody said what numbers name; if not, ``task`` is ``"semantic"`` until :func:`biosegkit.evaluate` finds
-        out.
+        Whether anybody said what numbers name; if not, ``task`` is ``"semantic"`` until :func:`biosegkit.evaluate`
+        finds out.
 
     Examples
     --------

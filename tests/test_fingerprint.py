@@ -140,7 +140,7 @@ def test_json_round_trip_and_refusals(volumes, tmp_path):
     with pytest.raises(PlanError, match="schema 3"):
         Fingerprint.read(tmp_path / "g.json")
     (tmp_path / "h.json").write_text(text.replace('"unit"', '"units"'))
-    with pytest.raises(PlanError, match=r"unknown entry units \(did you mean unit\?\); no entry unit"):
+    with pytest.raises(PlanError, match=r"no entry unit; unknown entry units \(did you mean unit\?\)"):
         Fingerprint.read(tmp_path / "h.json")
 
 
