@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,7 +20,43 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
     from .plan.schema import Plan
 
-__all__ = ["cases_of", "folds_of", "in_time", "origin_of", "planned", "refuse_options", "stored_plan", "surveyed"]
+__all__ = ["as_begun", "asked", "cases_of", "folds_of", "in_time", "origin_of", "planned", "refuse_options",
+           "stored_plan", "surveyed"]
+
+
+def asked(planning: Planning, training: Training) -> dict[str, Any]:
+    """All options that make a run what it is, as plain data."""
+    paths = {name: None if path is None else str(path.absolute())
+             for name, path in (("plan", training.plan), ("origin", training.origin))}
+    return {**planning.given(), **paths, "folds": training.folds, "steps": training.steps}
+
+
+def as_begun(output: Path, planning: Planning, training: Training) -> tuple[Planning, Training]:
+    """The options to continue a run with: those it was begun with, which may be given again, others not.
+
+    Raises
+    ------
+    OptionError
+        Naming the options that differ.
+    """
+    from .run_folder import asked_of
+
+    began = asked_of(output)
+    if began is None:
+        return planning, training
+    given = {name: value for name, value in asked(planning, training).items() if value is not None}
+    named = {*planning.changed(), *(name for name in ("folds", "steps") if name in given)}
+    other = sorted(name for name in named if name != "encoder_weights" and given[name] != began.get(name))
+    if other:
+        raise OptionError("; ".join(f"--{name.replace('_', '-')} {given[name]}" for name in other),
+                          expected="; ".join(f"{name} {began.get(name)}" for name in other) + ", as the run began",
+                          remedy="leave the options out, or start anew in another folder, with --from this run")
+    if (output / "plan.json").is_file():
+        return Planning(), replace(training, folds=began.get("folds"))
+    path = {name: Path(began[name]) if began.get(name) else None for name in ("plan", "origin")}
+    return (Planning(**{f.name: began[f.name] for f in fields(Planning)}),
+            replace(training, folds=began["folds"], steps=began["steps"], plan=path["plan"],
+                    origin=training.origin or path["origin"]))
 
 
 def cases_of(source: str, data: Describing, *, partial: bool = False) -> Dataset:

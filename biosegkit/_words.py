@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["agreeing", "counted", "wanted"]
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["agreeing", "complaints", "counted", "wanted"]
 
 #: Plurals that no rule makes.
 _IRREGULAR = {"axis": "axes"}
@@ -59,3 +63,33 @@ def wanted(kind: str, message: str) -> str:
     """
     return "yes or no" if kind == "bool_parsing" else message.removeprefix("Input should be ").removeprefix(
         "Value error, ")
+
+
+def complaints(errors: Sequence[Mapping[str, Any]], known: Iterable[str]) -> str:
+    """What is wrong with the entries of a file, from pydantic's errors: the first five, each with what it holds.
+
+    Of an entry that nobody knows the nearest in ``known`` is named.
+
+    Examples
+    --------
+    >>> complaints([{"type": "extra_forbidden", "loc": ("trainign",), "input": {}, "msg": ""},
+    ...             {"type": "literal_error", "loc": ("task",), "input": "x", "msg": "Input should be 'a' or 'b'"}],
+    ...            ["training", "task"])
+    "unknown entry trainign (did you mean training?); task 'x', not 'a' or 'b'"
+    """
+    names, found = sorted(set(known)), []
+    for error in errors[:5]:
+        place = ".".join(map(str, error["loc"])) or "entry"
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(error["loc"][-1]), names, 1)
+            found.append(f"unknown entry {place}" + (f" (did you mean {near[0]}?)" if near else ""))
+        elif error["type"] == "missing":
+            found.append(f"no entry {place}")
+        elif error["type"] in ("value_error", "assertion_error"):
+            found.append(f"{place}: {wanted(error['type'], error['msg'])}")
+        else:
+            given = repr(error["input"])
+            shown = given if len(given) <= 40 else f"{given[:37]}..."
+            found.append(f"{place} {shown}, not {wanted(error['type'], error['msg'])}")
+    more = len(errors) - len(found)
+    return "; ".join(found) + (f"; {more} more" if more else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ._help import Verb
 from ._options import (
     Choosing,
     Common,
@@ -33,15 +35,27 @@ from ._options import (
     Writing,
     flattened,
 )
-from ._planned import cases_of, folds_of, in_time, origin_of, planned, refuse_options, stored_plan, surveyed
+from ._planned import (
+    as_begun,
+    asked,
+    cases_of,
+    folds_of,
+    in_time,
+    origin_of,
+    planned,
+    refuse_options,
+    stored_plan,
+    surveyed,
+)
 from ._predict_options import Batching, Predicting
 from ._words import counted
 from .errors import BiosegError, FileError, OptionError, Stopped
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(name="biosegkit", no_args_is_help=True, add_completion=True, rich_markup_mode="rich",
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+app = typer.Typer(name="biosegkit", no_args_is_help=True, add_completion=True, rich_markup_mode=None,
+                  pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
                   epilog="For research. Not a medical device.")
 
 #: Told to the verbs when this process is the command and nothing else.
@@ -90,7 +104,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     guarded.__name__, guarded.__doc__ = flat.__name__, flat.__doc__
     guarded.__signature__, guarded.__annotations__ = flat.__signature__, flat.__annotations__  # type: ignore[attr-defined]
-    app.command(no_args_is_help=function.__name__ in ("predict", "evaluate"))(guarded)
+    app.command(cls=Verb, short_help=re.split("[;:.]", function.__doc__ or "")[0] + ".",
+                no_args_is_help=function.__name__ in ("predict", "evaluate"))(guarded)
     return function
 
 
@@ -141,32 +156,34 @@ def train(context: typer.Context, dataset: Source,
           common: Common) -> None:
     """Configure, train, tune and evaluate a model within the time given; the run folder is the model."""
     from ._console import TrainingProgress, describe_plan, out, show_scores
-    from .run_folder import is_finished, refuse_no_run
+    from .run_folder import begun, is_finished, refuse_no_run
 
     started = _started(context)
     if training.resume:
         refuse_no_run(output)
+        planning, training = as_begun(output, planning, training)
     else:
         _refuse_existing(output, writing.overwrite, "continue it with --resume, ")
     refuse_options(planning, computing)
-    like = origin_of(training)
-    found = cases_of(dataset, data)
-    folds = folds_of(found, training)
-    stored = stored_plan(output, planning, training)
-    if stored and training.resume and is_finished(output):  # whether the data are the same is seen without reading them
-        made, seen = stored, dict[str, Any]()
-    else:
-        problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
-        made = stored or planned(found, measured, planning, computing, training, started, like)
-        seen = {"fingerprint": measured, "problems": problems}
-    if common.verbose:
-        describe_plan(made)
-    from .train import fit
+    with begun(output, asked(planning, training), resume=training.resume):
+        like = origin_of(training)
+        found = cases_of(dataset, data)
+        folds = folds_of(found, training)
+        stored = stored_plan(output, planning, training)
+        if stored and training.resume and is_finished(output):  # whether the data are the same is seen without reading
+            made, seen = stored, dict[str, Any]()
+        else:
+            problems, measured = surveyed(found, None if stored or training.steps else in_time(planning, started))
+            made = stored or planned(found, measured, planning, computing, training, started, like)
+            seen = {"fingerprint": measured, "problems": problems}
+        if common.verbose:
+            describe_plan(made)
+        from .train import fit
 
-    with TrainingProgress() as progress:
-        fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
-            resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
-            progress=progress, **seen)
+        with TrainingProgress() as progress:
+            fit(made, found, output, folds=folds, steps=training.steps, init=training.origin,
+                resume=training.resume, overwrite=writing.overwrite, device=computing.device, started=started,
+                progress=progress, **seen)
     show_scores(output / "scores.json")
     out().print(f"model   {output}\nreport  {output / 'report.html'}")
 

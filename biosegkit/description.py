@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ._atomic import read_json
-from ._words import counted, wanted
+from ._words import complaints, counted
 from .errors import DataError
 from .io import ReadOptions
 
@@ -174,10 +174,8 @@ class Description(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'entry'}: {wanted(e['type'], e['msg'])}"
-                              for e in error.errors())
             known = sorted(f.alias or name for name, f in cls.model_fields.items())
-            raise DataError(wrong, file=file, expected=f"entries {', '.join(known)}",
+            raise DataError(complaints(error.errors(), known), file=file, expected=f"entries {', '.join(known)}",
                             remedy="correct the entry") from error
 
     def merged(self, other: Description | None) -> Description:

@@ -14,6 +14,7 @@ from .errors import BiosegError, DataError, OptionError
 from .image import Labels, Task
 from .pairing import Pairs, pair_files
 from .scores import ScoreOptions, compare, read_scores, score_pair, summarise, tables, write_csv
+from .task_choice import choose_task, count_ids
 
 __all__ = ["ScoreOptions", "compare", "compared", "evaluate", "evaluate_folder", "score_files", "score_pair", "tables",
            "write_csv"]
@@ -28,7 +29,8 @@ def evaluate(prediction: Labels, truth: Labels, options: ScoreOptions | None = N
     Parameters
     ----------
     prediction, truth : Labels
-        On the same grid. The truth's task decides what is scored, its ignored voxels count nowhere.
+        On the same grid. The truth's task decides what is scored, its ignored voxels count nowhere. Where nobody said
+        the truth's task, it is the prediction's, or else found from the truth, and a note says so.
     options : ScoreOptions, optional
         How to score.
     case : str
@@ -54,9 +56,20 @@ def evaluate(prediction: Labels, truth: Labels, options: ScoreOptions | None = N
     0.5
     """
     options = options or ScoreOptions()
+    truth, notes = _meant(prediction, truth)
     scores = score_pair(prediction, truth, options)
-    notes = [] if options.classes or options.regions else _foreign([prediction], [truth])
+    notes += [] if options.classes or options.regions else _foreign([prediction], [truth])
     return summarise({case: scores}, truth.task, unit=truth.grid.unit, options=options, notes=notes)
+
+
+def _meant(prediction: Labels, truth: Labels) -> tuple[Labels, list[str]]:
+    """The truth with a task, and how it was found where nobody said it."""
+    if truth.task_said:
+        return truth, []
+    task, reason = prediction.task, "the prediction's task"
+    if not prediction.task_said:
+        task, reason = choose_task([count_ids(truth)[0]], [1] * truth.count)
+    return replace(truth, task=task, task_said=True), [f"scored as {task}: {reason}"]
 
 
 def evaluate_folder(

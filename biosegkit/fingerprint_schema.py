@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ._atomic import read_json, write_json
+from ._words import complaints
 from .errors import PlanError
 
 __all__ = ["SCHEMA", "CaseRecord", "ChannelStatistics", "ClassRecord", "Fingerprint", "ObjectClassRecord",
@@ -213,5 +214,5 @@ class Fingerprint(_Frozen):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise PlanError(f"{error.error_count()} wrong entries: {error.errors()[0]['loc']}", file=path,
+            raise PlanError(complaints(error.errors(), cls.model_fields), file=path,
                             remedy="measure again") from error

@@ -136,6 +136,9 @@ class Labels:
         Voxels without annotation: out of loss, metrics, sampling and fingerprint (fault L9).
     ignore_value : int, optional
         The user's value for them, written again on output.
+    task_said : bool
+        Whether anybody said what numbers name; if not, ``task`` is ``"semantic"`` until :func:`biosegkit.evaluate`
+        finds out.
 
     Examples
     --------
@@ -152,6 +155,7 @@ class Labels:
     ignore_value: int | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    task_said: bool = True
 
     def __post_init__(self) -> None:
         if tuple(self.array.shape) != self.grid.shape:
@@ -210,8 +214,7 @@ class Labels:
     def restored(self) -> Array:
         """The user's values again, in the smallest dtype that holds them; signed if the ignored one is negative."""
         top, low = max(int(self.values.max(initial=0)), self.ignore_value or 0), min(0, self.ignore_value or 0)
-        signed = np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-1 - top))
-        lookup = self.values.astype(smallest_unsigned(top) if low == 0 else signed)
+        lookup = self.values.astype(smallest_integer(low, top))
         out = lookup[self.array]
         if self.ignore is not None and self.ignore_value is not None:
             out[self.ignore] = self.ignore_value
@@ -305,3 +308,27 @@ def smallest_unsigned(top: int) -> np.dtype[Any]:
     """
     # numpy has two 64-bit types on some systems; files and compiled kernels know only the one named by size
     return np.dtype(f"u{np.min_scalar_type(max(int(top), 0)).itemsize}")
+
+
+def smallest_integer(low: int, top: int) -> np.dtype[Any]:
+    """The smallest integer dtype that holds ``low`` and ``top``; signed only where ``low`` is negative.
+
+    Examples
+    --------
+    >>> smallest_integer(0, 255), smallest_integer(-1, 255)
+    (dtype('uint8'), dtype('int16'))
+    """
+    if low >= 0:
+        return smallest_unsigned(top)
+    return np.dtype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-1 - top)))
+
+
+def narrowed(values: Array) -> Array:
+    """The same integers in the smallest dtype that holds them, as files store labels.
+
+    Examples
+    --------
+    >>> narrowed(np.array([0, 7])).dtype, narrowed(np.array([-1, 300])).dtype
+    (dtype('uint8'), dtype('int16'))
+    """
+    return values.astype(smallest_integer(int(values.min(initial=0)), int(values.max(initial=0))), copy=False)

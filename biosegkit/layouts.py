@@ -349,12 +349,16 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"no readable text ({error})", file=path, expected="a CSV in UTF-8") from error
+        raise FileError(f"no readable text ({error})", file=path, expected="a CSV in UTF-8",
+                        remedy="save the table again as CSV, in UTF-8") from error
     written = text.splitlines()
     first = next((line for line in written if line.strip()), "")
     mark = next((m for m in ";\t" if m in first and "," not in first), ",")  # as some spreadsheets write
     lines = [r for r in csv.reader(written, delimiter=mark) if any(cell.strip() for cell in r)]
     header = [_column(h.strip()) for h in lines[0]] if lines else []
+    if not lines:
+        raise DataError("an empty table", file=path, expected="a line of column names, and one per case",
+                        remedy="fill the table")
     if len(set(header)) != len(header) or len(lines) < 2:
         raise DataError(f"columns {', '.join(header)} and {counted(max(len(lines) - 1, 0), 'row')}", file=path,
                         expected="different columns and at least one row", remedy="correct the table")

@@ -36,10 +36,13 @@ class Statistics:
         `masked` is 1 where voxels outside the mask become 0.
     notes : tuple of str
         What is unusual about the image; to be shown as warnings.
+    nothing : bool
+        Every channel is constant and became zeros: there is nothing to see (fault V4).
     """
 
     channels: tuple[Channel, ...]
     notes: tuple[str, ...] = ()
+    nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def statistics(
         )
     found: list[Channel] = []
     notes: list[str] = []
+    constant = 0
     for channel, (name, (moments, sample)) in enumerate(zip(names, _looked_at(image, names, mask, seed), strict=True)):
         of_dataset = dataset[channel] if channel < len(dataset) else {}
         request = _Request(channel, moments, sample, of_dataset, percentiles)
@@ -134,6 +138,7 @@ def statistics(
         entry = {"low": -math.inf, "high": math.inf, "fill": moments.low, "masked": masked}
         if moments.constant and name in ("zscore", "rescale_to_0_1", "percentile"):
             entry |= {"offset": moments.low, "scale": 1.0}
+            constant += 1
             notes.append(f"channel {channel} is constant ({moments.low:g}): normalised to zeros")
         else:
             entry |= SCHEMES[name](request)
@@ -144,7 +149,7 @@ def statistics(
         if entry.pop("widened", 0.0):
             notes.append(f"channel {channel}: percentiles {percentiles} are equal, its full range is used")
         found.append(entry)
-    return Statistics(tuple(found), tuple(notes))
+    return Statistics(tuple(found), tuple(notes), nothing=constant == len(names))
 
 
 def apply(

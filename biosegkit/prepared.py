@@ -169,7 +169,7 @@ def prepare(image: Image, plan: Plan, *, resample: bool = True) -> Prepared:
 def facts_of(prepared: Prepared) -> dict[str, Any]:
     """What was measured, as plain data from which :func:`prepared_again` needs no second look at the image."""
     return {"window": [[w.start, w.stop] for w in prepared.window], "notes": list(prepared.notes),
-            "channels": [dict(entry) for entry in prepared.measured.channels]}
+            "channels": [dict(entry) for entry in prepared.measured.channels], "nothing": prepared.measured.nothing}
 
 
 def prepared_again(image: Image, plan: Plan, facts: Mapping[str, Any],
@@ -191,7 +191,7 @@ def prepared_again(image: Image, plan: Plan, facts: Mapping[str, Any],
     limits = {"low": -math.inf, "high": math.inf}
     channels = tuple({k: limits[k] if v is None else float(v) for k, v in entry.items()} for entry in facts["channels"])
     return Prepared(viewed(image.array, turn, window), turn, window, tuple(w.stop - w.start for w in window),
-                    Statistics(channels), mask, None, tuple(facts["notes"]))
+                    Statistics(channels, nothing=bool(facts.get("nothing"))), mask, None, tuple(facts["notes"]))
 
 
 def _resampled(array: Any, measured: Statistics, mask: npt.NDArray[np.bool_] | None, grid: Grid,
@@ -228,7 +228,8 @@ def refuse_unfit(image: Image, plan: Plan) -> None:
     if p.resample and (image.grid.unit == "px") != (p.unit == "px") and not (p.unit == "px" and p.stored_spacing):
         raise DataError(f"no physical spacing that fits (unit {image.grid.unit!r})", file=source,
                         expected=f"a spacing in {p.unit}, the unit of the model",
-                        remedy="give --spacing and --unit")
+                        remedy="give --pixel-size in µm, or --spacing and --unit" if p.unit != "px" else
+                        "give --spacing and --unit px: this model knows pixels only")
 
 
 def _nonzero_window(array: Any) -> tuple[slice, ...]:

@@ -57,6 +57,8 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     ResumeError
         If a run to continue was begun with another network, budget, data or version, or was never begun.
     """
+    from .run_folder import begun
+
     started = time.monotonic() if started is None else started
     todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if todo.data is None:
@@ -65,7 +67,8 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     how: dict[str, Any] = {"device": device, "resume": resume, "overwrite": overwrite, "progress": progress}
     if todo.networks:
         return _compare(todo, how, started, tell)
-    plan = _train(todo, how, started, tell)
+    with begun(todo.folder, None, resume=resume):
+        plan = _train(todo, how, started, tell)
     if todo.predict and not (resume and (todo.predictions / "scores.json").is_file()):
         tell({"stage": "predicting"})
         _predict(todo, todo.predict, how, plan.labels.task)

@@ -9,7 +9,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -23,8 +23,10 @@ from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
 from .plan.schema import Plan
 
-__all__ = ["is_finished", "locked", "open_run", "refuse_no_run", "refuse_run", "update_run"]
+__all__ = ["asked_of", "begun", "is_finished", "locked", "open_run", "refuse_no_run", "refuse_run", "update_run"]
 
+#: Options whose values are places on the user's machine.
+_PATHS = ("plan", "origin", "encoder_weights")
 _LIBRARIES = ("biosegkit", "torch", "numpy", "numba", "scipy")
 
 
@@ -49,19 +51,60 @@ def open_run(out: Path, plan: Plan, dataset: Dataset, *, resume: bool, overwrite
     if not resume:
         refuse_run(out)
     data, about = _table(dataset), dataset.about.model_dump(mode="json")
-    if present and (out / "run.json").exists():
+    if present and not _is_mark(out) and (out / "run.json").exists():
         _same_run(out, plan, data, about)
         _same_start(out, (facts or {}).get("from"))
         return
     out.mkdir(parents=True, exist_ok=True)
+    asked = _recorded(asked_of(out))
     plan.write(out / "plan.json")
     write_bytes(out / "cases.csv", data.encode())
     write_json(out / "run.json", {
         "schema_version": 1, "plan": plan.hash, "description": about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-        "problems": [vars(p) for p in problems], **(facts or {}),
+        "problems": [vars(p) for p in problems], **asked, **(facts or {}),
     })
+
+
+@contextmanager
+def begun(out: Path, asked: Mapping[str, Any] | None, *, resume: bool) -> Iterator[None]:
+    """Mark an empty folder as that of a run for a while, with the options asked for, if there are any.
+
+    Reading and probing can take minutes: what is killed or stopped meanwhile is continued as any other run. Errors take
+    the mark away again, so that a corrected command finds the place free.
+    """
+    marked = not resume and not _is_begun(out)
+    there = out.exists()
+    if marked:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "run.json", {"schema_version": 1, "asked": None if asked is None else dict(asked)})
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        marked = False
+        raise
+    finally:
+        if marked and _is_mark(out):
+            (out / "run.json").unlink()
+            if not there and not any(out.iterdir()):
+                out.rmdir()
+
+
+def asked_of(out: Path) -> dict[str, Any] | None:
+    """The options a run was begun with; None if nobody wrote them down."""
+    return dict(read_json(out / "run.json")).get("asked") if (out / "run.json").is_file() else None
+
+
+def _recorded(asked: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What stays on record of the options: what a path named is in plan and run by its hash (fault S8)."""
+    return {} if asked is None else {"asked": {name: None if name in _PATHS else v for name, v in asked.items()}}
+
+
+def _is_mark(out: Path) -> bool:
+    """Whether all there is of a run is that it was asked for."""
+    return (out / "run.json").is_file() and "plan" not in read_json(out / "run.json") and not (
+        out / "plan.json").exists()
 
 
 def refuse_run(out: Path) -> None:
@@ -78,7 +121,8 @@ def refuse_run(out: Path) -> None:
 
 
 def _is_begun(out: Path) -> bool:
-    return out.exists() and any(p.name != "lock" for p in out.iterdir())
+    return out.exists() and any(p.name != "lock" for p in out.iterdir()
+                                if p.name != "run.json" or not _is_mark(out))
 
 
 def refuse_no_run(out: Path) -> None:

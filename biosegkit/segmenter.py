@@ -32,7 +32,7 @@ from .prepared import Prepared, decoding_spacing, prepare, turn_of
 from .reduced import Place, Reduced, reduced
 from .slabs import blocks, cut_blocks, paste, regrid
 from .tidy import Tidy, tidy_of
-from .tiling import Forward, Part, Slab, blend, is_out_of_memory
+from .tiling import Forward, Nothing, Part, Slab, blend, is_out_of_memory
 
 __all__ = ["Segmenter", "method_of"]
 
@@ -168,7 +168,7 @@ class Segmenter:
         """Go down the ladder until memory suffices."""
         prepared = prepare(image, self.plan)
         rungs = ladder(self.plan, self.device, self.batch)
-        notes: tuple[str, ...] = (*prepared.notes, *self._remarks(image, wish))
+        notes: tuple[str, ...] = (*prepared.notes, *self._remarks(image, wish, prepared.measured.nothing))
         for rung in rungs:
             if rung.note:
                 notes = (*notes, f"out of memory: {rung.note}")
@@ -181,9 +181,9 @@ class Segmenter:
         raise DataError(f"not enough memory on {self.device}, even for one tile of {rungs[-1].patch}",
                         file=image.source or None, remedy="close other programs, or plan again with less --memory")
 
-    def _remarks(self, image: Image, wish: _Wish) -> list[str]:
+    def _remarks(self, image: Image, wish: _Wish, nothing: bool) -> list[str]:
         """What the user should know about how the result came about."""
-        said = []
+        said = ["nothing to see in any channel: all is background"] if nothing else []
         if wish.tta and not self.mirrored:
             said.append("test-time augmentation changes nothing: this model was trained without mirroring")
         if self.plan.labels.task == "instance" and image.grid.ndim > self.plan.configuration.ndim and wish.labels:
@@ -291,9 +291,12 @@ class Segmenter:
             networks = tuple(network.to(rung.device) for network in networks)
         forward = Forward(networks, _AsTheyAre() if wish.attention else self.method, rung.device, axes,
                           plan.training.memory_format == "channels_last", plane=lead > 0)
+        answer: Callable[[torch.Tensor], Mapping[str, torch.Tensor]] = forward
+        if prepared.measured.nothing and not wish.attention:
+            answer = Nothing(self.method, plan.configuration.ndim, rung.device)
         lattice = self.lattice(prepared.shape, rung)
         batch = math.ceil(len(lattice) / math.ceil(len(lattice) / rung.batch))
-        return blend(partial(prepared.read, size=lattice.patch), lattice, forward, batch=batch, device=rung.sums,
+        return blend(partial(prepared.read, size=lattice.patch), lattice, answer, batch=batch, device=rung.sums,
                      planes=planes, part=part)
 
     def lattice(self, shape: tuple[int, ...], rung: Rung | None = None) -> Lattice:

@@ -75,7 +75,9 @@ def split_folds(cases: Sequence[Case], folds: int, seed: int = 12345) -> list[Fo
 def holdout(cases: Sequence[Case], fraction: float, seed: int = 12345) -> Fold:
     """One split: whole groups, at random, until ``fraction`` of the cases validate; at least one group on each side.
 
-    Rows that a table names ``train`` and ``val`` are taken as they are. A single group validates on itself.
+    A group larger than that share does not begin while there is a smaller one, so that few unequal groups leave the
+    larger part to training. Rows that a table names ``train`` and ``val`` are taken as they are. A single group
+    validates on itself.
     """
     cases = trainable(cases)
     given = _given(cases)
@@ -86,8 +88,10 @@ def holdout(cases: Sequence[Case], fraction: float, seed: int = 12345) -> Fold:
         everything = tuple(sorted(c.id for c in cases))
         return everything, everything
     sizes = _sizes(cases)
-    chosen: set[str] = {names[0]}
-    for name in names[1:-1]:
+    largest = max(fraction * len(cases), min(sizes.values()))
+    first = next(name for name in names if sizes[name] <= largest)
+    chosen: set[str] = {first}
+    for name in [n for n in names if n != first][:-1]:
         held = sum(sizes[n] for n in chosen)
         # A further group is taken only if that brings the share nearer to what was asked for.
         if held + sizes[name] / 2 <= fraction * len(cases):

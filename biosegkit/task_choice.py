@@ -25,8 +25,12 @@ _BROKEN = 0.1
 _WHOLE = 0.9
 #: Objects in one image from which varying numbers speak for objects even where most values recur.
 _MANY = 10
-#: The same, where ids are not counted up but hardly recur.
+#: The same, where hardly any id recurs, or where ids are counted up from 1 without a gap to many different numbers.
 _SOME = 5
+#: Different numbers of ids that classes, of which the last are missing here and there, hardly have.
+_NUMBERS = 4
+#: Cases a value is in, up to which it names nothing that recurs.
+_ONCE = 1.2
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
     """Objects or classes, and the reason in words.
 
     Objects are connected, and their ids vary from case to case as counts do: either the largest id follows the number
-    of objects (ids counted up in every image), or hardly any id recurs. Classes recur under the same values.
+    of objects (ids counted up in every image), or hardly any id recurs. Classes recur under the same values. Ids that
+    are 1 to n in every case, with at least four different n, are counted up, however few they are.
 
     Parameters
     ----------
@@ -119,15 +124,24 @@ def choose_task(counts: Sequence[IdCounts], cases_per_value: Sequence[int]) -> t
         if most >= _MANY:
             return "instance", f"{most} ids, each in one piece, in the only case"
         return "semantic", f"only {counted(most, 'id')} in the only case (say --task instance if they are objects)"
-    if len(numbers) == 1:
-        return "semantic", f"every case has {counted(most, 'id')}, so values name classes"
     cases, recurrence = len(filled), sum(cases_per_value) / max(len(cases_per_value), 1)
     numbered = float(np.median([c.present / c.top for c in filled])) >= 0.7 and len({c.top for c in filled}) > 1
-    follows = numbered and (most >= _MANY or recurrence <= cases / 2)
-    unique = most >= _SOME and recurrence <= max(cases / 4, 1.2)
-    if len(numbers) >= min(3, cases) and (follows or unique):
-        low = min(numbers)
-        how = "the largest id follows their number" if follows else "hardly any id recurs"
-        return "instance", f"{low} to {most} ids per case, {total - broken} of {total} in one piece, and {how}"
+    if how := _as_counts(filled, recurrence, numbered):
+        span = f"{min(numbers)} to {most}" if len(numbers) > 1 else str(most)
+        return "instance", f"{span} ids per case, {total - broken} of {total} in one piece, and {how}"
+    if len(numbers) == 1:
+        return "semantic", f"every case has {counted(most, 'id')}, so values name classes"
     doubt = f"; {AMBIGUOUS}" if numbered and not broken else ""
     return "semantic", f"the same values recur (a value is in {recurrence / cases:.0%} of the cases on average){doubt}"
+
+
+def _as_counts(filled: Sequence[IdCounts], recurrence: float, numbered: bool) -> str:
+    """How ids vary as counts of objects do; empty if they do not."""
+    cases, numbers = len(filled), {c.present for c in filled}
+    most = max(numbers)
+    varied = len(numbers) >= min(3, cases)
+    follows = varied and numbered and (most >= _MANY or recurrence <= cases / 2)
+    if follows or (len(numbers) >= _NUMBERS and most >= _SOME and all(c.present == c.top for c in filled)):
+        return "the largest id follows their number"
+    unique = most >= _SOME and recurrence <= (max(cases / 4, _ONCE) if varied else _ONCE)
+    return "hardly any id recurs" if unique else ""

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from .errors import DataError
 from .lattice import Lattice
-from .methods.protocol import ArrayDict
+from .methods.protocol import ArrayDict, Method
 from .progress import counted
 
-__all__ = ["Forward", "Part", "Slab", "blend", "is_out_of_memory"]
+__all__ = ["Forward", "Nothing", "Part", "Slab", "blend", "is_out_of_memory"]
 
 #: First plane and maps (C, planes, *rest) of finished planes.
 Slab = tuple[int, dict[str, Tensor]]
@@ -57,6 +57,25 @@ class Activation(Protocol):
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip maps ``(C, *space)`` along space axes."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Nothing:
+    """In the place of :class:`Forward` for an image that shows nothing (fault V4): maps of background, everywhere."""
+
+    method: Method
+    ndim: int
+    device: torch.device
+
+    def __call__(self, tiles: Tensor) -> dict[str, Tensor]:
+        """What a network that never errs says of no object, or of the first class; the tiles are not looked at."""
+        side = (4,) * self.ndim
+        maps = self.method.ideal(self.method.encode(np.zeros(side, np.uint8), (1.0,) * self.ndim)[0])
+        corner = (slice(None), *(slice(0, 1),) * self.ndim)
+        values = {name: torch.from_numpy(np.ascontiguousarray(m[corner], np.float32)) for name, m in maps.items()}
+        lead = tiles.ndim - 2 - self.ndim
+        return {name: value.reshape(1, len(value), *(1,) * (lead + self.ndim)).to(self.device).expand(
+            len(tiles), len(value), *tiles.shape[2:]) for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False)

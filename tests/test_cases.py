@@ -288,7 +288,22 @@ def test_holdout_never_cuts_a_group_and_is_near_the_fraction(sizes, fraction, se
     assert validation
     assert not {group[i] for i in train} & {group[i] for i in validation}
     assert sorted((*train, *validation)) == sorted(group)
-    assert len(validation) <= fraction * len(cases) + max(sizes)
+    assert len(validation) <= max(fraction * len(cases) + max(sizes) / 2, min(sizes))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_patients_the_one_with_more_images_trains(seed):
+    cases = [Case(f"{g}{i}", g, ()) for g, n in (("a", 5), ("b", 2)) for i in range(n)]
+    assert holdout(cases, 0.2, seed) == (tuple(f"a{i}" for i in range(5)), ("b0", "b1"))
+
+
+def test_a_table_that_is_no_table_says_what_to_do(tmp_path):
+    (tmp_path / "c.csv").write_text("\n")
+    with pytest.raises(DataError, match=r"an empty table.*fill the table"):
+        scan(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text("image,label\na.png,b.png\n", encoding="utf-16")
+    with pytest.raises(FileError, match=r"CSV in UTF-8.*save the table again"):
+        scan(tmp_path / "c.csv")
 
 
 def test_a_tables_train_and_val_rows_are_respected_and_test_rows_stay_out():

@@ -42,15 +42,22 @@ def test_help_and_import_load_nothing_heavy():
 import sys
 from typer.testing import CliRunner
 import biosegkit
-after_import = sorted(m for m in {HEAVY} if m in sys.modules)
+after_import = sorted(m for m in {(*HEAVY, 'rich')} if m in sys.modules)
 from biosegkit.cli import app
 for verb in (None, *{VERBS}):
     result = CliRunner().invoke(app, [*([verb] if verb else []), "--help"])
     assert result.exit_code == 0, (verb, result.output)
-print(after_import, sorted(m for m in {HEAVY} if m in sys.modules))
+print(after_import, sorted(m for m in {(*HEAVY, 'rich')} if m in sys.modules))
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "[] []", found.stdout + found.stderr
+
+
+def test_options_stand_under_the_headings_of_their_groups():
+    text = CliRunner().invoke(app, ["train", "--help"]).output
+    places = [text.index(f"\n{name}:\n") for name in ("Options", "Describing the data", "The plan", "Training")]
+    for option, k in (("--device", 0), ("--where", 1), ("--task", 1), ("--seed", 2), ("--resume", 3)):
+        assert places[k] < text.index(f"  {option} ") < [*places[1:], len(text)][k]
 
 
 def test_the_public_names_exist_and_functions_win_over_modules_of_their_name():

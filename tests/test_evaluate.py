@@ -7,10 +7,10 @@ import pytest
 
 from biosegkit.description import Description
 from biosegkit.errors import DataError, FileError, OptionError
-from biosegkit.evaluate import evaluate_folder
+from biosegkit.evaluate import evaluate, evaluate_folder
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
-from biosegkit.io import write
+from biosegkit.io import read_labels, write
 from biosegkit.scores import ScoreOptions
 
 SHAPE = (6, 9)
@@ -212,3 +212,31 @@ def test_named_classes_are_semantic_whatever_they_look_like(tmp_path):
     assert evaluate_folder(tmp_path / "found", tmp_path / "truth")["task"] == "instance"
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {f"c{v}": v for v in range(1, 13)}}))
     assert evaluate_folder(tmp_path / "found", tmp_path / "truth")["task"] == "semantic"
+
+
+def test_a_truth_whose_task_nobody_said_is_what_the_prediction_is(tmp_path):
+    two = disc() + 2 * (np.arange(SHAPE[1]) > 6)
+    save(tmp_path / "truth.tif", two)
+    truth = read_labels(tmp_path / "truth.tif")
+    for task, score in (("instance", "ap@0.50"), ("semantic", "dice")):
+        record = evaluate(read_labels(tmp_path / "truth.tif", task), truth)
+        assert record["task"] == task
+        assert record["headline"][score] == 1
+        assert f"scored as {task}: the prediction's task" in record["notes"]
+    assert evaluate(truth, read_labels(tmp_path / "truth.tif", "instance"))["task"] == "instance"
+
+
+@pytest.mark.parametrize(("objects", "task"), [(12, "instance"), (2, "semantic")])
+def test_where_nobody_said_any_task_it_is_found_from_the_truth(tmp_path, objects, task):
+    save(tmp_path / "a.tif", np.kron(np.eye(objects, dtype=int) * np.arange(1, objects + 1), np.ones((3, 3), int)))
+    labels = read_labels(tmp_path / "a.tif")
+    record = evaluate(labels, labels)
+    assert record["task"] == task
+    assert any(note.startswith(f"scored as {task}: ") for note in record["notes"])
+
+
+def test_a_folder_of_masks_holds_objects_without_being_told(tmp_path):
+    for number in range(2):
+        save(tmp_path / "masks" / f"{number}.tif", disc() if number else 255 * (np.arange(SHAPE[1]) > 6) + 0 * disc())
+    labels = read_labels(tmp_path / "masks")
+    assert (labels.task, labels.task_said, labels.count) == ("instance", True, 2)

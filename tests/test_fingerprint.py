@@ -140,7 +140,7 @@ def test_json_round_trip_and_refusals(volumes, tmp_path):
     with pytest.raises(PlanError, match="schema 3"):
         Fingerprint.read(tmp_path / "g.json")
     (tmp_path / "h.json").write_text(text.replace('"unit"', '"units"'))
-    with pytest.raises(PlanError, match="wrong entries"):
+    with pytest.raises(PlanError, match=r"no entry unit; unknown entry units \(did you mean unit\?\)"):
         Fingerprint.read(tmp_path / "h.json")
 
 
@@ -324,6 +324,13 @@ def presence(*sets: set[int]) -> list[int]:
     (ids(10, 30, 20, broken=1), [2] * 30, "instance"),  # 3 of 60 ids cut: slips
     (ids(10, 30, 20, broken=4), [2] * 30, "semantic"),  # 12 of 60
     ([IdCounts(n, 2 * n + n // 3, 0, 0, 0) for n in (9, 12, 15)], [3] * 9 + [1] * 9, "semantic"),  # sparse, recurring
+    (ids(3, 8, 5, 4, 6), presence(*({*range(1, n + 1)} for n in (3, 8, 5, 4, 6))), "instance"),  # few, counted up
+    (ids(5, 4, 5, 3, 5), presence(*({*range(1, n + 1)} for n in (5, 4, 5, 3, 5))), "semantic"),  # last classes missing
+    ([IdCounts(n, 9, 0, 0, 0) for n in (9, 8, 6, 5)], presence({*range(1, 10)}, {1, *range(3, 10)}, {1, 3, 4, 6, 8, 9},
+                                                               {1, 2, 5, 8, 9}), "semantic"),  # any class missing
+    ([IdCounts(5, 2**31 + 10 * n, 0, 0, 0) for n in range(4)], [1] * 20, "instance"),  # equally many, none twice
+    ([IdCounts(n, 9000 + n, 0, 0, 0) for n in (5, 6, 5)], [1] * 16, "instance"),
+    ([IdCounts(1, n, 0, 0, 0) for n in (1, 2, 3)], [1] * 3, "semantic"),  # one class per image
 ])
 def test_task_choice(counts, per_value, task):
     found, reason = choose_task(counts, per_value)

@@ -13,7 +13,7 @@ from small_sets import changed, tiny_plan, write_instances
 from biosegkit.cases import scan
 from biosegkit.description import Description
 from biosegkit.errors import FileError, ResumeError
-from biosegkit.run_folder import locked, open_run, update_run
+from biosegkit.run_folder import asked_of, begun, locked, open_run, update_run
 
 
 @pytest.fixture
@@ -91,6 +91,41 @@ def test_the_same_run_goes_on(tmp_path, dataset):
     update_run(out, seconds=3.5)
     assert json.loads((out / "run.json").read_text())["device"] == "cpu"
     assert json.loads((out / "run.json").read_text())["seconds"] == 3.5
+
+
+ASKED = {"budget": "5m", "folds": "0,1", "origin": "somewhere/old"}
+
+
+def test_P1_a_run_can_be_continued_from_the_first_moment_on(tmp_path, dataset):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), begun(out, ASKED, resume=False):
+        raise KeyboardInterrupt
+    assert asked_of(out) == ASKED
+    with begun(out, None, resume=True):
+        begin(out, tiny_plan(), dataset, resume=True)
+    assert asked_of(out) == {**ASKED, "origin": None}  # what a path named is known by its hash
+    begin(out, tiny_plan(), dataset, resume=True)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_command_that_was_refused_leaves_the_place_free(tmp_path, there):
+    out = tmp_path / "run"
+    if there:
+        out.mkdir()
+    with pytest.raises(FileError), begun(out, ASKED, resume=False):
+        raise FileError("damage", file="a.tif")
+    assert out.exists() == there
+    assert not there or not list(out.iterdir())
+
+
+def test_a_mark_is_no_run_that_could_be_lost(tmp_path, dataset):
+    out = tmp_path / "run"
+    with begun(out, ASKED, resume=False):
+        begin(out, tiny_plan(), dataset)
+    before = (out / "run.json").read_bytes()
+    with pytest.raises(FileError, match="existing run"), begun(out, {}, resume=False):
+        begin(out, tiny_plan(), dataset)
+    assert (out / "run.json").read_bytes() == before
 
 
 def test_an_existing_run_is_refused(tmp_path, dataset):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from stub_models import Bands, Context, Discs, image, segmenter, stub_plan
+from stub_models import Bands, Context, Discs, image, method_of, segmenter, stub_plan
 
 import biosegkit.segmenter
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid, Turn
 from biosegkit.image import Image
+from biosegkit.methods import METHODS
 from biosegkit.predictor import MapPredictor
 
 TURNS = [Turn((0, 1, 2), (0,)), Turn((2, 0, 1), (1,)), Turn((1, 2, 0), (0, 1, 2)), Turn((2, 1, 0), ())]
@@ -151,6 +152,47 @@ def test_V4_a_constant_image_is_predicted_with_a_note():
         Image(np.full((1, 9, 9), 7.0, np.float32), Grid.regular((9, 9), 1.0, "mm")))
     assert found.labels.array.max() == 0
     assert any("constant" in n for n in found.notes)
+
+
+class _Loud(torch.nn.Module):
+    """Finds something everywhere, whatever it is shown."""
+
+    def __init__(self, method, ndim):
+        super().__init__()
+        self.heads = method.heads(ndim)
+
+    def forward(self, x):
+        shape = (len(x), 1, *x.shape[2:])
+        return {h.name: torch.cat([torch.full(shape, float(3 + k)) for k in range(h.channels)], 1) for h in self.heads}
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_V4_a_constant_image_is_background_whatever_the_network_says(name, ndim):
+    plan = stub_plan(ndim, scheme="zscore", instance=name != "semantic").model_copy(update={"method": name})
+    model = segmenter(_Loud(method_of(plan), ndim), plan)
+    shape = (9, 12, 10)[:ndim]
+    found = model.predict(Image(np.full((1, *shape), 7.0, np.float32), Grid.regular(shape, 1.0, "mm")), maps=True)
+    assert found.labels.array.shape == shape
+    assert not found.labels.array.any()
+    assert "nothing to see in any channel: all is background" in found.notes
+    if name == "semantic":
+        np.testing.assert_allclose(found.maps["classes"][0], 1, atol=1e-6)
+        loud = model.predict(image(shape))
+        assert loud.labels.array.all()
+        assert not any("nothing to see" in n for n in loud.notes)
+
+
+def test_V4_planes_of_a_stack_and_regions_of_a_constant_image_are_background_too():
+    plan = stub_plan(2, scheme="zscore")
+    found = segmenter(_Loud(method_of(plan), 2), plan).predict(
+        Image(np.full((1, 3, 9, 9), 7.0, np.float32), Grid.regular((3, 9, 9), 1.0, "mm")))
+    assert found.labels.array.shape == (3, 9, 9)
+    assert not found.labels.array.any()
+    two = stub_plan(2, scheme="zscore", channels=2)
+    values = np.stack([np.full((9, 9), 7.0), np.random.default_rng(0).random((9, 9))]).astype(np.float32)
+    assert segmenter(_Loud(method_of(two), 2), two).predict(Image(values, Grid.regular((9, 9), 1.0, "mm"))
+                                                            ).labels.array.all()  # there is something in one channel
 
 
 @pytest.mark.parametrize(("im", "words"), [

@@ -157,7 +157,7 @@ def test_classes_inherit_from_few_things():
     seams = {"Sequence": ("biosegkit/cases.py", "biosegkit/state_files.py"),  # other libraries' interfaces
              "Mapping": ("biosegkit/state_files.py",),
              "Handler": ("biosegkit/io/tiff.py",), "QAbstractTableModel": ("napari_plugin/columns.py",),
-             "FsspecStore": ("biosegkit/io/remote.py",),
+             "FsspecStore": ("biosegkit/io/remote.py",), "TyperCommand": ("biosegkit/_help.py",),
              "Function": ("biosegkit/losses/cldice.py", "biosegkit/nets/instance_norm.py")}
     found = []
     for name, tree in TREES.items():

@@ -88,7 +88,7 @@ def read(source: Source, options: ReadOptions | None = None) -> Image:
 
 def read_labels(
     path: str | Path,
-    task: Task,
+    task: Task | None = None,
     options: ReadOptions | None = None,
     *,
     ignore_value: int | None = None,
@@ -100,8 +100,9 @@ def read_labels(
     ----------
     path : path
         The file or folder.
-    task : {"semantic", "instance"}
-        Whether values name classes or objects.
+    task : {"semantic", "instance"}, optional
+        Whether values name classes or objects. Left out, :func:`biosegkit.evaluate` takes what the other labels are,
+        and all else takes values for classes; a folder of masks holds objects.
     options : ReadOptions, optional
         What the file does not say.
     ignore_value : int, optional
@@ -113,14 +114,25 @@ def read_labels(
     ------
     FileError, DataError
         As for :func:`read`; also for fractional (L3) or negative (L4) values and coloured labels (V9).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from biosegkit.grid import Grid
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Labels.from_values(np.array([[0, 7, 7]]), Grid.regular((1, 3)), "instance"), folder + "/a.tif")
+    ...     read_labels(folder + "/a.tif", "instance").values.tolist()
+    [0, 7]
     """
     options = options or ReadOptions()
     if sniff(path) == "folder":
+        task = task or "instance"
         array, grid, notes = _masks(Path(path), task, options)
     else:
         array, grid, notes = arrange.to_plane(opened(path, options, labels=True), options)
-    return Labels.from_values(array, grid, task, ignore_value=ignore_value, mapping=mapping, source=str(path),
-                              notes=notes)
+    found = Labels.from_values(array, grid, task or "semantic", ignore_value=ignore_value, mapping=mapping,
+                               source=str(path), notes=notes)
+    return found if task else replace(found, task_said=False)
 
 
 def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from biosegkit._atomic import atomic_path
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid, unit_factor
-from biosegkit.image import Image, Labels, smallest_unsigned
+from biosegkit.image import Image, Labels, narrowed
 
 from .options import ReadOptions
 from .raw import Array, Raw, Window, check_claim, first_bytes, native
@@ -294,7 +294,7 @@ def _storable(item: Image | Labels, path: Path) -> Array:
         if top > 0xFFFFFFFF:
             raise DataError(f"label value {top}", file=path, expected="at most 4294967295, as NIfTI programs read 32 "
                             "bits", remedy="write .tif or .ome.zarr, or renumber the labels")
-        return np.asarray(values.astype(smallest_unsigned(top)).T)
+        return np.asarray(narrowed(values).T)
     array = item.array
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         low, high = int(array.min()), int(array.max())

@@ -15,7 +15,7 @@ import PIL.Image
 from biosegkit._atomic import atomic_path
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
-from biosegkit.image import Image, Labels, smallest_unsigned
+from biosegkit.image import Image, Labels, narrowed
 
 from .options import ReadOptions
 from .raw import Array, Raw, check_claim, first_bytes
@@ -194,11 +194,11 @@ def _storable(item: Image | Labels, path: Path) -> Array:
                         remedy="write .tif, .nii.gz or .ome.zarr")
     if isinstance(item, Labels):
         values = item.restored()
-        top = int(values.max(initial=0))
-        if top > 65535:
-            raise DataError(f"label value {top}", file=path, expected="at most 65535 in a PNG",
+        low, top = int(values.min(initial=0)), int(values.max(initial=0))
+        if low < 0 or top > 65535:
+            raise DataError(f"label value {top if top > 65535 else low}", file=path, expected="0 to 65535 in a PNG",
                             remedy="write .tif or .ome.zarr")
-        return values.astype(smallest_unsigned(top))
+        return narrowed(values)
     array = item.array
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)

@@ -20,7 +20,7 @@ import tifffile
 from biosegkit._atomic import atomic_path
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
-from biosegkit.image import Image, Labels, smallest_unsigned
+from biosegkit.image import Image, Labels, narrowed
 
 from .options import ReadOptions
 from .raw import Array, Coarser, Position, Raw, Window, check_claim, native, step_between
@@ -303,8 +303,7 @@ def write(item: Image | Labels, path: Path) -> None:
     Axes, pixel sizes, units, channel names and, where it is not plain, the affine are kept.
     """
     if isinstance(item, Labels):
-        values = item.restored()
-        array = values.astype(smallest_unsigned(int(values.max(initial=0))))
+        array = narrowed(item.restored())
         axes, names = item.grid.axes.upper(), None
     else:
         array = item.array.astype(native(item.array.dtype, str(path)), copy=False)

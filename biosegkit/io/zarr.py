@@ -14,7 +14,7 @@ import zarr
 from biosegkit._atomic import atomic_folder, read_json, write_json
 from biosegkit.errors import DataError, FileError
 from biosegkit.grid import Grid
-from biosegkit.image import Image, Labels, smallest_unsigned
+from biosegkit.image import Image, Labels, narrowed
 
 from . import arrange, ngff
 from .options import ReadOptions
@@ -279,8 +279,7 @@ def _write_group(item: Image | Labels, folder: Path, version: ngff.Version, name
 
 def _storable(item: Image | Labels) -> tuple[Array, str]:
     if isinstance(item, Labels):
-        values = item.restored()
-        return values.astype(smallest_unsigned(int(values.max(initial=0)))), item.grid.axes
+        return narrowed(item.restored()), item.grid.axes
     array = item.array.astype(native(item.array.dtype, item.source), copy=False)
     return (array[0], item.grid.axes) if array.shape[0] == 1 else (array, "c" + item.grid.axes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from biosegkit._words import counted
 from biosegkit.plan.schema import Augmentation, Configuration, Decision, Training
 
 if TYPE_CHECKING:
@@ -83,5 +84,6 @@ def with_strength(training: Training, visits: float) -> tuple[Training, Decision
 def augmentation_text(a: Augmentation) -> str:
     """In one line, for people."""
     return (f"rotation ±{a.rotation_degrees[0]:g}° ({a.rotation:g}), scaling {a.scale_range[0]:g} to "
-            f"{a.scale_range[1]:g} ({a.scaling:g}), mirrored axes {len(a.mirror_axes)}"
+            f"{a.scale_range[1]:g} ({a.scaling:g}), "
+            + (f"mirrored along {counted(len(a.mirror_axes), 'axis')}" if a.mirror_axes else "not mirrored")
             + (f", bent ({a.elastic:g})" if a.elastic else "") + (", slice by slice" if a.dummy_2d else ""))

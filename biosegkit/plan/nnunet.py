@@ -243,7 +243,7 @@ def _patch_reason(patch: tuple[int, ...], elements: int, limit: float, fits: boo
 
 
 def _batch_reason(batch: int, by_memory: int, by_data: int) -> Reason:
-    why = f"memory allows {by_memory}, the size of the dataset {by_data} (nnU-Net)"
+    why = f"memory allows {by_memory}, the limit to a share of all voxels {by_data} (nnU-Net)"
     if batch > min(by_memory, by_data):
         why += f", never less than {MIN_BATCH}"
     return "batch", batch, why

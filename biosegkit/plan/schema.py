@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from biosegkit._atomic import read_json, write_json
+from biosegkit._words import complaints
 from biosegkit.errors import PlanError
 
 __all__ = [
@@ -325,9 +326,9 @@ class Plan(_Frozen):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(p) for p in first["loc"])
-            raise PlanError(f"{error.error_count()} wrong entries, first {where}: {first['msg']}", file=file,
+            parts = [cls.model_json_schema(), *cls.model_json_schema()["$defs"].values()]
+            known = {name for part in parts for name in part.get("properties", ())}
+            raise PlanError(complaints(error.errors(), known), file=file, expected="the entries of a plan",
                             remedy="correct the entry or make the plan again") from error
 
     @property

@@ -125,3 +125,21 @@ def test_L_folder_of_masks_is_one_label_image_and_overlap_is_counted(tmp_path):
     assert any("2 voxels claimed twice" in n for n in found.notes)
     with pytest.raises(DataError, match="--task instance"):
         read_labels(tmp_path, "semantic")
+
+
+@pytest.mark.parametrize("value", [-1, -1000])
+@pytest.mark.parametrize("ending", [".nii.gz", ".tif", ".ome.zarr"])
+def test_L9_a_negative_value_of_ignored_voxels_comes_back(tmp_path, ending, value):
+    found = Labels.from_values(np.array([[0, value, 3], [3, 300, value]]), Grid.regular((2, 3), 0.5, "um"), "semantic",
+                               ignore_value=value)
+    write(found, tmp_path / f"a{ending}")
+    assert read(tmp_path / f"a{ending}").array[0].tolist() == [[0, value, 3], [3, 300, value]]
+    again = read_labels(tmp_path / f"a{ending}", "semantic", ignore_value=value)
+    assert np.array_equal(again.ignore, found.ignore)
+    assert again.values.tolist() == [0, 3, 300]
+
+
+def test_L9_a_negative_value_is_refused_in_png_offering_others(tmp_path):
+    found = Labels.from_values(np.array([[0, -1, 3]]), Grid.regular((1, 3)), "semantic", ignore_value=-1)
+    with pytest.raises(DataError, match=r"-1.*\.tif"):
+        write(found, tmp_path / "a.png")

@@ -176,6 +176,39 @@ def test_P3_the_command_line_says_that_there_is_nothing_to_continue(dataset, tmp
         assert not (tmp_path / "no").exists()
 
 
+def test_P1_what_is_stopped_while_it_reads_is_continued_by_the_same_command(dataset, tmp_path, monkeypatch):
+    words = ["train", str(dataset.source), "-o", str(tmp_path / "run"), "--steps", "2", "--seed", "3", "--folds", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: _stopped())
+        assert CliRunner().invoke(app, words).exit_code == 130
+    other = CliRunner().invoke(app, [*words[:6], "--seed", "4", "--resume"])
+    assert other.exit_code == 2
+    assert "--seed 4" in other.output
+    assert "seed 3, as the run began" in " ".join(other.output.split())
+    without = [*words[:4], "--resume"]
+    assert CliRunner().invoke(app, without).exit_code == 0
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    plan = Plan.read(tmp_path / "run/plan.json")
+    assert (plan.seed, plan.training.steps, list(run["folds"])) == (3, 2, ["0"])
+    for again in (without, [*words, "--resume"]):  # the options it began with may be given again
+        found = CliRunner().invoke(app, again)
+        assert found.exit_code == 0
+    straight = CliRunner().invoke(app, [*words[:3], str(tmp_path / "straight"), *words[4:]])
+    assert straight.exit_code == 0
+    first, second = ((tmp_path / name / "bundle/weights-0.safetensors").read_bytes() for name in ("run", "straight"))
+    assert first == second
+
+
+def _stopped():
+    raise KeyboardInterrupt
+
+
+def test_P3_a_command_that_is_refused_leaves_no_folder(dataset, tmp_path):
+    words = ["train", str(dataset.source), "-o", str(tmp_path / "run"), "--steps", "2", "--where", "split=none"]
+    assert CliRunner().invoke(app, words).exit_code == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_P3_a_prediction_with_nothing_to_continue_says_so_and_begins(dataset, tmp_path):
     fit(tiny_plan(steps=1), dataset, tmp_path / "run", device="cpu")
     words = ["predict", str(tmp_path / "run"), str(dataset[0].images[0]), "-o", str(tmp_path / "out"), "--resume"]
