@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 Rows = npt.NDArray[Any]
 
 #: Numbers in a chunk of work; numbers, and threads allowed, from which on more threads than one are worth their start.
-#: With two allowed one was faster (a training step on two cores took 0.9 of the time): torch's own threads wait for work
+#: With two allowed one was faster (a training step on two cores took 0.9 of the time): threads of torch wait for work
 #: without sleep, and hold the second core.
 CHUNK, MANY, SEVERAL = 32768, 131072, 3
 
