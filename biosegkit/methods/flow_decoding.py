@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.basins import TOP, level_of, quantise
-from biosegkit.kernels.flow_graph import FlowGraph, join_trees, merge_trees
+from biosegkit.kernels.flow_graph import FlowGraph, join_trees
+from biosegkit.kernels.flow_linkage import merge_trees
 from biosegkit.kernels.flow_trace import flow_fragments, looked_up, quantise_flow
 from biosegkit.methods.flow_check import Field, flow_errors, seen_in
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
