@@ -8,7 +8,6 @@ import pytest
 from scipy import ndimage
 
 from biosegkit.kernels.distance_flow import distance_flow
-from biosegkit.kernels.flow_graph import FlowGraph, cut_linkage, link_trees, merge_trees
 from biosegkit.kernels.flow_paths import EXIT, path_ends
 from biosegkit.kernels.flow_trace import flow_fragments, quantise_flow
 from biosegkit.kernels.heat_flow import heat_flow
@@ -294,29 +293,6 @@ def test_faces_of_trees_add_up_as_in_a_plain_loop(place):
         assert rows.tolist() == [[*key[1:], *row] for key, row in sorted(tables.items()) if key[0] == kind]
     assert len(found.edges) > 20
     assert bool(len(found.links)) == ("cut" in place)
-
-
-def random_graph(rng, trees=60, edges=150):
-    """Few different repulsions, so that many are equal."""
-    pairs = np.unique(np.sort(rng.integers(0, trees, (edges, 2)), axis=1), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    weight = rng.integers(1, 4, len(pairs))
-    rows = [pairs, rng.integers(-3, 4, len(pairs)) * 60 * weight, weight, rng.integers(0, 3, len(pairs))]
-    return FlowGraph(trees, (), np.column_stack(rows))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_every_limit_is_a_cut_of_one_linkage_and_names_tell_objects_apart(seed):
-    rng = np.random.default_rng(seed)
-    graph = random_graph(rng)
-    whole, objects = link_trees(graph, 0), {}
-    for limit in np.linspace(-1.6, 1.6, 33):
-        root, names = cut_linkage(whole, limit)
-        np.testing.assert_array_equal(root, merge_trees(graph, 0, limit))
-        for name in np.unique(names):
-            trees = frozenset(np.flatnonzero(names == name).tolist())
-            assert objects.setdefault(name, trees) == trees
-    assert len(set(objects.values())) == len(objects) > graph.count
 
 
 def disturbed(labels, method, sigma, seed=0):

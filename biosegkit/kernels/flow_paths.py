@@ -7,12 +7,14 @@ object.
 A voxel without any flow whose neighbour in front, along the last axis, the middle or the first, has none either, leads
 there: an object that flows nowhere, as one without a border in sight, is one tree and not one of every voxel.
 
-In a plane the paths of a row go on together, those that are at rest or out of bounds being dropped after every step
-without a branch: which of them stops is as good as random, and a processor that guesses wrong starts over.
+In a plane the paths of a row go on together. Those that are at rest or out of bounds are dropped after every step, and
+what a bad step would change is written where nobody reads, both without a branch: which of them stops is as good as
+random, and a processor that guesses wrong starts over.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numba
@@ -34,7 +36,7 @@ Ints = npt.NDArray[np.int64]
 
 def path_ends(flow: npt.NDArray[np.int8], foreground: npt.NDArray[np.uint16],
               settings: tuple[int, int, Sequence[float]], where: tuple[Ints, ...], core: Ints, workers: int = 1
-              ) -> Ints:
+              ) -> npt.NDArray[np.int32] | Ints:
     """End of the path of every voxel of the core.
 
     Parameters
@@ -52,7 +54,7 @@ def path_ends(flow: npt.NDArray[np.int8], foreground: npt.NDArray[np.uint16],
 
     Returns
     -------
-    ndarray of int64, (*core)
+    ndarray of int32, or of int64 if the full image has too many voxels for it, (*core)
         The linear index in the core, -1 where no path begins, -4 - (linear index in the full image) outside the core.
 
     Examples
@@ -68,7 +70,8 @@ def path_ends(flow: npt.NDArray[np.int8], foreground: npt.NDArray[np.uint16],
     nz, ny, nx = foreground.shape
     packed = np.empty((1 if flat else nz + 2, ny + 2, nx + 2), np.int32)
     _pack(flow, foreground, np.int64(floor), packed, 0 if flat else 1)
-    parent = np.empty(tuple(core), np.int64)
+    small = math.prod(where[2].tolist()) + abs(EXIT) <= np.iinfo(np.int32).max
+    parent = np.empty(tuple(core), np.int32 if small else np.int64)
     steps = (np.int64(reach), np.array(pace, np.float64))
     point = _point_in_plane if flat else _point
     spread(lambda lo, hi: point(packed, steps, where, parent, lo, hi), int(core[0] * core[1]), workers)
@@ -103,42 +106,44 @@ def _component(word, axis):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
-def _begin_in_plane(row, pace, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """First steps of the paths of a row, which need no interpolation; returns how many take part."""
-    spots, going = paths
+def _begin_in_plane(words, first, pace, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """First steps of the paths of a row, which need no interpolation; returns how many there are."""
+    spots, columns, going = paths
     count = 0
-    for x in range(len(row)):
-        word = row[x]
-        going[count] = x
-        count += word != 0
-        spots[x, 0], spots[x, 1] = _component(word, 1) * pace[1] / 127.0, _component(word, 2) * pace[2] / 127.0
-        spots[x, 2] = spots[x, 3] = 0.0
-        spots[x, 4] = 1.0
-        ends[x, 0] = ends[x, 1] = 0
+    for x in range(len(columns)):
+        columns[count] = x
+        count += words[first + x] != 0
+    for n in range(count):
+        word, k = words[first + columns[n]], 5 * n
+        spots[k], spots[k + 1] = _component(word, 1) * pace[1] / 127.0, _component(word, 2) * pace[2] / 127.0
+        spots[k + 2] = spots[k + 3] = 0.0
+        spots[k + 4] = 1.0
+        going[n] = n
+        ends[2 * n] = ends[2 * n + 1] = 0
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _ends_in_plane(words, settings, first, paths, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Offsets of the pixels the paths from a stretch of a row end in: the last on the way that takes part.
 
-    ``at`` is the row, the column the stretch begins at, and the one after its last. ``paths`` has room for the spot of
-    every path, the one before it and its share of the pace, and for the numbers of those that go on.
+    ``words`` are the packed pixels in line, ``first`` is the first of the stretch. ``paths`` has room for the spot of
+    every path, the one before it and its share of the pace; for its column; and for the numbers of those that go on.
+    Returns how many paths there are; ``ends`` has two offsets of each, and as much room for what is thrown away.
     """
-    y, begin, end = at
-    reach, pace = settings
-    spots, going = paths
-    words, pitch = packed.reshape(-1), packed.shape[1]
+    reach, pace, pitch = settings
+    spots, columns, going = paths
     right, below, across = np.uint64(1), np.uint64(pitch), np.uint64(pitch + 1)
-    count = _begin_in_plane(packed[y, begin:end], pace, paths, ends)
+    two, bin_ = np.uint64(2), np.uint64(len(ends) // 2)
+    begun = count = _begin_in_plane(words, first, pace, paths, ends)
     for turn in range(4 * reach):
         left = 0
-        for n in range(count):
-            x = going[n]
-            here = y * pitch + begin + x
-            to_y, to_x, at_y, at_x, share = spots[x]
+        for m in range(count):
+            n = going[m]
+            here, k = first + columns[n], np.uint64(5 * n)
+            to_y, to_x, at_y, at_x = spots[k], spots[k + np.uint64(1)], spots[k + two], spots[k + np.uint64(3)]
             if turn > 0:
-                older_y, older_x = at_y, at_x
+                share, older_y, older_x = spots[k + np.uint64(4)], at_y, at_x
                 at_y, at_x = to_y, to_x
                 floor_y, floor_x = np.floor(at_y), np.floor(at_x)
                 i = np.uint64(here + np.int64(floor_y) * pitch + np.int64(floor_x))
@@ -152,15 +157,17 @@ def _ends_in_plane(packed, settings, at, paths, ends):  # type: ignore[no-untype
                 back = go_y * (at_y - older_y) + go_x * (at_x - older_x) < 0.0
                 share = 0.5 * share if back else share
                 to_y, to_x = at_y + share * go_y, at_x + share * go_x
-                spots[x, 0], spots[x, 1], spots[x, 2], spots[x, 3], spots[x, 4] = to_y, to_x, at_y, at_x, share
+                spots[k], spots[k + np.uint64(1)], spots[k + two], spots[k + np.uint64(3)] = to_y, to_x, at_y, at_x
+                spots[k + np.uint64(4)] = share
             step_y, step_x = np.int64(np.floor(to_y + 0.5)), np.int64(np.floor(to_x + 0.5))
             taking_part = words[np.uint64(here + step_y * pitch + step_x)] != 0
             good = (abs(to_y) <= reach) & (abs(to_x) <= reach) & taking_part
-            ends[x, 0] = step_y if good else ends[x, 0]
-            ends[x, 1] = step_x if good else ends[x, 1]
-            going[left] = x
+            e = np.uint64(2 * n) + bin_ * np.uint64(1 - np.int64(good))
+            ends[e], ends[e + np.uint64(1)] = step_y, step_x
+            going[left] = n
             left += good & ((abs(to_y - at_y) >= _REST) | (abs(to_x - at_x) >= _REST))
         count = left
+    return begun
 
 
 @numba.njit(cache=True, nogil=True)
@@ -230,21 +237,20 @@ def _point_in_plane(packed, settings, where, parent, lo, hi):  # type: ignore[no
     """Ends of the core rows ``lo..hi`` of a plane; see `path_ends`."""
     before, start, full = where
     _, cy, cx = parent.shape
-    ends = np.zeros((cx, 2), np.int64)
-    paths = np.zeros((cx, 5)), np.zeros(cx, np.int64)
-    begin = before[2] + 1
+    words, pitch = packed.reshape(-1), packed.shape[2]
+    ends = np.zeros(4 * cx, np.int64)
+    paths = np.zeros(5 * cx), np.zeros(cx, np.int64), np.zeros(cx, np.int64)
     for y in range(lo, hi):
-        at = y + before[1] + 1
-        _ends_in_plane(packed[0], settings, (at, begin, begin + cx), paths, ends)
-        row, line = packed[0, at, begin : begin + cx], parent[0, y]
-        for x in range(cx):
-            if row[x] == _STILL:
-                ends[x, 1] = -np.int64(packed[0, at, begin + x - 1] == _STILL)
-                ends[x, 0] = -np.int64(ends[x, 1] == 0 and packed[0, at - 1, begin + x] == _STILL)
-            py, px = y + ends[x, 0], x + ends[x, 1]
-            if row[x] == 0:
-                line[x] = -1
-            elif 0 <= py < cy and 0 <= px < cx:
+        first, line = (y + before[1] + 1) * pitch + before[2] + 1, parent[0, y]
+        line[:] = -1
+        for n in range(_ends_in_plane(words, (settings[0], settings[1], pitch), first, paths, ends)):
+            x = paths[1][n]
+            step_y, step_x = ends[2 * n], ends[2 * n + 1]
+            if words[first + x] == _STILL:
+                step_x = -np.int64(words[first + x - 1] == _STILL)
+                step_y = -np.int64(step_x == 0 and words[first + x - pitch] == _STILL)
+            py, px = y + step_y, x + step_x
+            if 0 <= py < cy and 0 <= px < cx:
                 line[x] = py * cx + px
             else:
                 line[x] = EXIT - ((start[0] * full[1] + py + start[1]) * full[2] + px + start[2])

@@ -168,9 +168,10 @@ def _look_up(fragment, foreground, level, table, out):  # type: ignore[no-untype
 def _trees(parent, label, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Let every voxel follow its parents to a voxel that has a number, out of the block, or round a cycle."""
     count = 0
+    label[:] = -2
     for i in range(parent.size):
-        label[i] = -1 if parent[i] == -1 else -2
-    for i in range(parent.size):
+        if parent[i] == -1:
+            label[i] = -1
         if label[i] != -2:
             continue
         k = i

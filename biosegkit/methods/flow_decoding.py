@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from biosegkit.errors import DataError
 from biosegkit.kernels.basins import TOP, level_of, quantise
-from biosegkit.kernels.flow_graph import FlowGraph, join_trees, merge_trees
+from biosegkit.kernels.flow_graph import FlowGraph, join_trees
+from biosegkit.kernels.flow_linkage import merge_trees
 from biosegkit.kernels.flow_trace import flow_fragments, looked_up, quantise_flow
 from biosegkit.methods.flow_check import Field, flow_errors, seen_in
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
@@ -76,9 +77,10 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     root = merge_trees(graph, level, thresholds["repulsion"])
     heads, number = np.unique(root, return_inverse=True)
     component = [(number + 1)[tree] for tree in graph.tree_of]
-    tally, blocks_of = _tallied(states, component, level, len(heads))
+    checked = thresholds["flow_error"] < WORST
+    tally, blocks_of = _tallied(states, component, level, len(heads), checked)
     kept = tally.area >= max(1.0, thresholds["min_size"])
-    if thresholds["flow_error"] < WORST and kept.any():
+    if checked and kept.any():
         painted = (labels_of(state, level, lookup) for state, lookup in zip(states, component, strict=True))
         kept &= flow_errors(states, painted, (tally, blocks_of), field) <= thresholds["flow_error"]
     alive = np.flatnonzero(kept)
@@ -89,14 +91,18 @@ def resolve_flows(states: Sequence[State], thresholds: Mapping[str, float], fiel
     return Decisions(dict(thresholds), found, tally.table(alive + 1, np.arange(1, len(alive) + 1), float(TOP)))
 
 
-def _tallied(states: Sequence[State], component: Sequence[npt.NDArray[np.int64]], level: int, count: int
+def _tallied(states: Sequence[State], component: Sequence[npt.NDArray[np.int64]], level: int, count: int, blocks: bool
              ) -> tuple[Tally, npt.NDArray[np.int64]]:
-    """Sizes and boxes of ``1..count``, and in how many blocks each of ``0..count`` is; labels are let go of again."""
+    """Sizes and boxes of ``1..count``, and if asked for, in how many blocks each of ``0..count`` is.
+
+    Labels are let go of again.
+    """
     tally, blocks_of = Tally(count, len(states[0].block.shape)), np.zeros(count + 1, np.int64)
     for state, lookup in zip(states, component, strict=True):
         labels = labels_of(state, level, lookup)
         tally.add(labels, state.arrays["foreground"], state.block)
-        blocks_of += seen_in(labels, count)
+        if blocks:
+            blocks_of += seen_in(labels, count)
     return tally, blocks_of
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.kernels.basins import level_of
-from biosegkit.kernels.flow_graph import FlowGraph, Linkage, cut_linkage, link_trees
+from biosegkit.kernels.flow_graph import FlowGraph
+from biosegkit.kernels.flow_linkage import Linkage, cut_linkage, link_trees
 from biosegkit.kernels.overlap import Overlaps
 from biosegkit.methods.flow_check import Field, squared_errors
 from biosegkit.methods.flow_decoding import WORST, graph_of, labels_of

@@ -95,11 +95,12 @@ def _add(objects, score, start, full, into):  # type: ignore[no-untyped-def] # n
             while x < nx:
                 begin, value, gained = x, objects[z, y, x], np.int64(0)
                 while x < nx and objects[z, y, x] == value:
-                    if scored:
-                        gained += np.int64(score[z, y, x])
                     x += 1
                 if value == 0:
                     continue
+                if scored:
+                    for here in range(begin, x):
+                        gained += np.int64(score[z, y, here])
                 k, length = np.int64(value) - 1, x - begin
                 area[k] += length
                 total[k] += gained
