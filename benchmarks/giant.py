@@ -1,12 +1,16 @@
 """Giant images in blocks: how much memory, and how much time beyond the bare network calls.
 
-    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow,stardist] [--network] [--write]
+    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow,stardist,cellpose]
+        [--diameter 30] [--network] [--write]
 
 The image is RGB of ``size`` x ``size`` pixels on disk, nuclei that touch at 1340 pixels per nucleus (so 298 000 at
 20 000), read in parts. A stand-in takes the place of the network's answer: a pixel's colour says where in a pattern it
 is, and the maps are the method's own targets for the pattern, with smooth noise. With ``--network`` the network of a
 plan for microscopy runs on every tile, too, so that seconds are what they would be. ``stardist`` is the engine for
-StarDist models, with a grid of 2 and a probability from 0.4, which gives many candidates per object. Every image is
+StarDist models, with a grid of 2 and a probability from 0.4, which gives many candidates per object. ``cellpose`` is
+the engine for Cellpose models: it resizes the image by 30 / ``--diameter``, so that colours cannot be looked up; its
+image is the maps themselves, 8 bits each, and the stand-in gives them back; with ``--network`` a network of Cellpose's
+kind runs, too, of ``--width`` features at full resolution (Cellpose's own has 32). Every image is
 segmented from start to finish, in a process of its own with one thread: peak resident set, seconds in the network (of
 all calls, those for tiles at the edges of groups included), and seconds in all. ``--write`` makes
 ``results/giant.json``.
@@ -29,6 +33,10 @@ RECORD = Path(__file__).parent / "results/giant.json"
 PATTERN = 1250
 #: The largest number in each channel of the image.
 HIGHEST = ((PATTERN - 1) // 8, (PATTERN - 1) // 8, 7 * 16 + 7)
+#: What the model draws on.
+DRAWN = {"stardist": "star", "cellpose": "flow"}
+#: Pixels that objects of a Cellpose model measure where it does not resize.
+UNRESIZED = 30
 #: Of the StarDist model.
 RAYS, GRID, PROB, NMS = 32, (2, 2), 0.4, 0.4
 
@@ -145,6 +153,61 @@ def made(size, folder):
     return path
 
 
+def coded(folder):
+    """Flow and logit of the pattern as a Cellpose network says them: 8 bits each (3, y, x), the least, and the span."""
+    flow, foreground = (np.load(folder / f"flow-{name}.npy") for name in ("flow", "foreground"))
+    said = np.concatenate([5 * flow, 12 * foreground.clip(-0.1, 1.1) - 6])
+    least, most = said.min((1, 2), keepdims=True), said.max((1, 2), keepdims=True)
+    return ((said - least) / (most - least) * 255).round().astype(np.uint8), least, most - least
+
+
+def made_of_maps(size, folder):
+    """The image of the Cellpose model on disk, band by band."""
+    import zarr
+
+    path = folder / f"{size}-maps.zarr"
+    if path.exists():
+        return path
+    array, part = zarr.create_array(path, shape=(3, size, size), chunks=(3, 512, 512), dtype="uint8"), coded(folder)[0]
+    wide = np.tile(part, (1, 1, -(-size // PATTERN)))[:, :, :size]
+    for low in range(0, size, 512):
+        array[:, low : low + 512] = wide[:, np.arange(low, min(low + 512, size)) % PATTERN]
+    return path
+
+
+def cellpose_model(folder, options):
+    """The engine of Cellpose models on a stand-in, which is the second thing returned; and tiles of an image."""
+    import torch
+
+    from biosegkit.engines.cellpose_model import CellposeModel, CellposeOptions
+    from biosegkit.engines.cellpose_network import CellposeNet
+    from biosegkit.engines.planes import PlaneNet, PlaneTiles
+
+    _, least, span = (torch.from_numpy(part) for part in coded(folder))
+    net = CellposeNet([3, *(options.width * 2**k for k in range(4))], 3).eval() if options.network else None
+
+    class StandIn(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seconds, self.calls, self.bare = 0.0, 0, 0.0
+
+        def forward(self, x):
+            started = time.perf_counter()
+            if net is not None:
+                net(x)
+            self.bare += time.perf_counter() - started
+            found = x * span + least
+            self.seconds += time.perf_counter() - started
+            self.calls += 1
+            return found
+
+    network = StandIn()
+    run = PlaneNet(network, torch.device("cpu"), 3, UNRESIZED / options.diameter, square=True)
+    model = CellposeModel("stand-in", "4", run, CellposeOptions(low=0, high=100), "benchmark")
+    return model, network, lambda shape: len(list(PlaneTiles(run.resized_shape(shape, (1.0, 1.0))).within(
+        [slice(0, n) for n in run.resized_shape(shape, (1.0, 1.0))])))
+
+
 def star_model(folder, network=stand_in):
     """The engine of StarDist models on a stand-in, which is the second thing returned."""
     import torch
@@ -203,7 +266,8 @@ def child(name, size, image, options):
         for module in (star_work, stars):
             module.model_of, module.image_of = (lambda _: model), (lambda _: opened)
     else:
-        model, network, tiles_of = segmenter_of(name, options)
+        model, network, tiles_of = (cellpose_model(Path(options.folder), options) if name == "cellpose"
+                                    else segmenter_of(name, options))
         tiles = tiles_of((size, size))
         for module in (giant, blocks):
             module.opened_model, module.opened_image = (lambda *_: model), (lambda *_: opened)
@@ -246,6 +310,7 @@ def main():
     parser.add_argument("--methods", default="distance,star,flow")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--width", type=int, default=16, help="features of the network at full resolution")
+    parser.add_argument("--diameter", type=float, default=UNRESIZED, help="of objects, for cellpose")
     parser.add_argument("--memory", type=int, default=2 << 30)
     parser.add_argument("--network", action="store_true", help="run the network of the plan, too")
     parser.add_argument("--folder", help="where images and work go; a temporary folder by default")
@@ -271,18 +336,19 @@ def measured(options):
     rows = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary)
-        for name in {"star" if name == "stardist" else name for name in options.methods.split(",")}:
+        for name in {DRAWN.get(name, name) for name in options.methods.split(",")}:
             subprocess.run([sys.executable, __file__, "--folder", str(folder), "--pattern", name], check=True)
         for size in map(int, options.sizes.split(",")):
-            image = made(size, folder)
             for name in options.methods.split(","):
+                image = made_of_maps(size, folder) if name == "cellpose" else made(size, folder)
                 call = [sys.executable, __file__, "--patch", str(options.patch), "--width", str(options.width),
-                        "--memory", str(options.memory), "--folder", str(folder), *["--network"] * options.network,
+                        "--diameter", str(options.diameter), "--memory", str(options.memory), "--folder", str(folder), *["--network"] * options.network,
                         "--child", name, str(size), str(image)]
                 done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
-                rows[f"{name} {size}{' with network' if options.network else ''}"] = row = json.loads(
-                    done.stdout.splitlines()[-1])
-                say(f"{name} {size}", row)
+                how = f" of {options.diameter:g} pixels" if name == "cellpose" else ""
+                key = f"{name}{how} {size}{' with network' if options.network else ''}"
+                rows[key] = row = json.loads(done.stdout.splitlines()[-1])
+                say(key, row)
     if options.write:
         before = json.loads(RECORD.read_text("utf-8"))["rows"] if RECORD.exists() else {}
         record = {**about("torch", "zarr"), "memory": options.memory, "patch": options.patch,

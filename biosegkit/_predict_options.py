@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ._endings import SLIDES
 from ._options import pairs
 from .errors import OptionError
 
@@ -87,7 +88,7 @@ class Batching:
 
     def prepare(self, inputs: Sequence[str]) -> None:
         """Let workers of this machine, if there will be any, load their libraries while this process loads its own."""
-        from .batch.head_start import SLIDES, head_start
+        from .batch.head_start import head_start
 
         if self.scheduler is None and (self.workers or any(name.lower().endswith(SLIDES) for name in inputs)):
             head_start()

@@ -9,12 +9,13 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+from ._endings import ENDINGS
 from ._words import counted
 from .cases import Dataset, scan
 from .errors import BiosegError, DataError, FileError, OptionError
 from .io import ReadOptions, positions
 from .io.formats import local, remote_url
-from .io.sniff import ENDINGS, ending, sniff
+from .io.sniff import ending, sniff
 from .layouts import stem, walk
 
 __all__ = ["Input", "Job", "find_jobs", "output_ending"]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ._endings import ENDINGS
 from ._words import counted
 from .description import Description
 from .errors import DataError, FileError
-from .io.sniff import ENDINGS, ending
+from .io.sniff import ending
 
 __all__ = ["Case", "UnpairedError", "common_start", "csv_cases", "folder_cases", "glob_cases", "nnunet_cases", "stem"]
 

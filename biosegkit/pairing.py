@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ._atomic import read_json
+from ._endings import ENDINGS
 from ._words import counted
 from .cases import Case, Dataset, Description, scan
 from .checks import stated_task
 from .errors import DataError, FileError, OptionError
 from .image import Labels, Task
-from .io.sniff import ENDINGS, ending
+from .io.sniff import ending
 from .layouts import grouped, stem, walk
 from .task_choice import choose_task, count_ids
 

@@ -94,7 +94,7 @@ def fit(plan: Plan, dataset: Dataset, out: str | Path, *, folds: Sequence[int] |
     ResumeError
         If ``resume`` meets another plan, other data or another version (fault P3).
     Stopped
-        After Ctrl-C or SIGTERM; the state is saved.
+        After Ctrl-C or SIGTERM; the state is saved, or the run is whole if it came that late.
     """
     started = time.monotonic() if started is None else started
     out, here = Path(out), pick(device)
@@ -210,6 +210,8 @@ def _conclude(job: _Job, weights: Mapping[str, Mapping[str, Tensor]], held: Mapp
     update_run(job.out, seconds=time.monotonic() - started, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     write_report(job.out, overlays=found.overlays)
     _say(job.progress, "done")
+    if job.stop():  # too late to leave anything undone; but what would come after this command is not to begin
+        raise Stopped("asked to stop when all was done", file=job.out, remedy="use the run as it is, it is whole")
     return load(job.out, job.device)
 
 

@@ -18,6 +18,7 @@
 #SBATCH --time=12:00:00
 set -euo pipefail
 export OMP_NUM_THREADS=1
+export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432  # dask's own value costs much time
 
 roles='
 import subprocess, sys

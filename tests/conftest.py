@@ -2,7 +2,26 @@
 
 from pathlib import Path
 
+import fsspec
 import pytest
+from web_server import Bucket, Files, serving
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of a web server that has the files of the test's folder."""
+    with serving(Files, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def s3(tmp_path, monkeypatch):
+    """``s3://`` is a server of this machine, whose buckets are the folders of the test's folder."""
+    s3fs = pytest.importorskip("s3fs")
+    with serving(Bucket, tmp_path) as address:
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": address, "anon": True})
+        yield
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Files with several images, and stores behind URLs: what is predicted, under which names, and what is refused."""
 
 import json
-import threading
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -25,7 +22,7 @@ from biosegkit.bundle import load, write_bundle
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.inputs import find_jobs
-from biosegkit.io import ReadOptions, read, read_labels, write
+from biosegkit.io import ReadOptions, open_pyramid, read, read_labels, write
 from biosegkit.io.zarr import CHUNK
 from biosegkit.predict import predict_files
 from biosegkit.records import Wish
@@ -112,34 +109,6 @@ def test_every_field_of_a_plate_has_its_own_result(tmp_path):
 
 # URLs -----------------------------------------------------------------------------------------------------------------
 
-class Server(SimpleHTTPRequestHandler):
-    """What is in a folder, but no lists of files; and nothing from ``/secret``."""
-
-    def do_GET(self):
-        """Answer."""
-        if "secret" in self.path:
-            self.send_error(403)
-        else:
-            super().do_GET()
-
-    def list_directory(self, path):
-        """There are none."""
-        self.send_error(404)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server(tmp_path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=tmp_path)) as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{found.server_port}"
-        found.shutdown()
-        thread.join()
-
-
 def stored(path, shape=(1, 40, 50)):
     image = Image(RNG.normal(size=shape).astype(np.float32), Grid.regular(shape[1:], 0.5, "um"))
     write(image, path)
@@ -149,6 +118,27 @@ def stored(path, shape=(1, 40, 50)):
 def chunks(output):
     """Hashes of all that is in a store of labels."""
     return {p.relative_to(output).as_posix(): sha256(p) for p in sorted(Path(output).rglob("*")) if p.is_file()}
+
+
+def test_a_store_in_s3_gives_what_it_gives_on_disk_and_resume_sees_that_it_changed(tmp_path, s3):
+    url, store = "s3://bucket/some/a.ome.zarr", tmp_path / "bucket/some/a.ome.zarr"
+    stored(store, (1, 1100, 60))
+    here, there = open_pyramid(store), open_pyramid(url)
+    assert (there.grids, there.channels, there.dtype) == (here.grids, here.channels, here.dtype)
+    np.testing.assert_array_equal(there.level(0).array[:, 1000:1050, 3:], here.level(0).array[:, 1000:1050, 3:])
+    model = model_in(tmp_path)
+    (disk,) = predict_files(model, store, tmp_path / "disk")
+    (found,) = predict_files(model, url, tmp_path / "out")
+    assert found.error is None
+    assert chunks(found.output) == chunks(disk.output)
+    assert predict_files(model, url, tmp_path / "out", resume=True)[0].state == "kept"
+    chunk = next(path for path in sorted(store.rglob("*")) if path.is_file() and path.suffix != ".json")
+    chunk.write_bytes(chunk.read_bytes()[::-1])  # as long as before, and the listing was seen already
+    (again,) = predict_files(model, url, tmp_path / "out", resume=True)
+    assert again.state == "failed"
+    assert "damaged" in again.error
+    (lost,) = predict_files(model, "s3://bucket/none.ome.zarr", tmp_path / "lost")
+    assert "found no array" in lost.error
 
 
 def test_a_store_behind_a_url_gives_what_it_gives_on_disk(tmp_path, server):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -237,21 +235,6 @@ def test_F1_a_cut_dicom_slide_is_refused(tmp_path, keep):
 
 
 # stores behind URLs -------------------------------------------------------------------------------------------------
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server(tmp_path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{found.server_port}"
-        found.shutdown()
-        thread.join()
-
 
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 def test_stores_behind_http_are_those_on_disk(tmp_path, server, version):

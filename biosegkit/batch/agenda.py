@@ -86,6 +86,8 @@ class Chains:
         Images that may be open at a time.
     begun : callable, optional
         Called with the number of an image when it begins.
+    order : sequence of int, optional
+        In which images are begun; as they are given if left out.
 
     Examples
     --------
@@ -102,8 +104,8 @@ class Chains:
     """
 
     def __init__(self, chains: Sequence[Chain], names: Sequence[str], most: int = 4,
-                 begun: Callable[[int], None] | None = None) -> None:
-        self._waiting = deque(enumerate(chains))
+                 begun: Callable[[int], None] | None = None, order: Sequence[int] | None = None) -> None:
+        self._waiting = deque((number, chains[number]) for number in order or range(len(chains)))
         self._names, self._most, self._begun = names, most, begun
         self._open: dict[int, _Open] = {}
         self._calls: dict[int, tuple[int, int]] = {}  # key of a task → image, place in its step

@@ -24,7 +24,7 @@ from biosegkit._lazy import optional
 from biosegkit._words import counted
 from biosegkit.errors import BiosegError, FileError, OptionError, Stopped
 
-from .head_start import PRELOAD
+from .head_start import ENVIRONMENT, PRELOAD
 from .tasks import Answer, Claim, carry_out
 
 __all__ = ["Agenda", "Crew", "DaskCrew", "Staff", "Task", "employ"]
@@ -37,6 +37,8 @@ PATIENCE = (120.0, 600.0)
 CONNECT = 30.0
 #: Seconds between two looks at the workers.
 _LOOK = 2.0
+#: How often dask looks at its own event loops and processes: its defaults cost two workers 5 % of a core.
+_TICK, _MONITOR = "500ms", "5s"
 _numbers = itertools.count()
 
 
@@ -241,7 +243,9 @@ def _hired(distributed: ModuleType, staff: Staff) -> Iterator[Any]:
     dask = optional("dask")
     settings = {"scheduler.allowed-failures": DEATHS - 1, "worker.multiprocessing-method": "spawn",
                 "worker.memory.target": False, "worker.memory.spill": False, "worker.memory.pause": False,
-                "worker.memory.terminate": 0.95, "worker.profile.enabled": False}
+                "worker.memory.terminate": 0.95, "worker.profile.enabled": False,
+                "nanny.pre-spawn-environ": ENVIRONMENT, "admin.tick.interval": _TICK,
+                "admin.system-monitor.interval": _MONITOR}
     if sys.platform == "linux":  # the libraries are loaded once, and processes begin in a moment
         settings["worker.multiprocessing-method"] = "forkserver"
     with dask.config.set({f"distributed.{name}": value for name, value in settings.items()}):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import sha256
+from biosegkit._endings import ENDINGS, SLIDES
 from biosegkit.bundle import Bundle
 from biosegkit.engines.star_model import StarModel
 from biosegkit.errors import BiosegError, OptionError
 from biosegkit.inputs import Job
 from biosegkit.io import ReadOptions, open_pyramid
 from biosegkit.io.formats import remote_url
-from biosegkit.io.sniff import ENDINGS, ending
+from biosegkit.io.sniff import ending
 from biosegkit.outputs import checked_outputs
 from biosegkit.predictor import Predictor, WholePredictor
 from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, remove, shown
@@ -25,7 +26,6 @@ from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
 from .giant import GiantJob, has_blocks
-from .head_start import SLIDES
 from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, refuse_tidy, resolve_stars
 from .tasks import Errand, opened
 from .tissue import tissue_of

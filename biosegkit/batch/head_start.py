@@ -13,19 +13,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-__all__ = ["PRELOAD", "SLIDES", "head_start"]
+__all__ = ["ENVIRONMENT", "PRELOAD", "head_start"]
 
-#: Endings of slides, which are segmented in blocks, by workers, whatever their size.
-SLIDES = (".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
 #: What workers need, loaded once for all of them.
 PRELOAD = ("distributed", "biosegkit.batch.warmed")
-#: What dask sets for the processes of its workers, which those that are forked inherit.
-_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1"}
+#: Of the processes of workers. Dask would set ``MALLOC_TRIM_THRESHOLD_`` as well, by which every map of a network is
+#: given back to the system and zeroed again: a sixth of the time, and more with two workers, who wait for the memory.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def head_start(preload: Sequence[str] = PRELOAD) -> None:
-    """Begin the process, if this is Linux and none was begun; it ends with this one.
+    """Begin the process, if this is Linux and none was begun; it ends with this one, whatever it is about.
 
     Parameters
     ----------
@@ -36,8 +34,8 @@ def head_start(preload: Sequence[str] = PRELOAD) -> None:
         return
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(list(preload))
-    with _environment(_ENVIRONMENT), _interrupts_left():
+    forkserver.set_forkserver_preload(["biosegkit.batch.orphaned", *preload])
+    with _environment(ENVIRONMENT), _interrupts_left():
         forkserver.ensure_running()
 
 

@@ -222,7 +222,8 @@ class _Batch:
     def carry_out(self, crew: Crew, chains: Sequence[Chain], claim: Claim, stop: Callable[[], bool]) -> None:
         """Have everything done."""
         write_failures(self.out, [])
-        agenda = Chains(chains, [shown(job) for job in self.jobs], begun=self._begins)
+        largest_first = sorted(range(len(self.jobs)), key=lambda number: -self._sizes[number])  # none is left for last
+        agenda = Chains(chains, [shown(job) for job in self.jobs], begun=self._begins, order=largest_first)
         for answered in crew.results(agenda, claim, stop):
             outcome = None
             if answered is not None:

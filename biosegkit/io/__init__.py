@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from biosegkit import _atomic
+from biosegkit._endings import ENDINGS
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid
@@ -21,7 +22,7 @@ from .formats import MODULES, module, opened
 from .lazy import LazyArray, Pyramid, at_spacing, open_pyramid, positions
 from .options import ReadOptions
 from .raw import Array, Header
-from .sniff import ENDINGS, ending, sniff
+from .sniff import ending, sniff
 
 __all__ = ["Header", "LazyArray", "Pyramid", "ReadOptions", "at_spacing", "formats", "open_pyramid", "peek",
            "positions", "read", "read_labels", "write"]

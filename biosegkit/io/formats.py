@@ -7,12 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
+from biosegkit._endings import ENDINGS
 from biosegkit.errors import FileError
 
 from . import arrange
 from .options import ReadOptions
 from .raw import Position, Raw
-from .sniff import ENDINGS, ending, sniff
+from .sniff import ending, sniff
 
 __all__ = ["MODULES", "images", "local", "module", "opened", "remote_url"]
 

@@ -92,7 +92,7 @@ class Remote:
         """
         files, path = _files(self.url)
         try:
-            data: bytes = files.cat_file(path, 0, limit + 1)
+            data: bytes = files.cat_file(path, start=0, end=limit + 1)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except failures() as error:
@@ -132,6 +132,7 @@ class Remote:
             digest.update(f"{name} {(self / name).read(64 << 20)!r}\n".encode())
         files, path = _files(self.url)
         if self.url.partition(":")[0] not in ("http", "https"):
+            files.invalidate_cache(path)  # lists are kept as long as the process runs
             try:
                 listed = files.find(path, detail=True)
             except failures() as error:

@@ -6,17 +6,11 @@ import re
 import zlib
 from pathlib import Path
 
+from biosegkit._endings import ENDINGS
 from biosegkit.errors import FileError
 
-__all__ = ["ENDINGS", "case_name", "ending", "sniff"]
+__all__ = ["case_name", "ending", "sniff"]
 
-#: Endings of names → format. Longest first, so that .nii.gz is not .gz.
-ENDINGS: dict[str, str] = {
-    ".ome.zarr": "zarr", ".ome.tiff": "tiff", ".ome.tif": "tiff", ".nii.gz": "nifti.gz", ".nii": "nifti",
-    ".zarr": "zarr", ".tiff": "tiff", ".tif": "tiff", ".svs": "tiff", ".ndpi": "tiff", ".scn": "tiff",
-    ".qptiff": "tiff", ".lsm": "tiff", ".bif": "openslide", ".mrxs": "openslide", ".svslide": "openslide",
-    ".png": "png", ".jpeg": "jpeg", ".jpg": "jpeg", ".bmp": "bmp",
-}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NIFTI_SIZES = {(348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"),
                 (540).to_bytes(4, "big")}

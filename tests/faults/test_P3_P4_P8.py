@@ -61,6 +61,20 @@ def test_P8_a_signal_saves_the_state_and_resume_ends_the_run(dataset, tmp_path, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
+def test_P8_a_signal_that_comes_too_late_is_answered_and_leaves_a_whole_run(dataset, tmp_path):
+    late = signalled(signal.SIGTERM, lambda row: row.get("stage") == "done")
+    with pytest.raises(Stopped, match="all was done") as info:
+        fit(tiny_plan(steps=3), dataset, tmp_path / "run", device="cpu", progress=late)
+    assert info.value.signal == signal.SIGTERM
+    assert (tmp_path / "run/report.html").exists()
+    assert load(tmp_path / "run", "cpu").info["weights"]
+    said = []
+    fit(tiny_plan(steps=3), dataset, tmp_path / "run", device="cpu", resume=True,
+        progress=lambda row: said.append(row["stage"]))
+    assert said == [f"{tmp_path / 'run'} is finished: nothing to continue"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 def test_P8_a_second_signal_stops_at_once(dataset, tmp_path):
     def twice(row):
         if row.get("stage", "").startswith("fold 0: preprocessing"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batch_tasks import dying_image_task, limit_files
+from batch_tasks import Alone, dying_image_task, limit_files
 from stub_models import fresh_weights, image, stub_plan
 from typer.testing import CliRunner
 
@@ -262,3 +262,22 @@ def test_arrays_do_not_travel(files, crew, monkeypatch):
     assert len(sent) == 3
     assert not [x for _, _, arguments, *_ in sent for x in arguments if isinstance(x, np.ndarray)]
     assert len({o for (_, o) in crew.client.run(os.getpid).items()}) == 2
+
+
+def test_the_largest_image_is_begun_first_and_outcomes_are_in_the_order_given(files, monkeypatch):
+    @contextmanager
+    def alone(_):
+        yield Alone()
+
+    monkeypatch.setattr(run, "employ", alone)
+    add("b", (60, 50))
+    add("c", (40, 50))
+    done = []
+    found = predict_batch(files, "in", "out", TWO, progress=lambda _, o: done.append(Path(o.input).stem))
+    assert done == ["b", "c", "a"]
+    assert [Path(o.input).stem for o in found] == ["a", "b", "c"]
+
+
+def test_memory_of_workers_is_not_given_back_at_every_step(crew):
+    assert set(crew.client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
+    assert set(crew.client.run(os.getenv, "OMP_NUM_THREADS").values()) == {"1"}
