@@ -17,7 +17,7 @@ from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
 __all__ = ["Look", "axes_of", "file_of", "home_grid", "image_of", "labels_of", "look_at", "metadata_of", "part_under",
-           "snapshot", "stand_in"]
+           "snapshot", "stand_in", "voxels_of"]
 
 #: Axes that are assumed where a layer does not name its own.
 _USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
@@ -138,7 +138,7 @@ def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, 
             raise DataError(f"a grid of shape {look.grid.shape}, spacing {look.grid.spacing}", file=layer.name,
                             expected=f"that of {first.name}: {first.grid.shape}, {first.grid.spacing}",
                             remedy="choose layers of one image")
-        parts.append(_voxels(layer, look, frame, level, window))
+        parts.append(voxels_of(layer, look, frame, level, window))
     grid = first.grid if level == 0 else first.grid.resized(first.levels[level])
     names = _channel_names(layers, len(parts[0]))
     array = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -160,7 +160,7 @@ def labels_of(layer: Any, task: str = "instance", *, frame: int = 0) -> Labels:
         For negative values.
     """
     look = look_at(layer)
-    array = _voxels(layer, look, frame, 0, None)[0]
+    array = voxels_of(layer, look, frame, 0, None)[0]
     turn, home = turned_home(look.grid, metadata_of(layer))
     return Labels.from_values(np.ascontiguousarray(turn.apply(array)), home, "semantic" if task == "semantic" else
                               "instance", source=str(metadata_of(layer).get("source", "")) or layer.name)
@@ -225,7 +225,7 @@ def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | 
                  look.name)
 
 
-def _voxels(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
+def voxels_of(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
     """The voxels (C, *space) of a window, read now."""
     data = layer.data[level] if getattr(layer, "multiscale", False) else layer.data
     inside = iter(window or [slice(None)] * look.grid.ndim)

@@ -26,7 +26,7 @@ from .layers import look_at, snapshot
 from .region import REGIONS, frame_of, region_of
 from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
-from .wishes import Answer, Outcome, Wish, answered, ran
+from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
 from .work import Latest, Task, notify
 
 __all__ = ["SegmentWidget", "add_result"]
@@ -212,7 +212,7 @@ class SegmentWidget(QWidget):
 
     def _ask(self, wish: Wish) -> tuple[Wish, Answer]:
         """In a thread: load the model and compare."""
-        return wish, answered(wish, self.hub.loaded(wish.model))
+        return wish, looked_through(wish, answered(wish, self.hub.loaded(wish.model)))
 
     def _on_answer(self, found: tuple[Wish, Answer]) -> None:
         wish, answer = found

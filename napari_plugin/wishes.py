@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from biosegkit.errors import BiosegError, DataError
 
+from .contrasts import EMPTY, contrasts
 from .giants import Giant, giant_of, segmented_giant
 from .layers import Look, home_grid, image_of, look_at, stand_in
 from .region import Region
@@ -16,7 +17,7 @@ from .region import Region
 if TYPE_CHECKING:
     from .shared import Hub, Result
 
-__all__ = ["Answer", "Outcome", "Wish", "answered", "outcome_of", "ran"]
+__all__ = ["Answer", "Outcome", "Wish", "answered", "looked_through", "outcome_of", "ran"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +110,27 @@ def answered(wish: Wish, model: Any) -> Answer:
     return Answer(True, f"{size} voxels{unit}{which}. {taken}".strip(), level, scaled, giant)
 
 
+def looked_through(wish: Wish, answer: Answer) -> Answer:
+    """The answer, unless what is to be segmented has no finite number; of one value alone it says so. In a thread."""
+    if not answer.ready:
+        return answer
+    found = [contrast for layer in wish.layers
+             for contrast in contrasts(layer, wish.axes, wish.frame, answer.level, answer.window)]
+    if not any(found):
+        return answer
+    if all(one == EMPTY for one in found):
+        return replace(answer, ready=False, text=str(DataError(
+            f"{EMPTY} in this part", file=wish.layers[0].name, expected="intensities",
+            remedy="choose another part, or check how the image was exported")))
+    which = "" if len(found) == 1 else f" in channel {', '.join(str(k) for k, one in enumerate(found) if one)}"
+    what = " and ".join(dict.fromkeys(one for one in found if one))
+    return replace(answer, text=f"{answer.text}\nThere is {what}{which}: nothing can be told apart there. Is this the "
+                   "image that is meant?")
+
+
 def ran(wish: Wish, hub: Hub) -> Outcome:
     """Check once more, then segment; in a thread."""
-    answer = answered(wish, hub.loaded(wish.model))
+    answer = looked_through(wish, answered(wish, hub.loaded(wish.model)))
     if not answer.ready:
         raise DataError(answer.text)
     return _segmented(wish, answer, hub)

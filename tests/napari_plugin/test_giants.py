@@ -113,9 +113,8 @@ def test_all_of_a_slide_is_segmented_in_blocks_as_in_one_piece_and_lies_on_it(mo
         Image(np.moveaxis(middle, -1, 0).copy(), Grid.regular(middle.shape[:2], 0.5, "um"), ("red", "green", "blue")))
     labels = model.layers[-1]
     assert labels is not layer, widget.said.text()
-    assert labels.multiscale
-    np.testing.assert_array_equal(np.asarray(labels.data[0][:, :]), whole.labels.restored())
-    assert labels.data[0].dtype == np.dtype(np.uint8) if whole.labels.count < 256 else np.dtype(np.uint16)
+    assert not isinstance(labels.data, np.ndarray), "it is read while it is looked at"
+    np.testing.assert_array_equal(np.asarray(labels.data[:, :]), whole.labels.restored())
     np.testing.assert_allclose(labels.data_to_world((-0.5, -0.5)), layer.data_to_world((-0.5, -0.5)))
     np.testing.assert_allclose(labels.data_to_world(np.array(middle.shape[:2]) - 0.5),
                                layer.data_to_world(np.array(layer.data[0].shape[:2]) - 0.5))
@@ -160,6 +159,20 @@ def test_a_layer_that_was_given_another_pixel_size_is_told_with_it(model, folder
     layer.scale = (0.125, 0.125)
     assert giant_of([layer], predictor).options["spacing"] == "0.125,0.125"
     assert giant_of([layer], predictor).options["unit"] == "um"
+
+
+def test_labels_on_disk_are_shown_with_all_their_resolutions_and_read_when_looked_at(model, tmp_path):
+    from napari.layers import Layer
+
+    from biosegkit.viewing import stored_label_layer
+
+    values = np.kron(np.arange(400, dtype=np.uint16).reshape(20, 20), np.ones((80, 60), np.uint16))
+    write(Labels.from_values(values, Grid.regular(values.shape, 0.5, "um"), "instance"), tmp_path / "a.ome.zarr")
+    layer = model.add_layer(Layer.create(*stored_label_layer(tmp_path / "a.ome.zarr", "a")))
+    assert [level.shape for level in layer.data] == [(1600, 1200), (800, 600)]
+    assert not any(isinstance(level, np.ndarray) for level in layer.data)
+    np.testing.assert_array_equal(np.asarray(layer.data[1][:, :]), values[::2, ::2])
+    assert layer.get_value((200.0, 300.0), world=True) is not None
 
 
 @pytest.mark.parametrize("turn", [False, True])
