@@ -21,7 +21,7 @@ from .pictures import is_labels, neighbour_correlations, noise_problems
 from .splits import group_problems
 from .task_choice import IdCounts, choose_task, count_ids
 
-__all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "refuse", "task_of", "visit"]
+__all__ = ["Facts", "Visit", "check_case", "compare", "diagnose", "image_problems", "refuse", "task_of", "visit"]
 
 #: Words in a reader's error or note → row of the fault list; the first that occurs decides.
 _CODES = (
@@ -163,7 +163,7 @@ def visit(dataset: Dataset, case: Case) -> Visit:
         image = dataset.load_image(case)
     except BiosegError as error:
         return Visit((_from_error(case, file, error),))
-    problems = _image_problems(case, image)
+    problems = image_problems(image, case.id, file)
     try:
         # The number of a value does not depend on the task, which is not known yet.
         labels = dataset.load_labels(case, "instance")
@@ -196,22 +196,29 @@ def visit(dataset: Dataset, case: Case) -> Visit:
     return Visit(tuple(problems), facts, image, labels, tuple(int(n) for n in voxels))
 
 
-def _image_problems(case: Case, image: Image) -> list[Problem]:
-    """V1, V4, V12 of one image."""
+def image_problems(image: Image, case: str = "", file: str = "") -> list[Problem]:
+    """V1, V4, V12 of one image.
+
+    Examples
+    --------
+    >>> from biosegkit.grid import Grid
+    >>> image = Image(np.array([[[np.nan, 1.0]], [[4.0, 4.0]]]), Grid.regular((1, 2)))
+    >>> [(p.code, p.severity) for p in image_problems(image)]
+    [('V1', 'error'), ('V4', 'warning'), ('V12', 'warning')]
+    """
     found: list[Problem] = []
-    file = str(case.images[0])
     for number, name in enumerate(image.channels):
         channel = np.asarray(image.array[number])
         if channel.dtype.kind == "f" and not np.isfinite(channel).all():
             bad = ~np.isfinite(channel)
             first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
-            found.append(Problem("V1", "error", case.id, file, f"{int(bad.sum())} NaN or infinite voxels in {name}, "
+            found.append(Problem("V1", "error", case, file, f"{int(bad.sum())} NaN or infinite voxels in {name}, "
                                  f"first at {first}", "finite numbers", "repair the image or remove the case"))
         elif channel.min() == channel.max():
-            found.append(Problem("V4", "warning", case.id, file, f"a constant {name} (every voxel {channel.flat[0]})",
+            found.append(Problem("V4", "warning", case, file, f"a constant {name} (every voxel {channel.flat[0]})",
                                  "an image with contrast", "check the export; it is normalised to zeros"))
     if 1 in image.grid.shape:
-        found.append(Problem("V12", "warning", case.id, file, f"shape {image.grid.shape}, one voxel thick",
+        found.append(Problem("V12", "warning", case, file, f"shape {image.grid.shape}, one voxel thick",
                              "several voxels along every axis", "a 2D network is planned, or the axis is padded"))
     return found
 

@@ -13,6 +13,7 @@ import numpy as np
 from ._atomic import read_json, sha256, write_json
 from ._words import counted
 from .cases import on_grid_of
+from .checks import image_problems
 from .errors import DataError, FileError
 from .grid import Grid
 from .image import Image, Labels
@@ -29,12 +30,13 @@ RECORD = "provenance.json"
 
 @dataclass(frozen=True)
 class Added:
-    """Where a case was written, and how many the data set has now."""
+    """Where a case was written, how many the data set has now, and what the doctor would say of the image."""
 
     name: str
     image: Path
     labels: Path
     cases: int
+    notes: tuple[str, ...] = ()
 
 
 def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, origin: Mapping[str, Any] | None = None,
@@ -66,7 +68,8 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
     Raises
     ------
     DataError
-        If labels and image differ in shape (G1) or place (G2), or from the cases that are there.
+        If labels and image differ in shape (G1) or place (G2), or from the cases that are there; or if voxels are not
+        finite (V1), which no training accepts.
     FileError
         If there is such a case already, the folder is another kind of data set, or cannot be written.
 
@@ -85,6 +88,10 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
     if plain != name:
         raise DataError(f"the name {name!r}", expected="letters, digits, dots and dashes", remedy=f"use {plain!r}")
     labels = on_grid_of(image, labels)
+    problems = image_problems(image, name, image.source)
+    for found in (p for p in problems if p.severity == "error"):
+        raise DataError(found.found, file=image.source or name, expected=found.expected,
+                        remedy="repair the image: no training accepts it")
     others = _others(folder)
     _alike(image, {k: v for k, v in others.items() if k != name})
     if name in others and not overwrite:
@@ -112,7 +119,8 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-    return Added(name, files["image"], files["labels"], len(others) + (name not in others))
+    notes = tuple(f"{p.found}: {p.remedy}" for p in problems if p.code == "V4")
+    return Added(name, files["image"], files["labels"], len(others) + (name not in others), notes)
 
 
 def provenance(dataset: str | Path) -> dict[str, dict[str, Any]]:

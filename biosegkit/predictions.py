@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ._atomic import read_json, write_json
 from .batch.ledger import FILE
+from .batch.steps import Done, steps_done, work_folder
 from .description import Description
 from .errors import BiosegError, FileError, OptionError
 from .inputs import Job, find_jobs
@@ -130,15 +131,30 @@ class Batch:
         why = why_ended(text)
         return Standing("stopped" if why is None else "failed", items, why or "it can be resumed")
 
-    def halt(self, patience: float = 60.0) -> Standing:
+    def blocks(self) -> Done | None:
+        """How far the image in blocks is that is at work; None if there is none, or it is not planned yet."""
+        for job in self._found():
+            found = steps_done(work_folder(_giant_output(job)))
+            if found is not None:
+                return found
+        return None
+
+    def halt(self, patience: float = 60.0, soon: float | None = None) -> Standing:
         """Ask it to stop as Ctrl-C does, and wait until it has.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to wait, twice at most.
+        soon : float, optional
+            Seconds after which what is being worked at need not end: a block of a giant image takes minutes.
 
         Raises
         ------
         BiosegError
             If it is running still.
         """
-        if not stop(self.pid, self.running, patience):
+        if not stop(self.pid, self.running, patience, soon):
             raise BiosegError(f"process {self.pid} still running after {2 * patience:.0f} s", file=self.out,
                               expected="a batch that stops after an image", remedy="wait, or end the process")
         return self.standing()
@@ -155,7 +171,7 @@ class Batch:
     def _item(self, job: Job, failures: Mapping[str, str]) -> Item:
         """An image, from what is on disk."""
         item = Item(job.name, job.images, "waiting", reading=_reading(self.options).filled(job.reading))
-        for output in (job.output, job.output.with_name(Path(job.name).name + _ZARR)):
+        for output in (job.output, _giant_output(job)):
             record = record_path(output)
             if record.is_file() and output.exists():
                 stamp = record.stat().st_mtime_ns
@@ -264,6 +280,11 @@ def _started(model: str, inputs: list[str], out: Path, options: dict[str, Any], 
     batch = Batch(out, model, inputs, options, pid, born, before, cwd, child)
     write_json(beside(out, "batch.json"), {"schema_version": 1, **{name: getattr(batch, name) for name in _KEPT}})
     return batch
+
+
+def _giant_output(job: Job) -> Path:
+    """Its labels where it is segmented in blocks."""
+    return job.output.with_name(Path(job.name).name + _ZARR)
 
 
 def _reading(options: Mapping[str, Any]) -> ReadOptions:

@@ -86,7 +86,7 @@ def said(out: Path, since: int = 0) -> str:
         return handle.read().decode(errors="replace").rstrip()
 
 
-def stop(pid: int, running: Callable[[], bool], patience: float) -> bool:
+def stop(pid: int, running: Callable[[], bool], patience: float, soon: float | None = None) -> bool:
     """Ask a command to stop as Ctrl-C does, and wait until it has; ask once more if it takes long.
 
     Parameters
@@ -96,20 +96,22 @@ def stop(pid: int, running: Callable[[], bool], patience: float) -> bool:
         Whether it is there still.
     patience : float
         Seconds to wait each time.
+    soon : float, optional
+        Seconds after which to ask once more, where what is being worked at need not end.
 
     Returns
     -------
     bool
         Whether it has stopped.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number, seconds in ((signal.SIGINT, patience if soon is None else soon), (signal.SIGTERM, patience)):
         if not running():
             break
         if os.name == "nt":
             psutil.Process(pid).terminate()
         else:
             os.kill(pid, number)
-        until = time.monotonic() + patience
+        until = time.monotonic() + seconds
         while running() and time.monotonic() < until:
             time.sleep(0.05)
     return not running()

@@ -27,7 +27,7 @@ from .shown_arrays import channel_of, colours_last, film, limits, remembered, th
 from .views import is_lazy, viewed
 
 __all__ = ["LayerData", "file_layers", "image_layers", "label_file_layer", "label_layer", "layers",
-           "prediction_layers", "show"]
+           "prediction_layers", "show", "stored_label_layer"]
 
 #: Data, settings and kind of a layer, as napari's readers return them.
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
@@ -184,11 +184,49 @@ def label_file_layer(path: str | Path, name: str, options: ReadOptions | None = 
     header = peek(path, options)
     if header.bytes <= _WHOLE or header.dtype.kind not in "ui" or header.channels != 1:
         return label_layer(read_labels(path, "instance", options), name)
+    return _lazy_labels(path, name, options)
+
+
+def stored_label_layer(path: str | Path, name: str, grid: Grid | None = None) -> LayerData:
+    """The layer of labels in an OME-Zarr, however small, with all its resolutions, read while it is looked at.
+
+    Parameters
+    ----------
+    path : path
+    name : str
+    grid : Grid, optional
+        Where the full resolution lies, if elsewhere than the file says: as its image does that was moved in the viewer.
+
+    Raises
+    ------
+    FileError, DataError
+        As for :func:`biosegkit.io.open_pyramid`; or if the grid has another shape.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from biosegkit.io import write
+    >>> labels = Labels.from_values(np.array([[0, 7]]), Grid.regular((1, 2), 0.5, "um"), "instance")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(labels, f"{folder}/a.ome.zarr")
+    ...     data, settings, _ = stored_label_layer(f"{folder}/a.ome.zarr", "a", Grid.regular((1, 2), 3.0, "um"))
+    ...     np.asarray(data[0, :]).tolist(), settings["scale"]
+    ([0, 7], (3.0, 3.0))
+    """
+    return _lazy_labels(path, name, None, grid)
+
+
+def _lazy_labels(path: str | Path, name: str, options: ReadOptions | None, grid: Grid | None = None) -> LayerData:
+    """Labels that are read while they are looked at."""
     pyramid = open_pyramid(path, options)
-    turn, place = placed(pyramid.grids[0])
+    if grid is not None and grid.shape != pyramid.grids[0].shape:
+        raise DataError(f"labels of shape {pyramid.grids[0].shape}", file=str(path), expected=f"{grid.shape}")
+    finest = pyramid.level(0)
+    finest = finest if grid is None else replace(finest, grid=grid)
+    turn, place = placed(finest.grid)
     arrays = _with_overview([viewed(array, turn) for array in pyramid.arrays], str(path))
     levels = [channel_of(array, 0) for array in arrays]
-    metadata = _kept(pyramid.level(0), turn) | {"task": "instance"}
+    metadata = _kept(finest, turn) | {"task": "instance"}
     return _levels(levels), {"name": name, **place, **_multiscale(levels), "metadata": metadata}, "labels"
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]-?\d+)?")
 _UNITS = {"mm": "mm", "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "nm": "nm"}
 
-__all__ = ["Look", "begun", "free_folder", "known_batches", "layers_of", "looked", "sizes_of", "step", "summary",
-           "table_of"]
+__all__ = ["Look", "absolute_model", "begun", "features_of", "free_folder", "known_batches", "layers_of", "looked",
+           "sizes_of", "step", "summary", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,22 @@ def begun(model: str, images: str, out: str, also: Sequence[str] = (), sizes: st
         if not given:
             raise OptionError(f"no {what}", expected="a model, images and a new folder for results",
                               remedy=f"choose the {what}")
-    prefix, colon, rest = model.partition(":")
-    place = str(Path(model).absolute()) if Path(model).exists() else (
-        f"{prefix}:{Path(rest).absolute()}" if colon and Path(rest).exists() else model)
-    return start_batch(place, [str(Path(images).absolute())], Path(out).absolute(),
+    return start_batch(absolute_model(model), [str(Path(images).absolute())], Path(out).absolute(),
                        {**({"also": ",".join(also)} if also else {}), **sizes_of(sizes)})
+
+
+def absolute_model(model: str) -> str:
+    """A model by a name that means the same in every folder.
+
+    Examples
+    --------
+    >>> absolute_model("otsu"), absolute_model("stardist:nowhere")
+    ('otsu', 'stardist:nowhere')
+    """
+    prefix, colon, rest = model.partition(":")
+    if Path(model).exists():
+        return str(Path(model).absolute())
+    return f"{prefix}:{Path(rest).absolute()}" if colon and Path(rest).exists() else model
 
 
 def sizes_of(text: str) -> dict[str, Any]:
@@ -145,16 +156,17 @@ def layers_of(item: Item) -> list[tuple[Any, dict[str, Any], str]]:
         data, settings, kind = label_file_layer(item.output, f"{Path(item.name).name} labels")
         task = str(read_json(record_path(item.output)).get("task", "instance"))
         settings["metadata"] = {**settings.get("metadata", {}), "task": task}
-        features = _features(item.output.with_name(f"{Path(item.name).name}.csv"))
+        features = features_of(item)
         found.append((data, {**settings, **({"features": features} if features is not None else {})}, kind))
     return found
 
 
-def _features(path: Path) -> Any:
-    """The table of objects as features of a layer; None where there is none, as for classes."""
+def features_of(item: Item) -> Any:
+    """The table of objects of a result as features of a layer; None where there is none, as for classes."""
     import pandas as pd
 
-    if not path.is_file():
+    path = None if item.output is None else item.output.with_name(f"{Path(item.name).name}.csv")
+    if path is None or not path.is_file():
         return None
     table = pd.read_csv(path)
     return table.rename(columns={"id": "index"}) if "id" in table else None

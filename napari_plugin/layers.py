@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,8 @@ from biosegkit.image import Image, Labels
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
-__all__ = ["Look", "axes_of", "home_grid", "image_of", "labels_of", "look_at", "part_under", "snapshot",
-           "stand_in"]
+__all__ = ["Look", "axes_of", "file_of", "home_grid", "image_of", "labels_of", "look_at", "metadata_of", "part_under",
+           "snapshot", "stand_in", "voxels_of"]
 
 #: Axes that are assumed where a layer does not name its own.
 _USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
@@ -137,7 +138,7 @@ def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, 
             raise DataError(f"a grid of shape {look.grid.shape}, spacing {look.grid.spacing}", file=layer.name,
                             expected=f"that of {first.name}: {first.grid.shape}, {first.grid.spacing}",
                             remedy="choose layers of one image")
-        parts.append(_voxels(layer, look, frame, level, window))
+        parts.append(voxels_of(layer, look, frame, level, window))
     grid = first.grid if level == 0 else first.grid.resized(first.levels[level])
     names = _channel_names(layers, len(parts[0]))
     array = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -145,8 +146,8 @@ def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, 
     if window is not None and tuple(window) != whole:
         spans = [range(n)[w] for n, w in zip(grid.shape, window, strict=True)]
         grid = grid.window(tuple(s.start for s in spans), tuple(len(s) for s in spans))
-    turn, home = turned_home(grid, _metadata(layers[0]))
-    notes = tuple(str(note) for note in _metadata(layers[0]).get("notes", ()))
+    turn, home = turned_home(grid, metadata_of(layers[0]))
+    notes = tuple(str(note) for note in metadata_of(layers[0]).get("notes", ()))
     return Image(np.ascontiguousarray(turn.apply(array)), home, names, layers[0].name, notes)
 
 
@@ -159,10 +160,10 @@ def labels_of(layer: Any, task: str = "instance", *, frame: int = 0) -> Labels:
         For negative values.
     """
     look = look_at(layer)
-    array = _voxels(layer, look, frame, 0, None)[0]
-    turn, home = turned_home(look.grid, _metadata(layer))
+    array = voxels_of(layer, look, frame, 0, None)[0]
+    turn, home = turned_home(look.grid, metadata_of(layer))
     return Labels.from_values(np.ascontiguousarray(turn.apply(array)), home, "semantic" if task == "semantic" else
-                              "instance", source=str(_metadata(layer).get("source", "")) or layer.name)
+                              "instance", source=str(metadata_of(layer).get("source", "")) or layer.name)
 
 
 def part_under(labels: Any, image: Any) -> tuple[int, tuple[slice, ...] | None]:
@@ -182,9 +183,21 @@ def part_under(labels: Any, image: Any) -> tuple[int, tuple[slice, ...] | None]:
     return 0, None
 
 
+def metadata_of(layer: Any) -> dict[str, Any]:
+    """What `biosegkit.viewing` left in a layer."""
+    kept = layer.metadata.get("biosegkit", {}) if isinstance(layer.metadata, dict) else {}
+    return dict(kept) if isinstance(kept, dict) else {}
+
+
+def file_of(layer: Any) -> Path | None:
+    """The file that a layer was opened from with biosegkit; None for an array, and for what is not on this disk."""
+    source = str(metadata_of(layer).get("source", ""))
+    return Path(source).absolute() if source and Path(source).exists() else None
+
+
 def home_grid(layer: Any, axes: str | None = None) -> Grid:
     """The grid of the file that a layer shows, at its finest resolution."""
-    return turned_home(look_at(layer, axes).grid, _metadata(layer))[1]
+    return turned_home(look_at(layer, axes).grid, metadata_of(layer))[1]
 
 
 def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | None = None) -> Image:
@@ -212,7 +225,7 @@ def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | 
                  look.name)
 
 
-def _voxels(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
+def voxels_of(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
     """The voxels (C, *space) of a window, read now."""
     data = layer.data[level] if getattr(layer, "multiscale", False) else layer.data
     inside = iter(window or [slice(None)] * look.grid.ndim)
@@ -244,12 +257,6 @@ def _unit(layer: Any, space: Sequence[int]) -> tuple[str, list[float]]:
         raise DataError(f"axes in {' and '.join(sorted(kinds))}", file=layer.name, expected="one unit for all",
                         remedy="set the layer's units")
     return kinds.pop(), [one[1] for one in found if one is not None]
-
-
-def _metadata(layer: Any) -> dict[str, Any]:
-    """What `biosegkit.viewing` left in a layer."""
-    kept = layer.metadata.get("biosegkit", {}) if isinstance(layer.metadata, dict) else {}
-    return dict(kept) if isinstance(kept, dict) else {}
 
 
 def _channel_names(layers: Sequence[Any], channels: int) -> tuple[str, ...]:

@@ -139,7 +139,8 @@ class RetrainWidget(QWidget):
             _TASKS[self.kind.currentText()], frame, self.replace.isChecked()))
 
     def _on_added(self, found: Added) -> None:
-        self.said.setText(f"added {found.name}: {found.cases} images in {self.dataset.text()}")
+        notes = "".join(f"\n{note}" for note in found.notes)
+        self.said.setText(f"added {found.name}: {found.cases} images in {self.dataset.text()}{notes}")
         if not self.out.text():
             self._on_dataset()
 

@@ -2,172 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
-from biosegkit.errors import BiosegError, DataError
+from biosegkit.errors import BiosegError
 
-from .layers import Look, home_grid, image_of, look_at, snapshot, stand_in
-from .region import REGIONS, Region, frame_of, region_of
-from .shared import Hub, LayerBox, ModelBox, Result, hub_of, own, tipped
+from .giants import Giant
+from .layers import look_at, snapshot
+from .region import REGIONS, frame_of, region_of
+from .rows import beside, tool
+from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
+from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
 from .work import Latest, Task, notify
 
-__all__ = ["Answer", "Outcome", "SegmentWidget", "Wish", "add_result", "answered", "outcome_of", "segmented"]
+__all__ = ["SegmentWidget", "add_result"]
 
 #: Milliseconds after the last move of the view.
 _PAUSE = 300
 _AXES = {"as the layer says": None, "y x": "yx", "z y x": "zyx", "c y x": "cyx", "c z y x": "czyx", "t y x": "tyx",
          "t z y x": "tzyx"}
-
-
-@dataclass(frozen=True, eq=False)
-class Wish:
-    """What is to be segmented: plain data and snapshots of layers, for a thread.
-
-    Parameters
-    ----------
-    model : str
-        MODEL, as on the command line.
-    layers : tuple
-        Snapshots: one with all channels, or one per channel.
-    kind : str
-        One of :data:`biosegkit_napari.region.REGIONS`.
-    region : Region
-    axes : str, optional
-        What the layer's axes are, where it does not say.
-    frame : int
-        Time point.
-    tta : bool
-        Average mirrored copies.
-    sight : int
-        Of a layer with several resolutions the one in sight, for a model that knows no pixel size; 0 is the finest.
-    """
-
-    model: str
-    layers: tuple[Any, ...]
-    kind: str
-    region: Region
-    axes: str | None = None
-    frame: int = 0
-    tta: bool = False
-    sight: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Whether a wish can be run: what it takes, or what is in the way; and what of the image the model will see."""
-
-    ready: bool
-    text: str
-    level: int = 0
-    window: tuple[slice, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of a wish."""
-
-    result: Result
-    prediction: Any
-    layer: Any
-    seconds: float
-
-
-def answered(wish: Wish, model: Any) -> Answer:
-    """Whether a model fits a wish, without reading a voxel.
-
-    An error is an answer, too: its message is shown beside the choice that it is about.
-    """
-    from biosegkit.estimate import estimate, level_for
-
-    plan = getattr(model, "plan", None)
-    try:
-        look = look_at(wish.layers[0], wish.axes)
-        spacings = [look.grid.resized(shape).spacing for shape in look.levels]
-        level = level_for(plan, spacings, look.grid.unit, wish.sight)
-        window = _window(wish, look.grid.ndim, 2 if plan is None else plan.configuration.ndim)
-        at_level = replace(look, grid=look.grid.resized(look.levels[level]))
-        scaled = _scaled(window, look.levels[0], look.levels[level])
-        channels = look.channels if len(wish.layers) == 1 else len(wish.layers)
-        image = stand_in(at_level, scaled, channels)
-        found = estimate(model, image)
-        _refuse_too_large(image, found.memory)
-    except BiosegError as error:
-        return Answer(False, str(error))
-    size = " × ".join(map(str, image.grid.shape))
-    unit = "" if image.grid.unit == "px" else " at " + " × ".join(f"{s:.3g}" for s in image.grid.spacing) + (
-        f" {image.grid.unit}")
-    which = _which(level, look, level_for(plan, spacings, look.grid.unit, -1) < 0)
-    return Answer(True, f"{size} voxels{unit}{which}. {found}".strip(), level, scaled)
-
-
-def segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
-    """Read the region, run the model, decode: in a thread."""
-    from biosegkit.live import live
-
-    begun = time.monotonic()
-    model = hub.loaded(wish.model)
-    image = image_of(wish.layers, axes=wish.axes, frame=wish.frame, level=answer.level, window=answer.window)
-    result = Result(live(model, image, tta=wish.tta), model, wish.model)
-    made = outcome_of(result, f"{wish.layers[0].name} {Path(wish.model).stem}", begun)
-    made.layer.metadata["image"] = home_grid(wish.layers[0], wish.axes).to_dict()
-    return made
-
-
-def _which(level: int, look: Look, sizeless: bool) -> str:
-    """Which of several resolutions a model gets, and why."""
-    if len(look.levels) == 1:
-        return ""
-    why = "that of the model"
-    if sizeless:
-        why = "the one in sight: zoom in for a finer one" if level else "the finest"
-    return f", resolution {level + 1} of {len(look.levels)}, {why}"
-
-
-def _window(wish: Wish, axes: int, model_axes: int) -> tuple[slice, ...]:
-    """The region with the planes that a model of so many axes needs."""
-    window, plane = wish.region
-    if plane is None or wish.kind in ("whole", "rectangle"):
-        return window
-    if model_axes == 3 and wish.kind == "plane":
-        raise DataError("a single plane", expected="a volume, which this model was trained on",
-                        remedy="choose the whole image, this view, or a 2D model")
-    return window if model_axes == axes else (slice(plane, plane + 1), *window[1:])
-
-
-def _scaled(window: tuple[slice, ...], finest: tuple[int, ...], level: tuple[int, ...]) -> tuple[slice, ...]:
-    """The window at another resolution."""
-    return tuple(slice(w.start * m // n, max(w.start * m // n + 1, -(-w.stop * m // n)))
-                 for w, n, m in zip(window, finest, level, strict=True))
-
-
-def _refuse_too_large(image: Any, memory: int | None) -> None:
-    """What cannot be held is refused before it is read."""
-    import psutil
-
-    from biosegkit.plan.units import memory_text
-
-    needed = image.array.size * image.array.dtype.itemsize + (memory or 0)
-    there = psutil.virtual_memory().available
-    if needed > 0.8 * there:
-        raise DataError(f"{memory_text(needed)} needed", file=image.source,
-                        expected=f"{memory_text(0.8 * there)} at most",
-                        remedy="choose this view or a rectangle, or predict the file with Batch")
 
 
 class SegmentWidget(QWidget):
@@ -179,6 +46,7 @@ class SegmentWidget(QWidget):
         self._task: Task | None = None
         self._asked: Wish | None = None
         self._answer: Answer | None = None
+        self._giant: Giant | None = None
         #: What a run has brought, shown until something else is chosen; and that of the run that is about to end.
         self._brought = self._done = ""
         self._build()
@@ -191,8 +59,9 @@ class SegmentWidget(QWidget):
         self._viewer.camera.events.connect(self._on_camera)
         for signal in (self.layer.changed, self.model.changed):
             signal.connect(self._on_choice)
-        for signal in (self.region.currentIndexChanged, self.axes.currentIndexChanged):
+        for signal in (self.region.currentIndexChanged, self.axes.currentIndexChanged, self.tta.toggled):
             signal.connect(self._on_choice)
+        self.out.editingFinished.connect(self._on_out)
         self._on_choice()
 
     def _build(self) -> None:
@@ -206,6 +75,11 @@ class SegmentWidget(QWidget):
         self.axes = tipped(QComboBox(), "What the axes of the data are, where the layer does not say")
         for text, letters in _AXES.items():
             self.axes.addItem(text, letters)
+        self.out = tipped(QLineEdit(), "The folder for the labels and their table, of an image that is segmented in "
+                          "blocks on disk; by default a new one beside it")
+        self.place = QWidget()
+        self.place.setLayout(beside(self.out, tool("Folder…", "Choose the folder for the results", self.open_out)))
+        self.place.layout().setContentsMargins(0, 0, 0, 0)
         self.tta = tipped(QCheckBox("average mirrored copies"), "Test-time augmentation: several times slower, "
                           "often a little better; for biosegkit's own models")
         self.contours = tipped(QCheckBox("contours only"), "Show outlines, so that the image stays visible")
@@ -224,8 +98,10 @@ class SegmentWidget(QWidget):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, widget in (("image", self.layer), ("model", self.model), ("region", self.region),
-                              ("axes", self.axes)):
+                              ("axes", self.axes), ("results", self.place)):
             form.addRow(title, widget)
+        self._title = form.labelForField(self.place)
+        self._show_place(on=False)
         buttons = QHBoxLayout()
         for button in (self.run, self.cancel, self.volume):
             buttons.addWidget(button)
@@ -248,7 +124,20 @@ class SegmentWidget(QWidget):
         together = layers if len(layers) > 1 and layer in layers else [layer]
         return Wish(self.model.model, tuple(snapshot(one) for one in together), kind,
                     region_of(kind, self._viewer, layer, look), axes, frame_of(self._viewer, layer, look),
-                    self.tta.isChecked(), layer.data_level if kind == "view" and layer.multiscale else 0)
+                    self.tta.isChecked(), layer.data_level if kind == "view" and layer.multiscale else 0,
+                    self.out.text().strip())
+
+    def open_out(self) -> None:
+        """Ask for the folder for results."""
+        found = QFileDialog.getExistingDirectory(self, "The folder for results: a new or an empty one")
+        if found:
+            self.out.setText(found)
+            self._on_choice()
+
+    def _on_out(self) -> None:
+        if self.out.isModified():
+            self.out.setModified(False)
+            self._on_choice()
 
     def start(self) -> None:
         """Run what is chosen."""
@@ -259,7 +148,8 @@ class SegmentWidget(QWidget):
             return
         if wish is None or self._task is not None:
             return
-        self._task = Task(_run, wish, self.hub)
+        self._giant = None if self._answer is None else self._answer.giant
+        self._task = Task(ran, wish, self.hub)
         self._task.progressed.connect(self._on_progress)
         self._task.returned.connect(self._on_outcome)
         self._task.failed.connect(notify)
@@ -322,7 +212,7 @@ class SegmentWidget(QWidget):
 
     def _ask(self, wish: Wish) -> tuple[Wish, Answer]:
         """In a thread: load the model and compare."""
-        return wish, answered(wish, self.hub.loaded(wish.model))
+        return wish, looked_through(wish, answered(wish, self.hub.loaded(wish.model)))
 
     def _on_answer(self, found: tuple[Wish, Answer]) -> None:
         wish, answer = found
@@ -332,6 +222,13 @@ class SegmentWidget(QWidget):
         if not (self._brought and answer.ready):
             self.said.setText(answer.text)
         self.run.setEnabled(answer.ready)
+        self._show_place(on=answer.giant is not None or (bool(self.out.text()) and not answer.ready))
+        self.out.setPlaceholderText("" if answer.giant is None else answer.giant.out.name)
+
+    def _show_place(self, *, on: bool) -> None:
+        """The row of the folder for results, where there are any."""
+        for widget in (self._title, self.place):
+            widget.setVisible(on)
 
     def _on_unusable(self, error: Any) -> None:
         self.said.setText(str(error))
@@ -342,19 +239,22 @@ class SegmentWidget(QWidget):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         self.bar.setFormat("finding objects…" if done == total else f"%v of %m {stage}")
+        if self._giant is not None and self._task is not None and not self._task.cancelled:
+            self.said.setText(f"segmenting {self._giant.file} in blocks" if total else f"{stage}…")
 
     def _on_outcome(self, outcome: Outcome) -> None:
         """Add the labels, whatever became of the image meanwhile."""
         layer = add_result(self._viewer, self.hub, outcome)
         layer.contour = 1 if self.contours.isChecked() and layer.ndim == 2 else layer.contour
-        objects = outcome.prediction.objects
-        count = f"{len(objects['id'])} objects" if "id" in objects else f"{outcome.prediction.labels.count} classes"
-        notes = "".join(f"\n{note}" for note in outcome.prediction.notes)
-        self._done = f"{count} in {outcome.seconds:.1f} s{notes}"
+        notes = "".join(f"\n{note}" for note in outcome.notes)
+        self._done = f"{outcome.said} in {outcome.seconds:.1f} s{notes}"
 
     def _on_ended(self) -> None:
         task, self._task = self._task, None
-        brought = "cancelled: nothing was added" if task is not None and task.cancelled else self._done
+        brought = self._done
+        if task is not None and task.cancelled:
+            kept = "" if self._giant is None else f"; what was computed is kept in {self._giant.out}, Run goes on there"
+            brought = f"cancelled: nothing was added{kept}"
         self._set_running(False)
         self._on_choice()
         if brought:
@@ -362,36 +262,18 @@ class SegmentWidget(QWidget):
         self._done, self._brought = "", brought
 
     def _show_contours(self, on: bool) -> None:
-        for layer in self.hub.results:
-            layer.contour = int(on)
-
-
-def _run(wish: Wish, hub: Hub) -> Outcome:
-    """In a thread: check once more, then segment."""
-    answer = answered(wish, hub.loaded(wish.model))
-    if not answer.ready:
-        raise DataError(answer.text)
-    return segmented(wish, answer, hub)
+        for layer in self._viewer.layers:
+            if hasattr(layer, "contour") and layer.metadata.get("model"):
+                layer.contour = int(on)
 
 
 def add_result(viewer: Any, hub: Hub, outcome: Outcome) -> Any:
-    """Show the labels, which can be tuned from now on."""
+    """Show the labels, which can be tuned from now on if they were decoded here."""
     layer = viewer.add_layer(outcome.layer)
-    hub.results[layer] = outcome.result
-    hub.result_added.emit(layer)
+    if outcome.result is not None:
+        hub.results[layer] = outcome.result
+        hub.result_added.emit(layer)
     return layer
-
-
-def outcome_of(result: Result, name: str, begun: float) -> Outcome:
-    """Decode, and make the layer as far as it needs no viewer: in a thread."""
-    from napari.layers import Layer
-
-    from biosegkit.viewing import label_layer
-
-    prediction = result.live.decode()
-    data, settings, kind = label_layer(prediction.labels, name, prediction.objects)
-    settings["metadata"]["model"] = result.model_name
-    return Outcome(result, prediction, Layer.create(data, settings, kind), time.monotonic() - begun)
 
 
 def is_image(layer: Any) -> bool:

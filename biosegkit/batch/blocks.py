@@ -41,6 +41,7 @@ from .findings import publish, write_found
 from .giant import GiantJob, Work, identity_of, opened_image, source_of
 from .layout import plan_layout
 from .maps import are_kept, begin_maps, finished_maps, keep_maps, paint_maps
+from .steps import write_steps
 
 __all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image",
            "resolve_image", "segment_giant"]
@@ -83,8 +84,10 @@ def prepare_image(job: GiantJob) -> Steps:
             write_npy(job.folder / "mask.npy", prepared.mask)
         write_json(path, {"identity": identity, "prepared": facts, "layout": layout.to_dict()})
     work = Work.of(job)
-    return Steps(tuple(k for k, m in enumerate(work.layout.members(work.layout.groups)) if _any_full(work, m)),
-                 tuple(k for k, m in enumerate(work.layout.members(work.layout.boxes)) if _any_full(work, m)))
+    steps = Steps(tuple(k for k, m in enumerate(work.layout.members(work.layout.groups)) if _any_full(work, m)),
+                  tuple(k for k, m in enumerate(work.layout.members(work.layout.boxes)) if _any_full(work, m)))
+    write_steps(job.folder, sum(work.full), len(steps.boxes))
+    return steps
 
 
 def infer_block(job: GiantJob, group: int) -> int:

@@ -28,6 +28,7 @@ from biosegkit.views import viewed
 
 from .layout import Layout
 from .sources import BundleSource, FlowSource, Source
+from .steps import work_folder
 from .tasks import Opening, opened
 
 __all__ = ["GiantJob", "Work", "has_blocks", "identity_of", "opened_image", "opened_model", "source_of"]
@@ -87,8 +88,7 @@ class GiantJob:
     @property
     def folder(self) -> Path:
         """Where work is kept."""
-        output = Path(self.output)
-        return Path(self.work) if self.work else output.with_name(f".{output.name}.work")
+        return Path(self.work) if self.work else work_folder(self.output)
 
 
 def opened_model(model: str, device: str, options: tuple[tuple[str, Any], ...], depth: str | None,

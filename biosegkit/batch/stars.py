@@ -41,6 +41,7 @@ from .findings import publish
 from .giant import GiantJob
 from .star_order import in_order
 from .star_work import Stars, identity_of, image_of, model_of, stars_of
+from .steps import write_steps
 
 __all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "refuse_tidy", "resolve_stars"]
 
@@ -84,6 +85,7 @@ def prepare_stars(job: GiantJob) -> Steps:
         bounds, notes = Stars(job, model, image_of(job), {}).measured()
         write_json(path, {"identity": said, "bounds": bounds.tolist(), "notes": notes})
     work = stars_of(job)
+    write_steps(job.folder, len(work.groups), len(work.boxes))
     return Steps(tuple(range(len(work.groups))), tuple(range(len(work.boxes))))
 
 

@@ -68,6 +68,23 @@ def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_pat
     assert "Choose an image" in widget.said.text()
 
 
+@pytest.mark.parametrize("value", [np.nan, 3.0])
+def test_V1_V4_an_image_without_contrast_is_not_added_silently(model, make, spin, tmp_path, value):
+    _, labels = discs((24, 24))
+    model.add_image(np.full((24, 24), value, np.float32), name="blank", contrast_limits=(0, 1))
+    model.add_labels(labels, name="fixed")
+    widget = make(tmp_path)
+    widget.dataset.setText(str(tmp_path / "set"))
+    widget.start_adding()
+    spin(lambda: widget._task is None)
+    if np.isnan(value):
+        assert "576 NaN or infinite voxels" in widget.said.text()
+        assert not (tmp_path / "set").exists()
+    else:
+        assert widget.said.text().startswith("added blank: 1 images")
+        assert "(every voxel 3.0): check the export" in widget.said.text()
+
+
 def test_options_and_folders(tmp_path):
     from biosegkit_napari.trainings import begun, free_folder, options_of
 

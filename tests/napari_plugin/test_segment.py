@@ -247,3 +247,69 @@ def test_what_cannot_be_held_is_refused_before_it_is_read(model, segment, spin):
     model.add_image(huge, name="huge", contrast_limits=(0, 1), visible=False)
     spin(lambda: "choose this view" in widget.said.text())
     assert not widget.run.isEnabled()
+
+
+def test_V1_an_image_of_nan_alone_cannot_be_run_and_one_value_alone_is_told(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(2)))
+    layer = model.add_image(np.full((40, 30), np.nan, np.float32), contrast_limits=(0, 1), name="blank")
+    spin(lambda: "no finite number" in widget.said.text())
+    assert widget.said.text().startswith("blank: found no finite number (NaN or infinity alone) in this part")
+    assert not widget.run.isEnabled()
+    data = np.full((40, 30), 7.0, np.float32)
+    data[3, 4] = np.nan
+    layer.data = data
+    widget.region.setCurrentText("view")
+    widget.region.setCurrentText("whole")
+    spin(ready(widget))
+    assert "There is one value alone (7): nothing can be told apart there." in widget.said.text()
+    data[39, 29] = 8
+    widget.region.setCurrentText("view")
+    widget.region.setCurrentText("whole")
+    spin(ready(widget))
+    assert "alone" not in widget.said.text()
+    layer.data = np.full((40, 30), np.nan, np.float32)  # after the check, as a script may do
+    widget.start()
+    spin(ended(widget))
+    assert len(model.layers) == 1
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_parts_of_an_image_are_looked_through_until_two_values_are_found(monkeypatch, lazy):
+    """Against all values of the part, read at once."""
+    import dask.array
+    from biosegkit_napari import contrasts
+    from biosegkit_napari.layers import snapshot
+    from napari.layers import Image as Layer
+
+    monkeypatch.setattr(contrasts, "_PIECE", 7)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        shape = tuple(rng.integers(1, 7, rng.integers(2, 4)))
+        data = rng.choice([3.0, 3.0, 3.0, np.nan, 5.0], shape, p=[0.4, 0.3, 0.2, 0.08, 0.02])
+        data = np.full(shape, np.nan) if rng.random() < 0.2 else data
+        window = tuple(slice(int(a := rng.integers(0, n)), int(rng.integers(a, n)) + 1) for n in shape)
+        layer = snapshot(Layer(dask.array.from_array(data, chunks=2) if lazy else data, contrast_limits=(0, 9)))
+        values = np.unique(data[window][np.isfinite(data[window])])
+        wanted = [contrasts.EMPTY, f"one value alone ({values[0]:g})" if len(values) else "", ""][min(2, len(values))]
+        assert contrasts.contrasts(layer, None, 0, 0, window) == [wanted]
+
+
+def test_of_what_is_read_from_a_file_not_all_is_read_to_find_nothing(monkeypatch):
+    import dask.array
+    from biosegkit_napari import contrasts
+    from biosegkit_napari.layers import snapshot
+    from napari.layers import Image as Layer
+
+    reads = []
+
+    def black(block):
+        reads.append(block.shape)
+        return block
+
+    monkeypatch.setattr(contrasts, "_MOST", 4 * contrasts._PIECE)
+    huge = dask.array.zeros((1 << 15, 1 << 15), chunks=(1 << 5, 1 << 15), dtype=np.uint8)
+    huge = huge.map_blocks(black, dtype=np.uint8)
+    layer = snapshot(Layer(huge, contrast_limits=(0, 1), visible=False))
+    reads.clear()
+    assert contrasts.contrasts(layer, None, 0, 0, (slice(0, 1 << 15),) * 2) == [""]
+    assert len(reads) <= 6

@@ -22,9 +22,10 @@ def picture():
 @pytest.fixture
 def tune(model, application):
     """The widget, and a function that adds a result."""
-    from biosegkit_napari.segment import add_result, outcome_of
+    from biosegkit_napari.segment import add_result
     from biosegkit_napari.shared import Result, hub_of
     from biosegkit_napari.tune import TuneWidget
+    from biosegkit_napari.wishes import outcome_of
 
     hub = hub_of(model)
     widget = TuneWidget(model)

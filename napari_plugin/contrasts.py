@@ -1,0 +1,72 @@
+"""Is there anything to see in a part of an image? It is read piece by piece until two values are found."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .layers import look_at, voxels_of
+
+__all__ = ["EMPTY", "contrasts"]
+
+#: What is said of a channel without a finite number.
+EMPTY = "no finite number (NaN or infinity alone)"
+#: Voxels that are read at once, and at most where each has to be read from a file; then nothing is said.
+_PIECE, _MOST = 1 << 20, 1 << 24
+
+
+def contrasts(layer: Any, axes: str | None, frame: int, level: int, window: Sequence[slice]) -> list[str]:
+    """What is wrong with each channel of a part of a layer: nothing finite, or one value alone; empty if nothing is.
+
+    Parameters
+    ----------
+    layer : snapshot of a napari layer
+    axes, frame, level, window
+        As for :func:`biosegkit_napari.layers.image_of`.
+
+    Returns
+    -------
+    list of str
+        Empty strings for what is too large to be read through before anything different is found.
+    """
+    look = look_at(layer, axes)
+    data = layer.data[level] if getattr(layer, "multiscale", False) else layer.data
+    most = None if isinstance(data, np.ndarray) else _MOST
+    found: list[set[float]] = []
+    read = 0
+    for piece in _pieces(window):
+        values = voxels_of(layer, look, frame, level, piece)
+        found = found or [set() for _ in values]
+        for seen, channel in zip(found, values, strict=True):
+            if len(seen) < 2:
+                seen.update(_two(channel))
+        read += values[0].size
+        if all(len(seen) > 1 for seen in found) or (most is not None and read >= most):
+            break
+    else:
+        return [EMPTY if not seen else f"one value alone ({next(iter(seen)):g})" if len(seen) == 1 else ""
+                for seen in found]
+    return [""] * len(found)
+
+
+def _two(values: Any) -> list[float]:
+    """The smallest and the largest finite value; none where there is none."""
+    values = values[np.isfinite(values)] if values.dtype.kind in "fc" else values
+    return [float(values.min()), float(values.max())] if values.size else []
+
+
+def _pieces(window: Sequence[slice]) -> Iterator[tuple[slice, ...]]:
+    """A part in pieces, from the middle on: borders are black."""
+    size = [w.stop - w.start for w in window]
+    step = list(size)
+    for axis in range(len(size)):
+        step[axis] = max(1, min(size[axis], _PIECE // max(1, int(np.prod(size[axis + 1 :], dtype=np.int64)))))
+        if step[axis] > 1 or size[axis] == 1:
+            break
+    starts = [sorted(range(w.start, w.stop, s), key=lambda a, w=w, s=s: abs(2 * a + s - w.start - w.stop))
+              for w, s in zip(window, step, strict=True)]
+    for place in itertools.product(*starts):
+        yield tuple(slice(a, min(a + s, w.stop)) for a, s, w in zip(place, step, window, strict=True))
