@@ -6,6 +6,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from strategies import grids, images, labels
 
+from biosegkit.errors import DataError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import peek, read, read_labels, write
@@ -107,6 +108,24 @@ def test_stack_of_colour_pages(tmp_path):
     stack = np.random.default_rng([4]).integers(0, 99, (6, 16, 24, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "ZYXS"})
     assert np.array_equal(read(tmp_path / "a.tif").array, np.moveaxis(stack, -1, 0))
+
+
+@pytest.mark.parametrize(("shape", "found"), [
+    ((1, 40, 50), (1, 40, 50)), ((40, 50, 1), (1, 40, 50)), ((1, 1, 40, 50), (1, 40, 50)),
+    ((1, 30, 40, 50), (1, 30, 40, 50)), ((30, 40, 50, 1), (1, 30, 40, 50)),
+])
+def test_one_page_alone_is_no_axis(tmp_path, shape, found):
+    """Arrays with an axis of one, as Python programs keep a channel."""
+    array = np.random.default_rng([5]).integers(0, 99, shape, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    assert np.array_equal(read(tmp_path / "a.tif").array, array.reshape(found))
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 50), (1, 3, 40, 50), (2, 30, 40, 50)])
+def test_V9_V10_axes_with_several_meanings_are_asked_for(tmp_path, shape):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match="can be read as"):
+        read(tmp_path / "a.tif")
 
 
 def test_several_threads_read_at_once(tmp_path):

@@ -214,23 +214,27 @@ def _full(tiff: tifffile.TiffFile) -> list[int]:
 
 
 def _axes(series: Any, page: Any, labels: bool, options: ReadOptions, file: str, notes: list[str]) -> str:
-    """Our letters for tifffile's. Pages without a name are z; what may also be channels is asked for (V9)."""
+    """Our letters for tifffile's. Pages without a name are z; what may also be channels is asked for (V9).
+
+    One page alone, as Python programs write (1, y, x) and (y, x, 1), is no axis.
+    """
     photometric = int(page.photometric)
     if photometric in _BAD_COLOUR:
         raise DataError(f"colour space {_BAD_COLOUR[photometric]}", file=file, expected="grey, RGB or a palette",
                         remedy="convert it to RGB; print colours have no one meaning as channels")
     axes = str(series.axes).lower()
     axes = axes.replace("s", "s" if photometric in _COLOUR else "c") if "c" not in axes else axes
-    shaped = _shaped(page)
-    if options.axes is None and axes == "syx" and shaped and "axes" not in shaped:  # tifffile guessed colours by size
+    several = [(a, int(n)) for a, n in zip(axes, series.shape, strict=True) if n > 1 or a not in "qi"]
+    shaped, guessed = _shaped(page), [a for a, _ in several] == ["s", "y", "x"]
+    if options.axes is None and guessed and shaped and "axes" not in shaped:  # tifffile took colours by size
         raise _ambiguous(series, file, "as colours in planes or as channels or slices")
-    pages = [a for a in axes if a in "qi"]
+    pages = [(a, n) for a, n in several if a in "qi"]
     if options.axes is None and pages:
-        size, width = int(series.shape[axes.index(pages[0])]), int(series.shape[-1])
+        (letter, size), (_, width) = pages[0], several[-1]
         if len(pages) > 1 or "z" in axes or (not labels and (size <= 4 or width <= 4)):
             raise _ambiguous(series, file, "as slices, channels or time points")
         notes.append(f"{counted(size, 'page')} read as z")
-        axes = axes.replace(pages[0], "z")
+        axes = "".join("z" if a == letter and n > 1 else a for a, n in zip(axes, series.shape, strict=True))
     out = "".join(a if a in "tczyxs" else "q" for a in axes)
     if options.axes is None and any(out.count(a) > 1 for a in "tczyxs"):
         raise _ambiguous(series, file, "in several ways")
