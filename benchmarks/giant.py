@@ -29,6 +29,8 @@ from pathlib import Path
 import numpy as np
 from side_by_side import about, alone, nuclei, say
 
+from biosegkit._atomic import load_npy
+
 RECORD = Path(__file__).parent / "results/giant.json"
 PATTERN = 1250
 #: The largest number in each channel of the image.
@@ -155,7 +157,7 @@ def made(size, folder):
 
 def coded(folder):
     """Flow and logit of the pattern as a Cellpose network says them: 8 bits each (3, y, x), the least, and the span."""
-    flow, foreground = (np.load(folder / f"flow-{name}.npy") for name in ("flow", "foreground"))
+    flow, foreground = (load_npy(folder / f"flow-{name}.npy") for name in ("flow", "foreground"))
     said = np.concatenate([5 * flow, 12 * foreground.clip(-0.1, 1.1) - 6])
     least, most = said.min((1, 2), keepdims=True), said.max((1, 2), keepdims=True)
     return ((said - least) / (most - least) * 255).round().astype(np.uint8), least, most - least
@@ -342,8 +344,8 @@ def measured(options):
             for name in options.methods.split(","):
                 image = made_of_maps(size, folder) if name == "cellpose" else made(size, folder)
                 call = [sys.executable, __file__, "--patch", str(options.patch), "--width", str(options.width),
-                        "--diameter", str(options.diameter), "--memory", str(options.memory), "--folder", str(folder), *["--network"] * options.network,
-                        "--child", name, str(size), str(image)]
+                        "--diameter", str(options.diameter), "--memory", str(options.memory), "--folder", str(folder),
+                        *["--network"] * options.network, "--child", name, str(size), str(image)]
                 done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
                 how = f" of {options.diameter:g} pixels" if name == "cellpose" else ""
                 key = f"{name}{how} {size}{' with network' if options.network else ''}"

@@ -1,4 +1,4 @@
-"""Web servers of this machine that have the files of a folder: a plain one, and one that speaks as much S3 as reading takes."""
+"""Web servers of this machine with the files of a folder: a plain one, and one with as much S3 as reading takes."""
 
 import threading
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Files(SimpleHTTPRequestHandler):
 
 
 class Bucket(Files):
-    """Folders of the folder are buckets: whole objects, ranges of bytes, and lists of a bucket's objects (version 2)."""
+    """Folders of the folder are buckets: whole objects, ranges of bytes, lists of a bucket's objects (version 2)."""
 
     def do_GET(self):
         """Answer."""
@@ -67,7 +67,8 @@ class Bucket(Files):
 
     def _answer(self, code, body, kind="application/octet-stream", **more):
         self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "ETag": f'"{md5(body).hexdigest()}"',
+        tag = f'"{md5(body).hexdigest()}"'
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "ETag": tag,
                             "Last-Modified": formatdate(0, usegmt=True), **more}.items():
             self.send_header(name, value)
         self.end_headers()
