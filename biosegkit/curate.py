@@ -88,10 +88,7 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
     if plain != name:
         raise DataError(f"the name {name!r}", expected="letters, digits, dots and dashes", remedy=f"use {plain!r}")
     labels = on_grid_of(image, labels)
-    problems = image_problems(image, name, image.source)
-    for found in (p for p in problems if p.severity == "error"):
-        raise DataError(found.found, file=image.source or name, expected=found.expected,
-                        remedy="repair the image: no training accepts it")
+    notes = _notes(image, name)
     others = _others(folder)
     _alike(image, {k: v for k, v in others.items() if k != name})
     if name in others and not overwrite:
@@ -119,8 +116,16 @@ def add_case(dataset: str | Path, name: str, image: Image, labels: Labels, *, or
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-    notes = tuple(f"{p.found}: {p.remedy}" for p in problems if p.code == "V4")
     return Added(name, files["image"], files["labels"], len(others) + (name not in others), notes)
+
+
+def _notes(image: Image, name: str) -> tuple[str, ...]:
+    """What is said of an image that is constant (V4); what is not finite is refused (V1)."""
+    problems = image_problems(image, name, image.source)
+    for found in (p for p in problems if p.severity == "error"):
+        raise DataError(found.found, file=image.source or name, expected=found.expected,
+                        remedy="repair the image: no training accepts it")
+    return tuple(f"{p.found}: {p.remedy}" for p in problems if p.code == "V4")
 
 
 def provenance(dataset: str | Path) -> dict[str, dict[str, Any]]:

@@ -121,9 +121,9 @@ def segmented_giant(giant: Giant, name: str) -> tuple[Any, str, tuple[str, ...]]
     from biosegkit.viewing import stored_label_layer
 
     item = _done(giant)
-    assert item.output is not None
-    record = read_json(record_path(item.output))
-    data, settings, kind = stored_label_layer(item.output, name, _followed(item, giant))
+    output = Path(item.output or "")
+    record = read_json(record_path(output))
+    data, settings, kind = stored_label_layer(output, name, _followed(item, giant))
     settings["metadata"] |= {"task": str(record.get("task", "instance")), "model": giant.model,
                              "image": giant.home.to_dict()}
     features = features_of(item)

@@ -121,9 +121,12 @@ def test_one_page_alone_is_no_axis(tmp_path, shape, found):
     assert np.array_equal(read(tmp_path / "a.tif").array, array.reshape(found))
 
 
-@pytest.mark.parametrize("shape", [(3, 40, 50), (1, 3, 40, 50), (2, 30, 40, 50)])
-def test_V9_V10_axes_with_several_meanings_are_asked_for(tmp_path, shape):
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8))
+@pytest.mark.parametrize(("shape", "colour"), [((3, 40, 50), "rgb"), ((1, 3, 40, 50), "rgb"),
+                                               ((2, 30, 40, 50), "minisblack")])
+def test_V9_V10_axes_with_several_meanings_are_asked_for(tmp_path, shape, colour):
+    """Of three planes tifffile makes colours by itself."""
+    planes = {"planarconfig": "separate"} if colour == "rgb" else {}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), photometric=colour, **planes)
     with pytest.raises(DataError, match="can be read as"):
         read(tmp_path / "a.tif")
 

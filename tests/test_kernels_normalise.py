@@ -24,8 +24,8 @@ def truth(x, dy, weight, bias, slope):
 
 def ours(x, dy, weight, bias, slope):
     y, dx = np.empty_like(x), np.empty_like(x)
-    mean, rstd = normalise(x, weight, bias, slope, EPS, y)
-    return [y, dx, *normalise_backward(x, dy, weight, bias, slope, mean, rstd, dx)]
+    statistics = normalise(x, weight, bias, slope, EPS, y)
+    return [y, dx, *normalise_backward(x, dy, weight, bias, slope, statistics, dx)]
 
 
 def numbers(shape, dtype=np.float64, seed=0, mean=0.0):
@@ -80,8 +80,8 @@ def test_the_result_may_take_the_place_of_the_input():
     x, dy, weight, bias = numbers((2, 33, 6), np.float32)
     y, dx, _, _ = ours(x, dy, weight, bias, 0.01)
     there, gradient = x.copy(), dy.copy()
-    mean, rstd = normalise(there, weight, bias, 0.01, EPS, there)
-    normalise_backward(x, gradient, weight, bias, 0.01, mean, rstd, gradient)
+    statistics = normalise(there, weight, bias, 0.01, EPS, there)
+    normalise_backward(x, gradient, weight, bias, 0.01, statistics, gradient)
     assert np.array_equal(there, y)
     assert np.array_equal(gradient, dx)
 
@@ -140,7 +140,7 @@ def test_any_number_of_threads_gives_the_same_bytes(monkeypatch, threads):
     found = []
     for workers in (1, threads):
         y, dx = np.empty_like(x), np.empty_like(x)
-        mean, rstd = normalise(x, weight, bias, 0.01, EPS, y, workers)
-        found.append([y, mean, rstd, *normalise_backward(x, dy, weight, bias, 0.01, mean, rstd, dx, workers), dx])
+        statistics = normalise(x, weight, bias, 0.01, EPS, y, workers)
+        found.append([y, *statistics, *normalise_backward(x, dy, weight, bias, 0.01, statistics, dx, workers), dx])
     for one, several in zip(*found, strict=True):
         assert one.tobytes() == several.tobytes()

@@ -65,36 +65,37 @@ def normalise(x: Rows, weight: Array, bias: Array, slope: float, eps: float, out
     total, square = sums.sum(1, dtype=np.float64).swapaxes(0, 1) / x.shape[1]
     mean = (shift + total).astype(kind)
     rstd = (1 / np.sqrt(np.maximum(square - total**2, 0) + eps)).astype(kind)
-    scale, below = weight * rstd, kind.type(slope)
-    spread_often(lambda lo, hi: _apply(x, mean, scale, bias, below, rows, chunks, out, lo, hi), jobs, threads)
+    law, below = _stacked(mean, weight * rstd, bias), kind.type(slope)
+    spread_often(lambda lo, hi: _apply(x, law, below, rows, out, lo, hi), jobs, threads)
     return mean, rstd
 
 
-def normalise_backward(x: Rows, dy: Rows, weight: Array, bias: Array, slope: float, mean: Array, rstd: Array,
-                       out: Rows, threads: int = 1) -> tuple[Array, Array]:
+def normalise_backward(x: Rows, dy: Rows, weight: Array, bias: Array, slope: float,
+                       statistics: tuple[Array, Array], out: Rows, threads: int = 1) -> tuple[Array, Array]:
     """Gradient of the input into ``out`` (which may be ``dy``); those of weight and bias are returned.
 
     With z = (x - mean) rstd and g the gradient below the activation, dx = weight rstd (g - mean(g) - z mean(g z)),
     dweight = sum g z and dbias = sum g (Ioffe and Szegedy 2015, section 3, over one sample's channel).
+    ``statistics`` are what :func:`normalise` returned.
 
     Examples
     --------
     >>> x, one = np.array([[[1.0], [3.0]]]), np.ones(1)
     >>> dx = np.empty_like(x)
-    >>> dw, db = normalise_backward(x, np.array([[[0.0], [1.0]]]), one, 0 * one, 1.0, 2 * one[None], one[None], dx)
+    >>> dw, db = normalise_backward(x, np.array([[[0.0], [1.0]]]), one, 0 * one, 1.0, (2 * one[None], one[None]), dx)
     >>> dw.tolist(), db.tolist(), dx.ravel().tolist()
     ([1.0], [1.0], [0.0, 0.0])
     """
     kind = weight.dtype
     rows, chunks, jobs, threads = _work(x, threads)
+    mean, rstd = statistics
     scale, below = weight * rstd, kind.type(slope)
-    sums = np.empty((x.shape[0], chunks, 2, x.shape[2]), kind)
-    spread_often(lambda lo, hi: _products(x, dy, mean, scale, bias, below, rows, sums, lo, hi), jobs, threads)
+    law, sums = _stacked(mean, scale, bias), np.empty((x.shape[0], chunks, 2, x.shape[2]), kind)
+    spread_often(lambda lo, hi: _products(x, dy, law, below, rows, sums, lo, hi), jobs, threads)
     total, along = sums.sum(1, dtype=np.float64).swapaxes(0, 1)
     along *= rstd
-    level, tilt = (-scale * total / x.shape[1]).astype(kind), (-scale * rstd * along / x.shape[1]).astype(kind)
-    spread_often(lambda lo, hi: _gradient(x, dy, mean, scale, bias, below, level, tilt, rows, chunks, out, lo, hi),
-                 jobs, threads)
+    whole = _stacked(mean, scale, bias, -scale * total / x.shape[1], -scale * rstd * along / x.shape[1])
+    spread_often(lambda lo, hi: _gradient(x, dy, whole, below, rows, out, lo, hi), jobs, threads)
     return along.sum(0).astype(kind), total.sum(0).astype(kind)
 
 
@@ -103,6 +104,11 @@ def _work(x: Rows, threads: int) -> tuple[int, int, int, int]:
     rows = max(4, CHUNK // int(x.shape[2]) // 4 * 4)
     chunks = -(-int(x.shape[1]) // rows)
     return rows, chunks, x.shape[0] * chunks, threads if x.size >= MANY and threads >= SEVERAL else 1
+
+
+def _stacked(mean: Array, *others: Array) -> Array:
+    """What a kernel needs of a channel, (B, count, C): mean, scale, bias; level and tilt of the gradient."""
+    return np.stack([mean, *(np.broadcast_to(one, mean.shape) for one in others)], 1).astype(mean.dtype)
 
 
 def _load(value: Any) -> Any:
@@ -166,14 +172,14 @@ def _first(x, shift):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
-def _apply(x, mean, scale, bias, slope, rows, chunks, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _apply(x, law, slope, rows, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Scaled, shifted and activated numbers of the chunks lo to hi."""
-    channels = x.shape[2]
+    channels, chunks = x.shape[2], -(-x.shape[1] // rows)
     zero = slope - slope
     for job in range(lo, hi):
         b = job // chunks
         k = job - b * chunks
-        middle, factor = mean[b].copy(), scale[b].copy()
+        middle, factor, bias = law[b, 0].copy(), law[b, 1].copy(), law[b, 2].copy()
         source, target = x[b, k * rows:(k + 1) * rows], out[b, k * rows:(k + 1) * rows]
         for i in range(source.shape[0]):
             for c in range(channels):
@@ -182,7 +188,7 @@ def _apply(x, mean, scale, bias, slope, rows, chunks, out, lo, hi):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def _products(x, dy, mean, scale, bias, slope, rows, sums, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _products(x, dy, law, slope, rows, sums, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Sums of the gradient below the activation, and of its product with x - mean, over the chunks lo to hi."""
     channels, chunks = x.shape[2], sums.shape[1]
     zero = slope - slope
@@ -193,7 +199,8 @@ def _products(x, dy, mean, scale, bias, slope, rows, sums, lo, hi):  # type: ign
         source, above = x[b, k * rows:(k + 1) * rows], dy[b, k * rows:(k + 1) * rows]
         last = source.shape[0]
         whole = last // 4 * 4
-        one, two, middle, factor = np.zeros_like(mean[b]), np.zeros_like(mean[b]), mean[b].copy(), scale[b].copy()
+        one, two = np.zeros_like(law[b, 0]), np.zeros_like(law[b, 0])
+        middle, factor, bias = law[b, 0].copy(), law[b, 1].copy(), law[b, 2].copy()
         for i in range(0, whole, 4):
             for c in range(channels):
                 a, t, m = factor[c], bias[c], middle[c]
@@ -215,15 +222,16 @@ def _products(x, dy, mean, scale, bias, slope, rows, sums, lo, hi):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def _gradient(x, dy, mean, scale, bias, slope, level, tilt, rows, chunks, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _gradient(x, dy, law, slope, rows, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """``scale g + level + tilt (x - mean)`` of the chunks lo to hi."""
-    channels = x.shape[2]
+    channels, chunks = x.shape[2], -(-x.shape[1] // rows)
     zero = slope - slope
     full = zero + 1
     for job in range(lo, hi):
         b = job // chunks
         k = job - b * chunks
-        middle, factor, base, slant = mean[b].copy(), scale[b].copy(), level[b].copy(), tilt[b].copy()
+        middle, factor, bias = law[b, 0].copy(), law[b, 1].copy(), law[b, 2].copy()
+        base, slant = law[b, 3].copy(), law[b, 4].copy()
         source, above = x[b, k * rows:(k + 1) * rows], dy[b, k * rows:(k + 1) * rows]
         target = out[b, k * rows:(k + 1) * rows]
         for i in range(source.shape[0]):

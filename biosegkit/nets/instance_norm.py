@@ -88,8 +88,8 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
         """Normalise; what the backward pass needs is kept."""
         y = torch.empty_like(x)
-        ctx.mean, ctx.rstd = normalise(_rows(x), weight.detach().numpy(), bias.detach().numpy(), slope, EPS, _rows(y),
-                                       torch.get_num_threads())
+        ctx.statistics = normalise(_rows(x), weight.detach().numpy(), bias.detach().numpy(), slope, EPS, _rows(y),
+                                   torch.get_num_threads())
         ctx.save_for_backward(x, weight, bias)
         ctx.slope = slope
         return y
@@ -102,5 +102,5 @@ class _Normalise(torch.autograd.Function):
         dy = gradients[0].to(x.dtype).contiguous(memory_format=_layout(x))
         dx = torch.empty_like(x)
         dweight, dbias = normalise_backward(_rows(x), _rows(dy), weight.detach().numpy(), bias.detach().numpy(),
-                                            ctx.slope, ctx.mean, ctx.rstd, _rows(dx), torch.get_num_threads())
+                                            ctx.slope, ctx.statistics, _rows(dx), torch.get_num_threads())
         return dx, torch.from_numpy(dweight), torch.from_numpy(dbias), None
