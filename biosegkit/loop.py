@@ -172,8 +172,7 @@ def make_optimizer(network: nn.Module, t: Training) -> torch.optim.Optimizer:
     if t.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), t.learning_rate, momentum=t.momentum, nesterov=True,
                                weight_decay=t.weight_decay)
-    on_cpu = next(network.parameters()).device.type == "cpu"  # one pass over all weights: half the time
-    return torch.optim.AdamW(network.parameters(), t.learning_rate, weight_decay=t.weight_decay, fused=on_cpu or None)
+    return torch.optim.AdamW(network.parameters(), t.learning_rate, weight_decay=t.weight_decay)
 
 
 def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,

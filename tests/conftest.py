@@ -4,6 +4,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import zarr
 from web_server import Bucket, Files, serving
 
 
@@ -21,6 +22,9 @@ def s3(tmp_path, monkeypatch):
     with serving(Bucket, tmp_path) as address:
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": address, "anon": True})
         yield
+        for files in s3fs.S3FileSystem._cache.values():
+            if files._s3 is not None:  # s3fs itself waits a tenth of a second for it, and not at all in zarr's loop
+                fsspec.asyn.sync(files.loop or zarr.core.sync._get_loop(), files._s3.close, timeout=30)
         s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_said_before_the_run():
     with pytest.raises(DataError, match="2 channels"):
         estimate(model, image((8, 8, 8), channels=2))
     resampled = segmenter(Bands(), stub_plan(3, resample=True))
-    with pytest.raises(DataError, match="give --spacing and --unit"):
+    with pytest.raises(DataError, match="--spacing and --unit"):
         estimate(resampled, image((8, 8, 8), unit="px"))
     assert "looked at as 16 × 16 × 16" in str(estimate(resampled, image((8, 8, 8), spacing=2.0)))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 
@@ -124,24 +126,30 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
-    for k in range(1000):  # so many that the batch is still at work when it is cancelled
-        write(tmp_path / "in", f"i{k:04}", 1)
+    for k in range(300):
+        write(tmp_path / "in", f"i{k:03}", 1)
     widget = make(tmp_path)
     widget.images.setText(str(tmp_path / "in"))
     widget.start()
     spin(lambda: widget.look is not None, 60)
     batch = widget.batch
     widget.close()
+    process = psutil.Process(batch.pid)
     try:
+        spin(lambda: batch.standing().count("done") > 0, 60)
+        process.suspend()  # it is still at work when it is cancelled, however slow the window is
         again = make(tmp_path)
         spin(lambda: again.look is not None and again.look.standing.count("done") > 0, 120)
         assert again.batch is not batch
         assert again.cancel.isEnabled()
         assert "running" in cells(again, "state")
         again.stop()
+        process.resume()
         spin(lambda: again._task is None, 120)
         spin(lambda: again.look.standing.name == "stopped", 60)
     finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
         batch.halt()
     assert again.again.isEnabled()
     assert again.look.standing.count("waiting") > 0
