@@ -29,7 +29,7 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: rows to train on and to score, options for scoring, what files do not say, the scores."""
+    """One data set: rows to train on and to score, options for scoring and predicting, what files do not say, scores."""
 
     what: str
     reported: tuple[str, ...]
@@ -37,6 +37,7 @@ class Task:
     scoring: tuple[str, ...] = ()
     describe: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
+    predicting: tuple[str, ...] = ()
 
 
 OBJECTS = ("ap@0.50", "f1", "pq")
@@ -51,7 +52,7 @@ TASKS = {
     "bbbc050_mouse_embryo": Task("3D confocal nuclei of embryos, instances", OBJECTS,
                                  describe=("--spacing", "1.75,0.8,0.8", "--unit", "um")),
     "plantseg_cells3d": Task("3D nuclei of plants, instances", OBJECTS, tested=("--where", "case=1137_mini")),
-    "isbi2012_em": Task("2D EM, membranes", ("dice",), scoring=("--include-background",)),
+    "isbi2012_em": Task("2D EM, membranes", ("dice",), scoring=("--include-background",), predicting=("--tta",)),
 }
 
 
@@ -108,13 +109,14 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict:
     device = ("--device", options.device)
     learned = ("--where", "split=train", *task.rows, *task.describe)
     trained = biosegkit("train", table, "-o", str(run), *learned, *limit, *device, *options.more)
-    predicted = biosegkit("predict", str(run), table, *chosen, "-o", str(labels), *device)
+    predicted = biosegkit("predict", str(run), table, *chosen, "-o", str(labels), *device, *task.predicting)
     biosegkit("evaluate", str(labels), table, *chosen, *task.scoring, "-o", str(scores))
     record = json.loads(scores.read_text("utf-8"))
     plan = json.loads((run / "plan.json").read_text("utf-8"))
     return {
         "name": name, "what": task.what, "budget": f"{options.steps} steps" if options.steps else options.budget,
         "cases": len(record["cases"]), "scores": {k: record["headline"][k] for k in task.reported},
+        "predicting": list(task.predicting),
         "headline": record["headline"], "classes": class_scores(record),
         "train": asdict(trained), "predict": asdict(predicted), "final_rate_share": final_rate(run),
         "plan": {"network": plan["configuration"], "training": plan["training"], "method": plan["method"]},
