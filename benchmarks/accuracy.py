@@ -29,7 +29,7 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: rows to train on and to score, options for scoring and predicting, what files do not say, scores."""
+    """One data set: rows to train on and to score, options of the commands, what files do not say, the scores."""
 
     what: str
     reported: tuple[str, ...]

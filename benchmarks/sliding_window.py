@@ -96,7 +96,8 @@ def ours_labels(network, image, lattice, classes):
     method = Semantic(classes)
     forward = Forward((network,), method, CPU)
     planes = max(1, 2**22 // int(np.prod(image.shape[1:])))
-    out, none = np.zeros(image.shape, np.uint8), Decisions({}, {}, empty_table(image.ndim))
+    usual = {name: tunable.default for name, tunable in method.tunables.items()}
+    out, none = np.zeros(image.shape, np.uint8), Decisions(usual, {}, empty_table(image.ndim))
     slabs = blend(reader(image, lattice.patch), lattice, forward, planes=planes)
     for maps, block in blocks(slabs, image.shape, planes):
         out[block.write] = method.paint(method.local(maps, block), none)[0]

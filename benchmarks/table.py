@@ -32,7 +32,8 @@ def row(record: dict) -> str:
     if len(record["classes"]) > 1:
         scores += " (" + ", ".join(f"{name} {value:.3f}" for name, value in record["classes"].items()) + ")"
     memory = " / ".join(f"{record[step]['peak_bytes'] / 2**30:.1f} GB" for step in ("train", "predict"))
-    cells = (f"{record['what']} (`{record['name']}`, {record['cases']} images)", record["budget"], scores,
+    how = f"; predicted with `{' '.join(record['predicting'])}`" if record.get("predicting") else ""
+    cells = (f"{record['what']} (`{record['name']}`, {record['cases']} images{how})", record["budget"], scores,
              duration(record["train"]["seconds"]), record["machine"].split()[0], memory, record["date"])
     return "| " + " | ".join(cells) + " |"
 

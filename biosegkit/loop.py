@@ -120,7 +120,7 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
             log.step(state, loss, terms, rate, clock)
         due = _is_review(state) or clock.is_due
         clock_says = clock.revise(state.pace, state.step, overhead) if due else None
-        if _is_validation(state, t) and held_back:
+        if held_back and _is_validation(state, t, clock.spares(overhead)):
             clock.pause()
             log.validation(state, validation_dice(_weights(state, t), plan, method, held_back, device))
             clock.resume()
@@ -309,8 +309,9 @@ def _is_review(state: _State) -> bool:
     return state.step == 20 or (state.step > 20 and state.step % max(20, state.pace.total // 25) == 0)
 
 
-def _is_validation(state: _State, t: Training) -> bool:
-    return state.step % max(1, t.steps_per_epoch) == 0 or state.step == state.pace.total
+def _is_validation(state: _State, t: Training, spare: bool) -> bool:
+    """Whether a live score is due: once an epoch while the time for it is there, and after the last step."""
+    return (spare and state.step % max(1, t.steps_per_epoch) == 0) or state.step == state.pace.total
 
 
 def save(state: _State, folder: Path) -> None:

@@ -228,7 +228,7 @@ def _cut_channels(array: Array, start: Sequence[int], shape: Sequence[int]) -> A
 
 
 def batches(samples: Sequence[Sample], plan: Plan, method: Method, start: int) -> Iterator[Batch]:
-    """Batches of steps ``start``, ``start + 1``, … for ever, made ahead by the plan's number of threads.
+    """Batches of steps ``start``, ``start + 1``, … for ever, one more ahead than the plan has threads for it.
 
     An error in a thread is raised here at the step it belongs to.
     """
@@ -239,8 +239,8 @@ def batches(samples: Sequence[Sample], plan: Plan, method: Method, start: int) -
             yield make_batch(samples, plan, method, step)
             step += 1
     with ThreadPoolExecutor(workers, thread_name_prefix="patches") as pool:
-        ahead = [pool.submit(make_batch, samples, plan, method, start + i) for i in range(2 * workers)]
-        step = start + 2 * workers
+        ahead = [pool.submit(make_batch, samples, plan, method, start + i) for i in range(workers + 1)]
+        step = start + workers + 1
         try:
             while True:
                 yield ahead.pop(0).result()

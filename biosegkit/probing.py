@@ -38,6 +38,8 @@ PROBING = 0.1
 CLOSING, CHARTS = 5.0, 12
 #: How many times as fast a step in bfloat16 has to be: less is not worth the digits.
 WORTH_HALF = 1.15
+#: Steps that are measured on a GPU whatever the clock says: the first loads its kernels, which takes seconds.
+LEAST_ON_GPU = 3
 #: Edge of the box of noise that is decoded and scored, in voxels.
 BOX = 32
 
@@ -145,7 +147,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
 
     The first step warms up and is not counted if another follows; the fastest of the others is, as other programs only
     ever slow it down (and the schedule is revised by the clock if they go on doing so). After ``until``, on the
-    monotonic clock, no step is begun but the first.
+    monotonic clock, no step is begun but the first; on a GPU the first tells nothing, and the next two are.
     """
     method = method_of(plan)
     reset_peak(device)
@@ -154,7 +156,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
     batch = _noise(plan, method)
     network.train()
     times: list[float] = []
-    while len(times) <= repeats and not (times and until is not None and time.monotonic() > until):
+    while _goes_on(len(times), repeats, device, until):
         begun = time.perf_counter()
         loss = torch.stack(list(forward_loss(network, method, batch, plan, device).values())).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -177,6 +179,12 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
     width = plan.configuration.architecture.features[0]
     # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top.
     return Probe(width, 1.1 * min(times[1:] or times), min(forward), peak)
+
+
+def _goes_on(count: int, repeats: int, device: torch.device, until: float | None) -> bool:
+    """Whether another step is measured after so many."""
+    late = until is not None and time.monotonic() > until
+    return count <= (min(repeats, LEAST_ON_GPU - 1 if device.type == "cuda" else 0) if late else repeats)
 
 
 def _noise(plan: Plan, method: Method) -> Batch:

@@ -90,13 +90,17 @@ class Clock:
         Seconds planned for what follows: on a machine that is slower than planned they take longer, too.
     planned : float, optional
         Seconds per step as planned.
+    beside : float
+        Seconds that were spent beside steps, in pauses.
     """
 
     deadline: float | None
     after: float = 0.0
     planned: float | None = None
     seconds: list[float] = field(default_factory=list)
+    beside: float = 0.0
     _last: float | None = None
+    _paused: float | None = None
     _began: float = field(default_factory=lambda: time.monotonic())
     _reviewed: float = field(default_factory=lambda: time.monotonic())
 
@@ -110,11 +114,21 @@ class Clock:
 
     def pause(self) -> None:
         """What follows (validation, a checkpoint) is not part of a step."""
-        self._last = None
+        self._last, self._paused = None, time.monotonic()
 
     def resume(self) -> None:
         """Steps go on."""
         self._last = time.monotonic()
+        if self._paused is not None:
+            self.beside, self._paused = self.beside + self._last - self._paused, None
+
+    def spares(self, share: float) -> bool:
+        """Whether a look at the network fits into this share of the time, for what is beside steps; always if no clock.
+
+        A look can take far longer than it was planned to: where the first step of a probe loaded the kernels of a GPU,
+        the plan takes steps for slow and looks for cheap.
+        """
+        return self.deadline is None or self.beside <= share * (time.monotonic() - self._began)
 
     @property
     def step_seconds(self) -> float:

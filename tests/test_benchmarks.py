@@ -152,3 +152,14 @@ def test_sums_in_half_precision_round_logits_in_corners(shape, patch, corner):
     assert found[tuple(n // 2 for n in shape)] == pytest.approx(value, abs=2e-3)
     exact = sliding.naive(network, np.zeros(shape, np.float32), lattice, sliding.windows(lattice)["ours"])
     assert float((exact - value).abs().max()) < 1e-6
+
+
+def test_the_sliding_window_benchmark_paints_the_class_of_the_largest_logit():
+    sliding = script("sliding_window")
+    torch.manual_seed(0)
+    network, lattice = sliding.Cheap(2, 3).eval(), sliding.Lattice((40, 50), (16, 16), (8, 8))
+    image = np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32)
+    with torch.inference_mode():
+        best = network(torch.from_numpy(image[None, None]))["classes"][0].argmax(0).numpy()
+        assert np.array_equal(sliding.ours_labels(network, image, lattice, 3), best)
+    assert len(np.unique(best)) > 1

@@ -57,6 +57,16 @@ def test_a_budget_that_start_and_report_use_up_is_refused_with_one_that_does(dat
     assert enough.training.steps >= 20
 
 
+@pytest.mark.parametrize(("device", "until", "steps"), [
+    ("cpu", None, 4), ("cpu", 2000.0, 4), ("cpu", 999.0, 1), ("cuda", None, 4), ("cuda", 999.0, 3)])
+@pytest.mark.usefixtures("clock")
+def test_late_probes_take_one_step_and_on_a_gpu_two_more_as_the_first_loads_its_kernels(device, until, steps):
+    taken = 0
+    while probing._goes_on(taken, 3, torch.device(device), until):
+        taken += 1
+    assert taken == steps
+
+
 def test_steps_too_slow_for_the_budget_are_refused_with_a_budget_of_a_hundred(dataset, monkeypatch):
     """A machine of 5 s per step: 60 s hold fewer than twenty of them."""
     monkeypatch.setattr(configure, "probed_widths", lambda plan, *_: (plan, [Probe(8, 5.0, 0.001, 1)]))
@@ -170,7 +180,7 @@ def test_a_validation_without_time_scores_one_case_of_every_fold_and_says_so(tra
     assert "2 of 6 held-back cases of fold 0, 1; the budget left no time for more" in some["notes"]
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 7), (64, 12)])
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (5, 4), (64, 6)])
 def test_a_gpu_gets_its_batches_from_threads_and_a_cpu_makes_them_itself(dataset, monkeypatch, cores, workers):
     monkeypatch.setattr(configure, "usable_cores", lambda: cores)
     monkeypatch.setattr(configure, "describe", lambda device: device.type)  # no such device here to be named

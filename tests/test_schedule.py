@@ -162,3 +162,22 @@ def test_slow_steps_are_reviewed_by_time_and_not_by_count(now):
     assert clock.revise(Pace(((0, 50),)), 2, 0.0).total == 3
     assert not clock.is_due
     assert not Clock(None).is_due
+
+
+def test_live_scores_wait_while_they_took_more_than_their_share(now):
+    """A look of 6 s after 10 s of steps: at 5 % the next is due after 120 s."""
+    clock, free = Clock(1000.0), Clock(None)
+    run(clock, now, 10, 1.0)
+    assert clock.spares(0.05)
+    for c in (clock, free):
+        c.pause()
+    now[0] += 6
+    for c in (clock, free):
+        c.resume()
+    assert clock.beside == 6
+    assert not clock.spares(0.05)
+    now[0] = 119.9
+    assert not clock.spares(0.05)
+    now[0] = 120.0
+    assert clock.spares(0.05)
+    assert free.spares(0.0)  # nothing depends on the time without a deadline

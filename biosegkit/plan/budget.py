@@ -25,8 +25,9 @@ VISITS = 16
 #: 0.894 on held-back training cases, three of 1500 steps together 0.892.
 BENT_VISITS = 50
 MOST_MEMBERS = 5
-#: Threads that make batches for a GPU, at most.
-MOST_WORKERS = 12
+#: Threads that make batches for a GPU, at most: they share the interpreter with the thread that starts the GPU's
+#: kernels, which got 0.66 of its speed beside one busy thread and 0.13 beside four (two cores, no GPU).
+MOST_WORKERS = 6
 #: Least time for each of several networks: less was not measured to pay, and on the demo's phantom five networks of
 #: twenty seconds reached Dice 0.72 where one had reached 0.83.
 MEMBER_SECONDS = 300
