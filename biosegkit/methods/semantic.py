@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError, OptionError
+from biosegkit.kernels.likeliest import likeliest
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.protocol import (
     ArrayDict,
@@ -177,13 +178,8 @@ class Semantic:
         core = (slice(None), *block.core)
         if self.regions is not None:
             return State(block, {"regions": _bytes(maps["regions"][core])})
-        background, *_ = probs = maps["classes"][core]
-        dtype = np.uint8 if self.n_classes <= 256 else np.uint16
-        best = probs[1:].argmax(0)
-        found = np.take_along_axis(probs[1:], best[None], 0)[0]
-        share = _bytes(found / np.maximum(found + background, np.finfo(np.float32).tiny))
-        share = np.where(found > background, np.maximum(share, 128), np.minimum(share, 127))
-        return State(block, {"classes": (best + 1).astype(dtype), "confidence": _bytes(found), "share": share})
+        classes, confidence, share = likeliest(np.asarray(maps["classes"][core], np.float32))
+        return State(block, {"classes": classes, "confidence": confidence, "share": share})
 
     def resolve(self, states: Sequence[State], thresholds: Mapping[str, float] | None = None) -> Decisions:
         """The object table, one row per class present; nothing else depends on other blocks."""
