@@ -128,8 +128,7 @@ def _unique(paths: Iterable[Path], key: Callable[[Path], str], what: str) -> dic
     return {k: v[0] for k, v in found.items()}
 
 
-def _listing(items: Iterable[str]) -> str:
-    return ", ".join(items)
+_listing = ", ".join
 
 
 def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) -> list[Case]:

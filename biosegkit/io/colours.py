@@ -55,7 +55,8 @@ def _stored(text: str) -> int | str:
     raise ValueError(f"{text!r}, expected a whole number or a colour, as 255, #ff0000 or 255,0,0")
 
 
-def read_by_colour(array: Array, names: Renaming, file: str, palette: Sequence[str] = ()) -> tuple[Array, dict[int, int]]:
+def read_by_colour(array: Array, names: Renaming, file: str,
+                   palette: Sequence[str] = ()) -> tuple[Array, dict[int, int]]:
     """One whole number per voxel of coloured labels, and what these numbers are to be renamed to.
 
     Parameters
