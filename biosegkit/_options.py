@@ -119,11 +119,8 @@ class Meaning:
         """Values to rename, and numbers of colours."""
         from .io.colours import renaming
 
-        given = pairs(self.renamed, "--map", "old=new")
         try:
-            if len(dict(given)) < len(given):
-                raise ValueError("a value is named twice")
-            return renaming(dict(given))
+            return renaming(pairs(self.renamed, "--map", "old=new"))
         except ValueError as error:
             raise OptionError(f"--map {' '.join(self.renamed or [])} ({error})",
                               expected="whole numbers, as in --map 255=1, or a colour and its number",

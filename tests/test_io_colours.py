@@ -91,7 +91,8 @@ def test_mixed_edges_are_no_colours_to_name(tmp_path):
     PIL.Image.fromarray(shades).save(tmp_path / "a.png")
     with pytest.raises(DataError) as caught:
         bsk.read_labels(tmp_path / "a.png", "semantic", mapping=NAMED)
-    assert "29 more" in caught.value.found
+    assert "35 colours" in caught.value.found
+    assert "28 more" in caught.value.found
     assert "--map" not in caught.value.remedy
     assert "smoothing" in caught.value.remedy
 
@@ -161,9 +162,15 @@ def test_anything_else_is_refused(text):
         Meaning([f"{text}=1"]).mapping()
 
 
-def test_one_colour_written_twice_is_refused():
+def test_what_is_named_twice_or_numbered_by_halves_is_refused():
     with pytest.raises(ValueError, match="twice"):
         renaming({"#ff0000": 1, "255,0,0": 2})
+    with pytest.raises(OptionError, match="twice"):
+        Meaning(["255=1", "255=2"]).mapping()
+    with pytest.raises(OptionError, match="--map"):
+        Meaning(["#ff0000=1.5"]).mapping()
+    with pytest.raises(DataError, match="map"):
+        Description.from_data({"map": {"#ff0000": 1.5}})
 
 
 def test_names_of_colours_pass_through_json_unchanged():

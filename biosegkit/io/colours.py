@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,13 @@ Renaming = Mapping[int | str, int]
 _LISTED = 7
 
 
-def renaming(entries: Mapping[Any, Any]) -> dict[int | str, int]:
+def renaming(entries: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[int | str, int]:
     """Entries of ``map`` in one form: whole numbers, and colours as ``#rrggbb``.
 
     Raises
     ------
     ValueError
-        For a key that is neither, a value that is no whole number, or one colour named twice.
+        For a key that is neither, text that is no whole number, or a key that is named twice.
 
     Examples
     --------
@@ -35,11 +35,11 @@ def renaming(entries: Mapping[Any, Any]) -> dict[int | str, int]:
     {255: 1, '#ff0000': 2, '#0080ff': 3}
     """
     found: dict[int | str, int] = {}
-    for key, value in entries.items():
+    for key, value in entries.items() if isinstance(entries, Mapping) else entries:
         stored = _stored(str(key).strip().lower())
         if stored in found:
             raise ValueError(f"{stored} is named twice")
-        found[stored] = int(value)
+        found[stored] = int(value) if isinstance(value, str) else value
     return found
 
 
