@@ -102,7 +102,8 @@ class Meaning:
     """What label values mean."""
 
     renamed: Annotated[list[str] | None, typer.Option(
-        "--map", metavar="OLD=NEW", help="Rename a label value on reading, e.g. 255=1 (repeatable).",
+        "--map", metavar="OLD=NEW",
+        help="Rename a label value on reading, e.g. 255=1, or number a colour, '#ff0000=1' (repeatable).",
         rich_help_panel=_DATA)] = None
     task: Annotated[str | None, typer.Option(
         metavar="semantic|instance", help="What labels mean, where it is not as found.", rich_help_panel=_DATA)] = None
@@ -114,13 +115,16 @@ class Meaning:
         """The entries of a description."""
         return {"map": self.mapping(), "task": self.task, "trust_index": self.trust_index}
 
-    def mapping(self) -> dict[int, int]:
-        """Values to rename."""
+    def mapping(self) -> dict[int | str, int]:
+        """Values to rename, and numbers of colours."""
+        from .io.colours import renaming
+
         try:
-            return {int(old): int(new) for old, new in pairs(self.renamed, "--map", "old=new")}
+            return renaming(pairs(self.renamed, "--map", "old=new"))
         except ValueError as error:
-            raise OptionError(f"--map {' '.join(self.renamed or [])}", expected="whole numbers, as in --map 255=1",
-                              remedy="give both values as whole numbers") from error
+            raise OptionError(f"--map {' '.join(self.renamed or [])} ({error})",
+                              expected="whole numbers, as in --map 255=1, or a colour and its number",
+                              remedy="for example --map 255=1 or --map '#ff0000=1'") from error
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,8 @@ def _found(source: str | Path, about: Description) -> tuple[list[Case], list[str
         if path.suffix.lower() != ".csv":
             raise DataError("a single file", file=path, expected="a folder, a CSV file or IMAGES::LABELS globs",
                             remedy="write a CSV with columns image,label")
-        return csv_cases(path), []
+        cases = csv_cases(path)
+        return cases, _without_labels(path, cases)
     if not (path / "imagesTr").is_dir():
         table = path / "cases.csv"
         unread = [f"{table} is not used: name it to use its groups and splits"] * table.is_file()
@@ -240,6 +241,14 @@ def _found(source: str | Path, about: Description) -> tuple[list[Case], list[str
     stated = about.num_training
     odd = stated is not None and stated != len(cases)
     return cases, [f"numTraining {stated} in dataset.json, but {counted(len(cases), 'case')}"] * odd
+
+
+def _without_labels(path: Path, cases: Sequence[Case]) -> list[str]:
+    """A note if a table has no column of labels: another of its columns may be meant."""
+    columns = {name for case in cases for name in case.attributes}
+    if "label" in columns:
+        return []
+    return [f"no column label in {path}, its columns are {', '.join(cases[0].attributes)}: name that of the labels so"]
 
 
 def _unread_labels(root: Path) -> list[str]:

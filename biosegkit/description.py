@@ -12,6 +12,7 @@ from ._atomic import read_json
 from ._words import complaints, counted
 from .errors import DataError
 from .io import ReadOptions
+from .io.colours import renaming
 
 __all__ = ["Description"]
 
@@ -45,7 +46,7 @@ class Description(BaseModel):
     pixel_size : float, optional
         In-plane distance between pixels, in ``unit``.
     mapping : dict
-        Label values to rename on reading, ``{255: 1}``; ``map`` in JSON.
+        Label values to rename on reading, ``{255: 1}``, and numbers of colours, ``{"#ff0000": 1}``; ``map`` in JSON.
     task : {"semantic", "instance"}, optional
         Overrides what is found.
     group : str, optional
@@ -72,7 +73,7 @@ class Description(BaseModel):
     spacing: tuple[float, ...] | None = None
     unit: str | None = None
     pixel_size: float | None = None
-    mapping: dict[int, int] = Field(default_factory=dict, alias="map")
+    mapping: dict[int | str, int] = Field(default_factory=dict, alias="map")
     task: Literal["semantic", "instance"] | None = None
     group: str | None = None
     trust_index: bool = False
@@ -119,6 +120,11 @@ class Description(BaseModel):
         if isinstance(value, str):
             return tuple(float(v) for v in re.split(r"[,; x×]+", value.strip()))
         return (float(value),) if isinstance(value, int | float) else value
+
+    @field_validator("mapping", mode="before")
+    @classmethod
+    def _values_and_colours(cls, value: Any) -> Any:
+        return renaming(value) if isinstance(value, dict) else value
 
     @field_validator("group")
     @classmethod

@@ -128,8 +128,7 @@ def _unique(paths: Iterable[Path], key: Callable[[Path], str], what: str) -> dic
     return {k: v[0] for k, v in found.items()}
 
 
-def _listing(items: Iterable[str]) -> str:
-    return ", ".join(items)
+_listing = ", ".join
 
 
 def _pair(images: Mapping[str, Path], labels: Mapping[str, Path], where: str) -> list[Case]:
@@ -324,9 +323,9 @@ def csv_cases(path: Path) -> list[Case]:
     cases, missing = [], []
     for row in rows:
         cells = [p.strip() for c in image_columns for p in row[c].split(";") if p.strip()]
-        images = tuple(path.parent / c for c in cells)
-        label = path.parent / row["label"] if row.get("label") else None
-        classes = path.parent / row["classes"] if row.get("classes") else None
+        images = tuple(_named(path.parent, c) for c in cells)
+        label = _named(path.parent, row["label"]) if row.get("label") else None
+        classes = _named(path.parent, row["classes"]) if row.get("classes") else None
         missing += [str(p) for p in (*images, label, classes) if p and not p.exists()]
         name = row.get("case") or (stem(images[0]) if images else "")
         if not images:
@@ -343,6 +342,12 @@ def csv_cases(path: Path) -> list[Case]:
                             expected="a label in every row, or in none", remedy="fill the column label").beside(
             c for c in cases if c.labels is not None)
     return cases
+
+
+def _named(folder: Path, cell: str) -> Path:
+    """The file that a cell names, also as Windows writes it."""
+    path = folder / cell
+    return path if "\\" not in cell or path.exists() else folder / cell.replace("\\", "/")
 
 
 def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -38,11 +38,14 @@ class Statistics:
         What is unusual about the image; to be shown as warnings.
     nothing : bool
         Every channel is constant and became zeros: there is nothing to see (fault V4).
+    filled : bool
+        Voxels that are not finite take the `fill` of their channel (fault V1).
     """
 
     channels: tuple[Channel, ...]
     notes: tuple[str, ...] = ()
     nothing: bool = False
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def statistics(
         if entry.pop("widened", 0.0):
             notes.append(f"channel {channel}: percentiles {percentiles} are equal, its full range is used")
         found.append(entry)
-    return Statistics(tuple(found), tuple(notes), nothing=constant == len(names))
+    filled = any("NaN or infinity" in note for note in notes)
+    return Statistics(tuple(found), tuple(notes), nothing=constant == len(names), filled=filled)
 
 
 def apply(

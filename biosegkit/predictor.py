@@ -29,12 +29,16 @@ class Prediction:
         Probability or distance maps on the input grid, when asked for.
     notes : tuple of str
         What was repaired or approximated.
+    filled : ndarray of bool, grid.shape, optional
+        Voxels of the image that were NaN or infinite in a channel and were taken as its minimum; None where all were
+        numbers, and from models that are no bundle.
     """
 
     labels: Labels
     objects: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     maps: Mapping[str, npt.NDArray[np.float32]] | None = None
     notes: tuple[str, ...] = ()
+    filled: npt.NDArray[np.bool_] | None = None
 
 
 @runtime_checkable

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._atomic import read_json
 from ._words import counted
 from .errors import DataError, FileError, OptionError, ResumeError
 from .image import Task
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .records import Outcome
 
 __all__ = ["run_recipe"]
+
+_AS_BEGUN = "correct the recipe or the options, or replace the run with --overwrite"
 
 
 def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: bool = False, overwrite: bool = False,
@@ -57,7 +61,7 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     ResumeError
         If a run to continue was begun with another network, budget, data or version, or was never begun.
     """
-    from .run_folder import begun
+    from .run_folder import begun, update_run
 
     started = time.monotonic() if started is None else started
     todo = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -67,12 +71,51 @@ def run_recipe(recipe: Recipe | str | Path, *, device: str = "auto", resume: boo
     how: dict[str, Any] = {"device": device, "resume": resume, "overwrite": overwrite, "progress": progress}
     if todo.networks:
         return _compare(todo, how, started, tell)
-    with begun(todo.folder, None, resume=resume):
+    asked = _asked(todo)
+    if resume:
+        _refuse_other(todo.folder, asked)
+    with begun(todo.folder, asked, resume=resume):
         plan = _train(todo, how, started, tell)
-    if todo.predict and not (resume and (todo.predictions / "scores.json").is_file()):
+    if todo.predict and not (resume and _is_predicted(todo)):
         tell({"stage": "predicting"})
         _predict(todo, todo.predict, how, plan.labels.task)
+        update_run(todo.folder, predicted=_wished(todo))
     return todo.folder
+
+
+def _asked(todo: Recipe) -> dict[str, Any]:
+    """What the recipe asks of the plan, as ``biosegkit train`` writes its options down."""
+    plan = todo.plan.model_dump(mode="json")
+    weights = plan["class_weights"]
+    return {**plan, "class_weights": ",".join(f"{w:g}" for w in weights) if isinstance(weights, list) else weights,
+            "folds": None if todo.plan.folds is None else ",".join(map(str, range(todo.plan.folds))),
+            "plan": None, "origin": None if todo.origin is None else str(Path(todo.origin).absolute())}
+
+
+def _refuse_other(out: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse to continue what was begun with other options of the plan (fault P3)."""
+    from .run_folder import asked_of
+
+    began = asked_of(out)
+    if began is None:  # by an older version
+        return
+    places = ("plan", "origin", "encoder_weights")  # known by their hashes, which fit compares
+    other = [f"{name} {began.get(name)} when the run began, {now} in the recipe" for name, now in asked.items()
+             if name not in places and now != began.get(name)]
+    if other:
+        raise ResumeError("; ".join(other), file=out, expected="the recipe the run began with", remedy=_AS_BEGUN)
+
+
+def _wished(todo: Recipe) -> str:
+    """A hash of what the recipe says of prediction and scores."""
+    said = todo.model_dump_json(include={"predict", "evaluate", "where", "describe"})
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _is_predicted(todo: Recipe) -> bool:
+    """Whether the predictions that are there, with their scores, are those of this recipe."""
+    whole = not todo.evaluate or (todo.predictions / "scores.json").is_file()
+    return whole and read_json(todo.folder / "run.json").get("predicted") == _wished(todo)
 
 
 def _compare(todo: Recipe, how: dict[str, Any], started: float, tell: Callable[[Mapping[str, Any]], None]) -> Path:
@@ -180,7 +223,7 @@ def _stored_plan(todo: Recipe, out: Path) -> Plan | None:
         if now is not None and was != now:
             raise ResumeError(f"{name} {was} when the run began, {now} in the recipe", file=out,
                               expected="the recipe the run began with",
-                              remedy="correct the recipe or the options, or replace the run with --overwrite")
+                              remedy=_AS_BEGUN)
     return plan
 
 

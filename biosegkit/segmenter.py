@@ -24,6 +24,7 @@ from .methods.classes import WithClasses
 from .methods.protocol import ArrayDict, State, checked_thresholds
 from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
+from .normalize import nonfinite_mask
 from .plan.objective import Objective
 from .plan.schema import Plan
 from .planes import JOINED_NOTE
@@ -173,7 +174,8 @@ class Segmenter:
             if rung.note:
                 notes = (*notes, f"out of memory: {rung.note}")
             try:
-                return replace(self._run(image, prepared, rung, wish), notes=notes)
+                filled = nonfinite_mask(np.asarray(image.array[:])) if prepared.measured.filled else None
+                return replace(self._run(image, prepared, rung, wish), notes=notes, filled=filled)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

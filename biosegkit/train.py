@@ -16,7 +16,7 @@ from . import checkpoint
 from ._atomic import read_json
 from ._words import counted
 from .bundle import Bundle, load, write_bundle
-from .cases import Dataset
+from .cases import Dataset, trainable
 from .device import describe, pick
 from .errors import DataError, Problem, ResumeError, Stopped
 from .fingerprint import Fingerprint
@@ -221,7 +221,7 @@ def _warnings(job: _Job, held: Mapping[str, Sequence[str]], started: float) -> l
     for fold, ids in held.items():
         rows = [json.loads(line) for line in (job.out / f"fold-{fold}/metrics.jsonl").read_text().splitlines()]
         seen = max((row["step"] for row in rows), default=0) * job.plan.configuration.batch
-        cases = len(job.dataset) - len(ids)
+        cases = len(trainable(list(job.dataset))) - len(ids)
         if seen < cases:
             found.append(f"fold {fold} saw {counted(seen, 'patch')} of {counted(cases, 'case')}: hardly trained; "
                          "allow a larger --budget")

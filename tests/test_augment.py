@@ -262,9 +262,12 @@ def test_X1_the_same_numbers_give_the_same_image(seed):
 def test_V12_an_axis_of_one_voxel_is_mirrored_into_something_torch_takes():
     import torch
 
-    image = np.ones((1, 1, 9), np.float32)
+    image = np.arange(9, dtype=np.float32).reshape(1, 1, 9)
+    ways = set()
     for seed in range(8):
-        torch.from_numpy(mirror_and_swap(rng(seed), only(mirror_axes=(0, 1)), [image])[0])
+        turned = torch.from_numpy(mirror_and_swap(rng(seed), only(mirror_axes=(0, 1)), [image])[0])
+        ways.add(tuple(turned.flatten().tolist()))
+    assert ways == {tuple(range(9)), tuple(range(8, -1, -1))}
 
 
 @pytest.mark.parametrize(("visits", "shapes", "intensities"), [

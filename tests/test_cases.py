@@ -394,3 +394,21 @@ def test_tables_of_spreadsheets_are_read(tmp_path, mark):
     case, = scan(tmp_path / "cases.csv")
     assert (case.images[0].name, case.labels.name, case.split) == ("a.tif", "b.tif", "train")
     assert case.attributes["Stain"] == "HE"
+
+
+def test_a_table_that_calls_its_labels_otherwise_is_told_so(tmp_path):
+    touch(tmp_path, "a.tif", "b.tif")
+    (tmp_path / "cases.csv").write_text("Image,Mask\na.tif,b.tif\n")
+    found = scan(tmp_path / "cases.csv")
+    assert found[0].labels is None
+    note, = found.notes
+    assert note.startswith(f"no column label in {tmp_path / 'cases.csv'}, its columns are image, Mask: name")
+    (tmp_path / "cases.csv").write_text("Image,Label\na.tif,b.tif\n")
+    assert scan(tmp_path / "cases.csv").notes == ()
+
+
+def test_a_table_written_on_windows_is_read_elsewhere(tmp_path):
+    touch(tmp_path, "images/a.tif", "labels/a.tif")
+    (tmp_path / "cases.csv").write_text("image,label\nimages\\a.tif,labels\\a.tif\n")
+    case, = scan(tmp_path / "cases.csv")
+    assert (case.id, case.images[0], case.labels) == ("a", tmp_path / "images/a.tif", tmp_path / "labels/a.tif")

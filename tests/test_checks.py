@@ -51,7 +51,9 @@ def test_errors_come_first_and_every_case_is_visited(tmp_path):
 
 
 def test_every_problem_says_file_found_and_remedy(tmp_path):
-    for problem in diagnose(scan(write(tmp_path, 3, broken=(0,)))):
+    problems = diagnose(scan(write(tmp_path, 3, broken=(0,))))
+    assert {p.severity for p in problems} == {"error", "warning"}
+    for problem in problems:
         assert problem.file
         assert problem.found
         assert problem.remedy

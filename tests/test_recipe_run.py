@@ -127,6 +127,35 @@ def test_another_recipe_does_not_continue_a_run(data, compared):
         run_recipe(recipe(data, compared, networks=NETWORKS, plan={"steps": 3}), resume=True)
 
 
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"loss": "dice"}, "loss None when the run began, dice in the recipe"),
+    ({"config": "2d", "class_weights": [1, 2]}, "class_weights None when the run began, 1,2 in the recipe"),
+    ({"preset": "nnunet"}, "preset default when the run began, nnunet in the recipe"),
+    ({"folds": 2}, "folds None when the run began, 0,1 in the recipe"),
+    ({"memory": "3GB"}, "memory None when the run began, 3GB in the recipe"),
+])
+def test_P3_a_recipe_that_was_edited_does_not_continue_a_run(data, compared, changes, told):
+    with pytest.raises(ResumeError, match=told):
+        run_recipe(recipe(data, compared, networks=NETWORKS, plan=changes), resume=True)
+
+
+def test_predictions_that_the_recipe_now_wants_otherwise_are_made_again(data, tmp_path):
+    run_recipe(recipe(data, tmp_path / "run"), device="cpu")
+    scores = tmp_path / "run/predictions/scores.json"
+    record = tmp_path / "run/predictions/i5.tif.json"
+    before = scores.read_text(), scores.stat().st_mtime_ns
+    run_recipe(recipe(data, tmp_path / "run"), device="cpu", resume=True)
+    assert scores.stat().st_mtime_ns == before[1]
+    said = []
+    changed = recipe(data, tmp_path / "run", predict={"where": {"split": "test"}, "tta": True},
+                     evaluate={"include_background": True})
+    run_recipe(changed, device="cpu", resume=True, progress=lambda row: said.append(row.get("stage", "")))
+    assert sum("done" in text for text in said if text.startswith("image")) == 5
+    assert json.loads(record.read_text())["options"]["tta"]
+    assert "background" in scores.read_text()
+    assert "background" not in before[0]
+
+
 def test_a_wrong_option_of_prediction_is_refused_before_training(data, tmp_path):
     wrong = recipe(data, tmp_path / "run", predict={"options": {"split": "largest"}})
     with pytest.raises(OptionError, match=r"option 'split'.*largest, fill_holes"):

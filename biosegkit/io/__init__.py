@@ -18,6 +18,7 @@ from biosegkit.image import Image, Labels, Task
 
 from . import arrange
 from .channels import SAME_GRID, joined
+from .colours import Renaming, renaming
 from .formats import MODULES, module, opened
 from .lazy import LazyArray, Pyramid, at_spacing, open_pyramid, positions
 from .options import ReadOptions
@@ -93,7 +94,7 @@ def read_labels(
     options: ReadOptions | None = None,
     *,
     ignore_value: int | None = None,
-    mapping: Mapping[int, int] | None = None,
+    mapping: Mapping[int, int] | Renaming | None = None,
 ) -> Labels:
     """Read labels: a label image, a labels group of an OME-Zarr, or a folder with one mask file per object.
 
@@ -108,13 +109,15 @@ def read_labels(
         What the file does not say.
     ignore_value : int, optional
         The value of voxels without annotation (L9).
-    mapping : mapping of int to int, optional
-        Values to rename on reading, e.g. ``{255: 1}``.
+    mapping : mapping of int or str to int, optional
+        Values to rename on reading, e.g. ``{255: 1}``; of labels drawn in colours the number that each colour stands
+        for, ``{"#ff0000": 1}``. Black that is not named is 0.
 
     Raises
     ------
     FileError, DataError
-        As for :func:`read`; also for fractional (L3) or negative (L4) values and coloured labels (V9).
+        As for :func:`read`; also for fractional (L3) or negative (L4) values and colours that ``mapping``
+        does not name (V9).
 
     Examples
     --------
@@ -125,13 +128,14 @@ def read_labels(
     ...     read_labels(folder + "/a.tif", "instance").values.tolist()
     [0, 7]
     """
-    options = options or ReadOptions()
+    options, names = options or ReadOptions(), renaming(mapping or {})
     if sniff(path) == "folder":
         task = task or "instance"
         array, grid, notes = _masks(Path(path), task, options)
+        numbers = {k: v for k, v in names.items() if isinstance(k, int)}
     else:
-        array, grid, notes = arrange.to_plane(opened(path, options, labels=True), options)
-    found = Labels.from_values(array, grid, task or "semantic", ignore_value=ignore_value, mapping=mapping,
+        array, grid, notes, numbers = arrange.to_plane(opened(path, options, labels=True), options, names)
+    found = Labels.from_values(array, grid, task or "semantic", ignore_value=ignore_value, mapping=numbers,
                                source=str(path), notes=notes)
     return found if task else replace(found, task_said=False)
 
@@ -149,7 +153,7 @@ def _masks(folder: Path, task: Task, options: ReadOptions) -> tuple[Array, Grid,
     notes: tuple[str, ...] = ()
     overlap = 0
     for number, file in enumerate(files, 1):
-        mask, here, notes = arrange.to_plane(opened(file, options, labels=True), options)
+        mask, here, notes, _ = arrange.to_plane(opened(file, options, labels=True), options)
         if not grid.mismatch(here) <= SAME_GRID:
             raise DataError(f"a mask of shape {here.shape}", file=file, expected=f"{grid.shape}, as the others")
         inside = mask != 0

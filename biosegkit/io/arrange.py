@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import ORTHONORMAL_TOLERANCE, Grid
 from biosegkit.image import COLOURS, Image, equal_channels
 
+from .colours import Renaming, read_by_colour
 from .options import ReadOptions
 from .raw import Array, Header, Raw, Window, check_budget, native
 from .regions import Regions
@@ -100,23 +102,28 @@ def to_regions(raw: Raw, options: ReadOptions) -> tuple[list[tuple[Regions, Grid
     return found, channel_names(options, names, layout.channels, raw.file), layout.notes
 
 
-def to_plane(raw: Raw, options: ReadOptions) -> tuple[Array, Grid, tuple[str, ...]]:
-    """One value per voxel for labels: (array, grid, notes).
+def to_plane(raw: Raw, options: ReadOptions,
+             names: Renaming = MappingProxyType({})) -> tuple[Array, Grid, tuple[str, ...], dict[int, int]]:
+    """One value per voxel for labels: (array, grid, notes, what values are to be renamed to).
 
     Raises
     ------
     DataError
-        For several channels, or colours that are not grey.
+        For several channels, or colours that are not grey and not named.
     """
     layout = _layout(raw, options)
     array = _loaded(raw, layout, options)
-    if layout.colour and equal_channels(array):
-        return array[0], layout.grid, (*layout.notes, "RGB labels with three equal channels read as one")
-    if array.shape[0] != 1:
-        what = "coloured labels" if layout.colour else f"{counted(array.shape[0], 'channel')} of labels"
-        raise DataError(what, file=raw.file, expected="one integer per voxel",
+    numbers = {k: v for k, v in names.items() if isinstance(k, int)}
+    if layout.colour and len(numbers) == len(names) and equal_channels(array):
+        return array[0], layout.grid, (*layout.notes, "RGB labels with three equal channels read as one"), numbers
+    if array.shape[0] != 1 and not layout.colour:
+        raise DataError(f"{counted(array.shape[0], 'channel')} of labels", file=raw.file,
+                        expected="one integer per voxel",
                         remedy="export an indexed or grey label image; name the axes with --axes if they were misread")
-    return array[0], layout.grid, layout.notes
+    if layout.colour or len(numbers) < len(names):
+        plane, numbers = read_by_colour(array, names, raw.file, raw.palette)
+        return plane, layout.grid, layout.notes, numbers
+    return array[0], layout.grid, layout.notes, numbers
 
 
 def _loaded(raw: Raw, layout: _Layout, options: ReadOptions) -> Array:

@@ -40,6 +40,7 @@ class _Head:
     transparent: bool
     rotated: int
     deep: int = 0
+    palette: tuple[str, ...] = ()
 
 
 def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
@@ -72,7 +73,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         load = lambda: _pixels(path, mode, dtype)  # noqa: E731
     nbytes = int(np.prod([*shape, np.dtype(dtype).itemsize], dtype=np.int64))
     check_claim(nbytes, file, path.stat().st_size, _ratio(path))
-    return Raw(file, axes, shape, np.dtype(dtype), load, notes=tuple(notes))
+    return Raw(file, axes, shape, np.dtype(dtype), load, notes=tuple(notes), palette=head.palette if labels else ())
 
 
 def _ratio(path: Path) -> float:
@@ -105,7 +106,9 @@ def _head(path: Path) -> _Head:
         rotated = 0
         if image.format == "JPEG":
             rotated = int(image.getexif().get(0x0112, 1))
-        return _Head(image.width, image.height, image.mode, "transparency" in image.info, rotated, deep)
+        flat = (image.getpalette("RGB") or []) if image.mode == "P" else []
+        palette = tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+        return _Head(image.width, image.height, image.mode, "transparency" in image.info, rotated, deep, palette)
 
     out: _Head = _opened(path, action)
     return out

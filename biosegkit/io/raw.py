@@ -42,7 +42,8 @@ class Raw:
     ``axes`` has one letter per array axis: ``t c z y x``, ``s`` (colour samples) or ``q`` (meaning unknown).
     ``affine`` maps array index (z, y, x) to world (x, y, z) and wins over ``spacing`` (by letter, missing where the
     file has none). ``load`` reads all voxels; ``window``, where the format allows it, a region alone; ``coarser`` are
-    the further resolutions of a pyramid, finest first.
+    the further resolutions of a pyramid, finest first. ``palette`` has the colour of each value, as ``#rrggbb``, where
+    values are kept as indices.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     window: Window | None = None
     coarser: tuple[Coarser, ...] = ()
+    palette: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

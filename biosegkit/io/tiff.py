@@ -123,6 +123,8 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
         if empty:
             notes.append(f"left out by the scanner and white: {counted(empty, 'tile')}")
         palette = int(page.photometric) == 3 and page.colormap is not None and not labels
+        kept = labels and int(page.photometric) == 3 and page.colormap is not None
+        colours = tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in _table(page.colormap)) if kept else ()
         window = None if palette else _window(path, series)
         coarser = _coarser(tiff, path, series, axes, file) if window else ()
     if palette:
@@ -142,7 +144,7 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
             return array.reshape(shape)
 
     return Raw(file, axes, shape, dtype, load, spacing=meta.spacing, unit=meta.unit, affine=meta.affine,
-               channels=meta.channels, notes=tuple(notes), window=window, coarser=coarser)
+               channels=meta.channels, notes=tuple(notes), window=window, coarser=coarser, palette=colours)
 
 
 def _window(path: Path, series: Any) -> Window | None:
@@ -294,11 +296,16 @@ def _check_series(tiff: tifffile.TiffFile, series: Any, meta: Meta, file: str) -
 
 
 def _expanded(array: Array, colormap: Array) -> Array:
-    """Palette indices → 8-bit RGB (the TIFF colour map has 16 bits per entry)."""
-    table = (np.asarray(colormap) >> 8).astype(np.uint8).T
+    """Palette indices → 8-bit RGB."""
+    table = _table(colormap)
     if int(array.max(initial=0)) >= len(table):
         raise DataError(f"palette index {int(array.max())}", expected=f"below {len(table)}")
     return np.asarray(table[array])
+
+
+def _table(colormap: Array) -> Array:
+    """The 8-bit RGB of every index (a colour map has 16 bits per entry)."""
+    return np.asarray((np.asarray(colormap) >> 8).astype(np.uint8).T)
 
 
 def write(item: Image | Labels, path: Path) -> None:

@@ -16,12 +16,14 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
 from biosegkit._atomic import read_json, write_json
 from biosegkit._words import complaints
 from biosegkit.errors import PlanError
+from biosegkit.io.colours import renaming
 
 __all__ = [
     "SCHEMA",
@@ -92,9 +94,15 @@ class LabelTable(_Frozen):
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
     region_classes: tuple[int, ...] = ()
     ignore_value: int | None = None
-    mapping: dict[int, int] = Field(default_factory=dict)
+    mapping: dict[int | str, int] = Field(default_factory=dict)
     object_names: tuple[str, ...] = ()
     object_values: tuple[int, ...] = ()
+
+    @field_validator("mapping", mode="before")
+    @classmethod
+    def _values_and_colours(cls, value: Any) -> Any:
+        """Keys are text in a file."""
+        return renaming(value) if isinstance(value, dict) else value
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -161,7 +161,9 @@ def test_D3_a_patient_on_both_sides_of_a_split_is_told(tmp_path):
 
 def test_D3_splits_never_cut_a_patient():
     cases = [Case(f"{p}{i}", p, ()) for p in "abc" for i in range(4)]
-    for train, validation in split_folds(cases, 3):
+    folds = split_folds(cases, 3)
+    assert sorted(i for _, validation in folds for i in validation) == sorted(c.id for c in cases)
+    for train, validation in folds:
         assert not {i[0] for i in train} & {i[0] for i in validation}
 
 

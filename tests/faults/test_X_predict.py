@@ -82,6 +82,8 @@ def test_V1_voxels_that_are_not_finite_are_filled_with_a_note():
     filled[0, 3, 4] = np.nanmin(filled)
     same = segmenter(Bands(), stub_plan(2)).predict(Image(filled, im.grid))
     np.testing.assert_array_equal(found.labels.array, same.labels.array)
+    np.testing.assert_array_equal(found.filled, ~np.isfinite(im.array[0]))
+    assert same.filled is None
 
 
 def test_V11_intensities_in_another_unit_get_a_note():
