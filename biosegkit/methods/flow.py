@@ -38,6 +38,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -172,10 +173,7 @@ class Flow:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip, and turn the components along the flipped axes round."""
-        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
-        sign = np.ones((len(flipped["flow"]), *(1,) * (flipped["flow"].ndim - 1)), np.float32)
-        sign[list(axes)] = -1.0
-        return {**flipped, "flow": flipped["flow"] * sign}
+        return flipped(maps, axes, "flow")
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets, foreground with a channel axis."""
