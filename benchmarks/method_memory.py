@@ -82,11 +82,13 @@ def child(name, space):
         row["decode"], row["state"] = added - size(state.arrays), size(state.arrays)
     del state
     for what, labels in large(LARGE[space]).items():
-        targets = method.encode(labels, (1.0,) * labels.ndim)[0]
+        share = unit / (4 * labels.size)
+        added, (targets, weights) = grown(lambda: method.encode(labels, (1.0,) * labels.ndim))  # noqa: B023
+        row[f"{what}, encode"] = (added - size([targets, weights])) * share
         maps = {k: np.ascontiguousarray(v) for k, v in method.ideal(targets).items()}
-        del targets
+        del targets, weights
         added, (state, _) = grown(lambda: decoded(method, maps))  # noqa: B023
-        row[what] = (added - size(state.arrays)) * unit / (4 * labels.size)
+        row[what] = (added - size(state.arrays)) * share
         del state
     print(json.dumps({step: round(value / unit, 2) for step, value in row.items()}))
 

@@ -21,7 +21,7 @@ from .ladder import Rung, ladder
 from .lattice import Lattice
 from .methods import METHODS, Block, Method
 from .methods.classes import WithClasses
-from .methods.protocol import ArrayDict, State, checked_thresholds
+from .methods.protocol import ArrayDict, State, checked_thresholds, flipped
 from .nets.attention_unet import AttentionUNet, Looking
 from .nets.unetplusplus import at_depth
 from .normalize import nonfinite_mask
@@ -376,7 +376,7 @@ class _AsTheyAre:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flipped."""
-        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        return flipped(maps, axes)
 
 
 def _kept(parts: Iterator[tuple[ArrayDict, Block]], found: dict[str, npt.NDArray[np.float32]], prepared: Prepared,

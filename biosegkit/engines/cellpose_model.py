@@ -57,8 +57,6 @@ _LONGER = 5.0
 _SAM = "sam_vitl"
 #: Bytes per voxel of the image, and of what it is resized to for the network; measured on nuclei.
 _BYTES, _RESIZED = 75, 35
-#: Where two sinks meet; chosen on images held back from training, see ``benchmarks/cellpose_decoding.py``.
-_REPULSION = 0.1
 _UNCHECKED = "flows of a stack are not checked, as in Cellpose; --threshold flow_error=0.4 checks them"
 
 
@@ -113,7 +111,7 @@ class CellposeModel:
     @property
     def tunables(self) -> dict[str, Tunable]:
         """Thresholds that can be replaced; where Cellpose has one like it, its default is Cellpose's."""
-        own = {"flow_error": 0.4, "min_size": 15.0, "repulsion": _REPULSION}
+        own = {"flow_error": 0.4, "min_size": 15.0}
         return {name: replace(t, default=own.get(name, t.default)) for name, t in self.method.tunables.items()}
 
     @property

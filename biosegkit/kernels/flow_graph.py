@@ -104,6 +104,8 @@ def join_trees(
         for n, both in (("edges", True), ("links", False))
     )
     going = np.flatnonzero(leads_to >= 0)
+    if len(parts) == 1 and not len(going) and not len(links):  # numbered as trees are, edges summed
+        return FlowGraph(len(first), (np.arange(len(first)),), edges)
     wanted = np.unique(np.concatenate([leads_to[going], links[:, 1]]))
     owner = _owners(wanted, parts, offsets, cores, full)
     sets = UnionFind(len(first))

@@ -3,7 +3,8 @@
 A source of heat stands at the voxel nearest the centre of mass; heat spreads inside the object alone and is lost
 at its border; the flow is the gradient of heat, scaled to unit length (Stringer et al. 2021,
 doi:10.1038/s41592-020-01018-x). Every object takes a number of steps that follows from its own size, in its own box,
-and differences never read another object.
+and differences never read another object. In large objects most steps are walked on coarser grids, if these show their
+shape (`biosegkit.kernels.heat_levels`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit.errors import DataError
+from biosegkit.kernels.heat_levels import coarser, finer, halved, moved_sources
 from biosegkit.kernels.pieces import pieces
 from biosegkit.kernels.threads import spread
 
@@ -25,6 +27,12 @@ __all__ = ["heat_flow"]
 _STILL = 1e-10
 # Voxels that cost less to pass than to leave out.
 _GAP = 64
+# Voxels times steps that are walked without a coarser grid, which differs from it.
+_WORK = 1 << 29
+# The last steps, which are walked on each finer grid.
+_LAST = 32
+# What cells beside the object have of the heat inside: it is 0 a quarter of a cell beyond the face between them.
+_BEYOND = -1.0 / 3.0
 
 
 def heat_flow(
@@ -68,6 +76,11 @@ def heat_flow(
     the source, so that turning an object turns its flow. Steps: twice (height + width + 2) in a plane, six times
     (depth + height + width + 3) in a volume, lengths in units of the finest spacing.
 
+    Where steps times the voxels of an object's box are more than 2^29 (about 500 x 500, 75 x 75 x 75) most steps are
+    walked on coarser grids: half of the vectors then turn by less than 0.6 degrees, 99 of 100 by less than 5, mostly
+    far from the centre, and the mean square of the difference is below 0.001. Where a grid would not show the shape
+    (gaps, bridges and holes of a voxel or two) all steps are walked.
+
     Examples
     --------
     >>> heat_flow(np.array([[0, 7, 7, 7, 3, 3, 3, 0]]))[1].tolist()
@@ -82,18 +95,19 @@ def heat_flow(
     ratio[3 - ndim :] = np.array(steps) / min(steps)
     out = np.zeros((ndim, *found.number.shape), np.float32)
     flat = ndim < 3
-    number, boxes = found.number, found.boxes
-    spread(lambda lo, hi: _objects(number, boxes, ratio, flat, border, out, lo, hi), len(boxes), workers)
+    number, boxes, most = found.number, found.boxes, np.int64(_WORK)
+    spread(lambda lo, hi: _objects(number, boxes, ratio, (flat, border, most), out, lo, hi), len(boxes), workers)
     return out.reshape(ndim, *labels.shape)
 
 
 @numba.njit(cache=True, nogil=True)
-def _objects(number, boxes, ratio, flat, border, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _objects(number, boxes, ratio, settings, out, lo, hi):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Flow of pieces ``lo..hi``, each in its box with a rim of one voxel (none in front of and behind a plane)."""
+    flat, border, most = settings
     for k in range(lo, hi):
         code = _surroundings(number, boxes[k], k, flat, border)
         sources = _centre(code, ratio)
-        heat = _heated(code, ratio, flat, sources)
+        heat = _heated(code, ratio, flat, sources, most)
         _write(heat, code, boxes[k], ratio, out)
 
 
@@ -144,14 +158,16 @@ def _centre(code, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True, nogil=True)
-def _unknown(code):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Unknown voxels beside the object, and the object's voxels each of them mirrors.
+def _mirrors(code, beyond):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Unknown voxels beside the object, the object's voxels each of them mirrors, and what share of their heat it has.
 
-    Those across a face; if there is none, those across an edge or corner.
+    Those across a face; if there is none, those across an edge or corner. If there is a share ``beyond``, other voxels
+    beside the object have it: heat is 0 between them and the object and not in them.
     """
     nz, ny, nx = code.shape
     cells, starts, mirrored = [np.int64(0)][:0], [np.int64(0)], [np.int64(0)][:0]
-    for i in np.flatnonzero(code.reshape(-1) == 2):
+    line = code.reshape(-1)
+    for i in np.flatnonzero(line != 1 if beyond != 0 else line == 2):
         z, y, x = i // (ny * nx), i // nx % ny, i % nx
         for faces in (True, False):
             for dz in range(-1 if z > 0 else 0, 2 if z + 1 < nz else 1):
@@ -164,29 +180,66 @@ def _unknown(code):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         if len(mirrored) > starts[-1]:
             cells.append(i)
             starts.append(np.int64(len(mirrored)))
-    return np.array(cells), np.array(starts), np.array(mirrored)
+    shares = np.array([1.0 if line[i] == 2 else beyond for i in cells])
+    return np.array(cells), np.array(starts), np.array(mirrored), shares
 
 
 @numba.njit(cache=True, nogil=True)
-def _heated(code, ratio, flat, sources):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Heat after the object's own number of steps; unknown voxels beside the object mirror it."""
+def _heated(code, ratio, flat, sources, most):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Heat after the object's own number of steps; unknown voxels beside the object mirror it.
+
+    If these are more than ``most``, counted in voxels, they are walked on coarser grids but for the last on each finer.
+    """
     length = 2.0 if flat else 3.0
     for axis in range(1 if flat else 0, 3):
         length += (code.shape[axis] - 2) * ratio[axis]
     steps = np.int64(np.ceil((2.0 if flat else 6.0) * length))
-    inside = (code == 1).astype(np.float64)
-    return _warm(inside, ratio, flat, sources, _unknown(code), steps)
+    grids, kinds = [(code, ratio, sources, np.full(sources.size, 1.0 / sources.size), steps)], [np.ones(3, np.int64)]
+    while grids[-1][0].size * steps > most and steps > 8 * _LAST:
+        fine, sides, places, shares, _ = grids[-1]
+        counts, sides = halved(sides, flat)
+        cells, shown = coarser(fine, counts, flat)
+        if not shown:
+            break
+        places, shares = moved_sources(places, shares, fine.shape, cells, counts, flat)
+        steps = (steps - _LAST + 2) // 4
+        grids.append((cells, sides, places, shares, steps))
+        kinds.append(counts)
+    top = len(grids) - 1
+    heat = _walked(np.zeros(grids[top][0].shape), grids[top], flat, grids[top][4], top > 0)
+    while top > 0 and _missed(heat, grids[top][0]):  # the cells fall apart
+        top -= 1
+        heat = _walked(np.zeros(grids[top][0].shape), grids[top], flat, grids[top][4], top > 0)
+    for level in range(top - 1, -1, -1):
+        heat = finer(heat, grids[level][0], kinds[level + 1], flat)
+        heat = _walked(heat, grids[level], flat, _LAST, level > 0)
+    return heat
+
+
+@numba.njit(cache=True, nogil=True)
+def _missed(heat, code):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Whether there is a voxel of the object that heat has not come to."""
+    return bool(np.any((code == 1) & (heat == 0.0)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _walked(heat, grid, flat, steps, coarse):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Heat after some steps more on a grid: what voxels are, their sides, cells and shares of the sources."""
+    code, sides, places, shares, _ = grid
+    finest = sides[1:].min() if flat else sides.min()
+    mirror = _mirrors(code, _BEYOND if coarse else 0.0)
+    return _warm(heat, (code == 1).astype(np.float64), sides / finest, flat, (places, shares), mirror, steps)
 
 
 @numba.njit(cache=True, nogil=True)
 def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Give unknown voxels the mean of what they mirror."""
-    cells, starts, mirrored = mirror
+    """Give voxels beside the object their share of the mean of what they mirror."""
+    cells, starts, mirrored, shares = mirror
     for c in range(cells.size):
         total = 0.0
         for m in range(starts[c], starts[c + 1]):
             total += heat[mirrored[m]]
-        heat[cells[c]] = total / (starts[c + 1] - starts[c])
+        heat[cells[c]] = shares[c] * total / (starts[c + 1] - starts[c])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -218,19 +271,19 @@ def _beside(mask, row):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True, nogil=True)
-def _warm(inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Heat after some steps of diffusion.
+def _warm(start, inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Heat after some steps of diffusion; ``start`` is written to.
 
     A step runs over the array as over one line, where the object is near: sums beyond the ends of rows are for voxels
     of the rim, where ``inside`` is 0.
     """
-    heat, other = np.zeros(inside.size), np.zeros(inside.size)
+    heat, other = start.reshape(-1), np.zeros(inside.size)
     row, plane = inside.shape[2], inside.shape[1] * inside.shape[2]
-    share, mask = 1.0 / sources.size, inside.reshape(-1)
+    mask = inside.reshape(-1)
     mine, near = _stretches(mask), _stretches(_beside(mask, row) if flat else mask > 0)
     for _ in range(steps):
-        for s in sources:
-            heat[s] += share
+        for s in range(sources[0].size):
+            heat[sources[0][s]] += sources[1][s]
         _reflect(heat, mirror)
         if flat:
             for begin, end in near:

@@ -17,7 +17,7 @@ from biosegkit.errors import DataError
 from biosegkit.kernels.basin_graph import cut, join
 from biosegkit.kernels.basins import TOP, Fragments, fragments, level_of, quantise
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
-from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.methods.tables import Tally, rows_in, zyx
 
 __all__ = ["basin_state", "fragments_of", "limits_of", "paint_basins", "resolve_basins"]
 
@@ -50,10 +50,10 @@ def basin_state(height: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: f
     )
     h, f = quantise(height[keep]), quantise(foreground[keep])
     lead = (1,) * (3 - h.ndim)
-    before, after, start = (_three(v, 0) for v in (one.before, one.after, one.start))
+    before, after, start = (zyx(v, 0) for v in (one.before, one.after, one.start))
     parts = fragments(
         h.reshape(lead + h.shape), f.reshape(lead + f.shape), level_of(floor), before, after, start,
-        _three(one.full_shape, 1),
+        zyx(one.full_shape, 1),
     )  # fmt: skip
     arrays = {name: getattr(parts, name) for name in _TABLES}
     arrays["fragment"] = parts.fragment.reshape(block.shape)
@@ -98,12 +98,6 @@ def limits_of(thresholds: Mapping[str, float]) -> tuple[int, int, int, float]:
     """Foreground, seed and prominence as whole numbers, and the smallest size, as the cut takes them."""
     prominence = round(thresholds["prominence"] * TOP)
     return level_of(thresholds["foreground"]), level_of(thresholds["seed"]), prominence, thresholds["min_size"]
-
-
-def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
-    """Padded in front to z, y, x."""
-    z, y, x = (fill,) * (3 - len(values)) + values
-    return z, y, x
 
 
 def fragments_of(state: State) -> Fragments:

@@ -22,11 +22,12 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basins import quantise, quantised
 from biosegkit.kernels.distance import boundary_distance, object_max
+from biosegkit.kernels.neighbours import other_beside
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.kernels.windows import window_mean
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
-from biosegkit.methods.contacts import beside_unknown, to_unknown, touching
+from biosegkit.methods.contacts import beside_unknown, to_unknown
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -38,6 +39,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -148,7 +150,7 @@ class Boundary:
         sure = known
         if ids is not labels:
             # Something unknown may bound a voxel of the core, or show that its object is deeper than it looks.
-            near = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
+            near = other_beside(np.where(known, inside.view(np.uint8), np.uint8(2)))
             near |= to_unknown(known, spacing) <= width
             near |= beside_unknown(ids, known) & (depth <= width)
             sure = known & ~(core & near)
@@ -174,7 +176,7 @@ class Boundary:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; probabilities have no direction."""
-        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        return flipped(maps, axes)
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """Probability 1 for the class of every voxel."""
@@ -216,7 +218,7 @@ def _core(ids: npt.NDArray[Any], depth: npt.NDArray[np.float32], width: np.float
     limits = np.minimum(width, np.float32(_SHARE) * np.concatenate([np.zeros(1, np.float32), maxima]))
     core = np.empty(ids.shape, bool)
     # One coarse step can be wider than the border, so contacts count by themselves, unless they leave no core.
-    contact = touching(ids)
+    contact = other_beside(ids)
     left = np.zeros(len(limits), bool)
     for part in bands(ids.shape):
         core[part] = depth[part] > limits[dense[part]]

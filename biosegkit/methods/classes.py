@@ -31,6 +31,7 @@ from biosegkit.methods.protocol import (
     State,
     TensorDict,
     Tunable,
+    flipped,
 )
 from biosegkit.methods.tables import rows_in
 
@@ -128,7 +129,7 @@ class WithClasses:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; a class has no direction."""
-        return {**self.inner.mirror(_without(maps), axes), _HEAD: np.flip(maps[_HEAD], tuple(1 + k for k in axes))}
+        return {**self.inner.mirror(_without(maps), axes), **flipped({_HEAD: maps[_HEAD]}, axes)}
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """Maps of the inner method and one-hot classes."""

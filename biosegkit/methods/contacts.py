@@ -12,9 +12,9 @@ from scipy import ndimage
 from biosegkit.kernels.bands import bands
 from biosegkit.kernels.components import distinct
 from biosegkit.kernels.distance import boundary_distance
-from biosegkit.kernels.neighbours import other_beside, other_near
+from biosegkit.kernels.neighbours import other_near
 
-__all__ = ["beside_unknown", "near_contact", "to_unknown", "touching"]
+__all__ = ["beside_unknown", "near_contact", "to_unknown"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -29,17 +29,6 @@ def near_contact(labels: npt.NDArray[Any], inside: Mask) -> Mask:
     [[0, 1, 1, 1, 1, 0, 1]]
     """
     return other_near(labels, inside, 2)
-
-
-def touching(labels: npt.NDArray[Any]) -> Mask:
-    """Object voxels with a voxel of another object across one of their faces.
-
-    Examples
-    --------
-    >>> touching(np.array([[1, 1, 2, 2, 0, 3]])).astype(int).tolist()
-    [[0, 1, 1, 0, 0, 0]]
-    """
-    return other_beside(labels)
 
 
 def to_unknown(known: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float32]:

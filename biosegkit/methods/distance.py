@@ -21,10 +21,11 @@ import numpy.typing as npt
 from biosegkit.errors import OptionError
 from biosegkit.kernels.basins import quantise, quantised
 from biosegkit.kernels.distance import boundary_distance, share_of_max
+from biosegkit.kernels.neighbours import other_beside
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
-from biosegkit.methods.contacts import near_contact, touching
+from biosegkit.methods.contacts import near_contact
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -36,6 +37,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -148,7 +150,7 @@ class Distance:
         rim = min(float(s) for s in spacing)
         distance -= np.float32(rim)
         np.maximum(distance, np.float32(0.0), out=distance)
-        distance[touching(ids)] = 0.0
+        distance[other_beside(ids)] = 0.0
         if self.normalize == "object":
             target = share_of_max(ids, distance)
         else:
@@ -184,7 +186,7 @@ class Distance:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; distances have no direction."""
-        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        return flipped(maps, axes)
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets with a channel axis."""

@@ -38,6 +38,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -46,6 +47,10 @@ __all__ = ["REACH", "Flow"]
 
 #: Targets by name, ``(labels, spacing, valid=None) -> (D, *space)``.
 _FIELDS: Mapping[str, Callable[..., npt.NDArray[np.float32]]] = {"heat": heat_flow, "eikonal": distance_flow}
+
+#: How much flows part where two objects meet, at the least, by field: those of networks are blurred and part less than
+#: true ones, but along a middle line those of one object part, too. See ``benchmarks/flow_repulsion.py``.
+_REPULSION: Mapping[str, float] = {"heat": 0.1, "eikonal": 0.5}
 
 #: Voxels along an axis that a path goes before it is rounded to a voxel, by decoder.
 REACH: Mapping[str, int] = {"forest": 2, "euler": 16}
@@ -66,8 +71,8 @@ class Flow:
         Factor of the flow term in the loss, which is the squared length of the error, averaged by weight.
     background_weight : float
         Weight of the background (where the flow is 0) in the flow term, foreground being 1.
-    repulsion : float
-        Default of the threshold of this name, which is tuned after training.
+    repulsion : float, optional
+        Default of the threshold of this name, which is tuned after training; 0.1 for heat, 0.5 for eikonal.
     batch_dice : bool
         Pool the Dice sums over the batch.
     objective : Objective
@@ -83,7 +88,7 @@ class Flow:
     decoder: Literal["forest", "euler"] = "forest"
     flow_weight: float = 4.0
     background_weight: float = 0.1
-    repulsion: float = 0.5
+    repulsion: float | None = None
     batch_dice: bool = True
     objective: Objective = dataclasses.field(default_factory=Objective)
 
@@ -96,7 +101,7 @@ class Flow:
         if self.flow_weight <= 0 or self.background_weight < 0:
             raise OptionError(f"flow_weight={self.flow_weight}, background_weight={self.background_weight}",
                               expected="a positive flow_weight and a background_weight of at least 0")
-        if not -0.1 <= self.repulsion <= 1.1:
+        if self.repulsion is not None and not -0.1 <= self.repulsion <= 1.1:
             raise OptionError(f"repulsion={self.repulsion}", expected="a number from -0.1 to 1.1")
         object.__setattr__(self, "objective", Objective.of(self.objective))
         self.objective.fits(2, "background, objects")
@@ -108,7 +113,7 @@ class Flow:
         """Foreground threshold, what parts objects, and smallest size."""
         return {
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
-            "repulsion": Tunable(self.repulsion, -0.1, 1.1, 7,
+            "repulsion": Tunable(_REPULSION[self.field] if self.repulsion is None else self.repulsion, -0.1, 1.1, 7,
                                  "how much flows must part where two sinks meet to be two objects"),
             "flow_error": Tunable(1.0, 0.25, WORST, 6, "squared error of its flow above which an object is dropped; "
                                                        "1 is that of no flow at all, 4 keeps all"),
@@ -172,10 +177,7 @@ class Flow:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip, and turn the components along the flipped axes round."""
-        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
-        sign = np.ones((len(flipped["flow"]), *(1,) * (flipped["flow"].ndim - 1)), np.float32)
-        sign[list(axes)] = -1.0
-        return {**flipped, "flow": flipped["flow"] * sign}
+        return flipped(maps, axes, "flow")
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets, foreground with a channel axis."""

@@ -16,7 +16,7 @@ from biosegkit.kernels.flow_linkage import merge_trees
 from biosegkit.kernels.flow_trace import flow_fragments, looked_up, quantise_flow
 from biosegkit.methods.flow_check import Field, flow_errors, seen_in
 from biosegkit.methods.protocol import Block, Decisions, ObjectTable, State
-from biosegkit.methods.tables import Tally, rows_in
+from biosegkit.methods.tables import Tally, rows_in, zyx
 
 __all__ = ["WORST", "flow_state", "graph_of", "labels_of", "paint_flows", "resolve_flows"]
 
@@ -52,9 +52,9 @@ def flow_state(flow: npt.NDArray[Any], foreground: npt.NDArray[Any], floor: floa
     if any(have < wish for have, wish in zip(block.before + block.after, need.before + need.after, strict=True)):
         raise DataError("a block without its halo", expected=f"{reach + 1} voxels of surroundings inside the image")
     level = quantise(foreground)
-    place = (_three(block.before, 0), _three(block.shape, 1), _three(block.start, 0), _three(block.full_shape, 1))
+    place = (zyx(block.before, 0), zyx(block.shape, 1), zyx(block.start, 0), zyx(block.full_shape, 1))
     lead = 3 - len(block.shape)
-    whole = quantise_flow(flow).reshape(-1, *_three(block.array_shape, 1))
+    whole = quantise_flow(flow).reshape(-1, *zyx(block.array_shape, 1))
     if lead:
         whole = np.concatenate([np.zeros((lead, *whole.shape[1:]), np.int8), whole])
     pace = tuple(min(block.spacing) / s for s in block.spacing)
@@ -108,8 +108,8 @@ def _tallied(states: Sequence[State], component: Sequence[npt.NDArray[np.int64]]
 
 def graph_of(states: Sequence[State]) -> FlowGraph:
     """The trees of all blocks."""
-    cores = [(_three(s.block.start, 0), _three(s.block.shape, 1)) for s in states]
-    return join_trees([_Trees(s) for s in states], cores, _three(states[0].block.full_shape, 1))
+    cores = [(zyx(s.block.start, 0), zyx(s.block.shape, 1)) for s in states]
+    return join_trees([_Trees(s) for s in states], cores, zyx(states[0].block.full_shape, 1))
 
 
 def paint_flows(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], ObjectTable]:
@@ -117,12 +117,6 @@ def paint_flows(state: State, decisions: Decisions) -> tuple[npt.NDArray[Any], O
     level = level_of(decisions.thresholds["foreground"])
     labels = labels_of(state, level, decisions.lookup[state.block.start])
     return labels, rows_in(decisions.objects, state.block)
-
-
-def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
-    """Padded in front to z, y, x."""
-    z, y, x = (fill,) * (3 - len(values)) + values
-    return z, y, x
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,7 @@ class _Trees:
 
     @property
     def fragment(self) -> npt.NDArray[np.int32]:
-        return self.state.arrays["fragment"].reshape(_three(self.state.block.shape, 1))
+        return self.state.arrays["fragment"].reshape(zyx(self.state.block.shape, 1))
 
     @property
     def first(self) -> npt.NDArray[np.int64]:

@@ -37,6 +37,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -173,11 +174,7 @@ class HoverMaps:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; offsets along a flipped axis change sign."""
-        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
-        signs = np.ones(len(maps["offsets"]), np.float32)
-        signs[list(axes)] = -1.0
-        flipped["offsets"] = flipped["offsets"] * signs.reshape(-1, *(1,) * (maps["offsets"].ndim - 1))
-        return flipped
+        return flipped(maps, axes, "offsets")
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets; the foreground with a channel axis."""

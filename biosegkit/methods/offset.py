@@ -55,6 +55,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.tables import Tally, rows_in
 from biosegkit.methods.trials import Counter, Held
@@ -215,10 +216,7 @@ class Offset:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; the offset along a flipped axis changes sign."""
-        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
-        sign = np.ones((maps["offset"].shape[0],) + (1,) * (maps["offset"].ndim - 1), np.float32)
-        sign[list(axes)] = -1.0
-        return {**flipped, "offset": flipped["offset"] * sign}
+        return flipped(maps, axes, "offset")
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets with a channel axis, offsets cut at their bound."""

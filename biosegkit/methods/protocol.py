@@ -32,6 +32,7 @@ __all__ = [
     "Tunable",
     "checked_thresholds",
     "empty_table",
+    "flipped",
 ]
 
 ArrayDict: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -247,6 +248,22 @@ def empty_table(ndim: int) -> ObjectTable:
     table |= {f"bbox_{side}_{a}": np.zeros(0, np.int64) for side in ("start", "stop") for a in names}
     table["first"] = np.zeros(0, np.int64)
     return table
+
+
+def flipped(maps: ArrayDict, axes: Sequence[int], vectors: str | None = None) -> ArrayDict:
+    """Maps ``(C, *space)`` flipped along axes of space; of the map ``vectors`` the components along them change sign.
+
+    Examples
+    --------
+    >>> flipped({"flow": np.array([[[1.0, 2.0]], [[3.0, 4.0]]])}, [1], "flow")["flow"].tolist()
+    [[[2.0, 1.0]], [[-4.0, -3.0]]]
+    """
+    turned = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+    if vectors is not None:
+        sign = np.ones((len(turned[vectors]), *(1,) * (turned[vectors].ndim - 1)), np.float32)
+        sign[list(axes)] = -1.0
+        turned[vectors] = turned[vectors] * sign
+    return turned
 
 
 def checked_thresholds(tunables: Mapping[str, Tunable], given: Mapping[str, float] | None) -> dict[str, float]:

@@ -23,6 +23,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.tables import Tally, rows_in
 from biosegkit.methods.trials import Cost
@@ -160,7 +161,7 @@ class Semantic:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; probabilities have no direction."""
-        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        return flipped(maps, axes)
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """One-hot classes, or the regions themselves."""

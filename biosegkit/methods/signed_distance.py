@@ -23,10 +23,11 @@ from biosegkit.errors import OptionError
 from biosegkit.kernels.bands import bands
 from biosegkit.kernels.basins import quantise
 from biosegkit.kernels.distance import boundary_distance
+from biosegkit.kernels.neighbours import other_beside
 from biosegkit.kernels.signed import signed_distance
 from biosegkit.methods.basin_decoding import basin_state, paint_basins, resolve_basins
 from biosegkit.methods.basin_trials import BASIN_COST, basin_counter
-from biosegkit.methods.contacts import near_contact, to_unknown, touching
+from biosegkit.methods.contacts import near_contact, to_unknown
 from biosegkit.methods.protocol import (
     ArrayDict,
     Block,
@@ -38,6 +39,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.trials import Counter, Held
 from biosegkit.plan.objective import Objective
@@ -166,7 +168,7 @@ class SignedDistance:
         targets: ArrayDict = {"signed_distance": target, "foreground": inside.astype(np.float32)}
         if self.objective.needs_distance:
             targets["border"] = signed_distance(inside[None], spacing, known)
-        return targets, {"signed_distance": weight, "foreground": (known & ~touching(ids)).astype(np.float32)}
+        return targets, {"signed_distance": weight, "foreground": (known & ~other_beside(ids)).astype(np.float32)}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
         """The objective's terms on the sharpened distance, smooth L1 on its logistic."""
@@ -184,7 +186,7 @@ class SignedDistance:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip; distances have no direction."""
-        return {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        return flipped(maps, axes)
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The target with a channel axis."""
@@ -222,14 +224,14 @@ def _signed(ids: npt.NDArray[Any], inside: npt.NDArray[np.bool_], spacing: Seque
     others -= rim
     np.minimum(either, others, out=either, where=inside)
     np.negative(either, out=either, where=~inside)
-    return np.minimum(either, np.float32(0.0), out=either, where=touching(ids))
+    return np.minimum(either, np.float32(0.0), out=either, where=other_beside(ids))
 
 
 def _certain(distance: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_],
              spacing: Sequence[float], unit: np.float32) -> npt.NDArray[np.bool_]:
     """Where no unknown voxel could move the target much."""
     rim = min(float(s) for s in spacing)
-    beside = touching(np.where(known, inside.view(np.uint8), np.uint8(2)))
+    beside = other_beside(np.where(known, inside.view(np.uint8), np.uint8(2)))
     unseen = to_unknown(known, spacing)
     sure = np.empty(known.shape, bool)
     for part in bands(known.shape):

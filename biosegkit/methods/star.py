@@ -40,6 +40,7 @@ from biosegkit.methods.protocol import (
     TensorDict,
     Tunable,
     checked_thresholds,
+    flipped,
 )
 from biosegkit.methods.star_decoding import Shapes, shapes_of, shapes_within
 from biosegkit.methods.star_trials import STAR_COST, Settings, star_counter
@@ -224,9 +225,9 @@ class Star:
 
     def mirror(self, maps: ArrayDict, axes: Sequence[int]) -> ArrayDict:
         """Flip, and let rays change places."""
-        flipped = {name: np.flip(a, tuple(1 + k for k in axes)) for name, a in maps.items()}
+        turned = flipped(maps, axes)
         partner = self._rays(maps["distances"].ndim - 1).mirrored(tuple(axes))
-        return {**flipped, "distances": flipped["distances"][partner]}
+        return {**turned, "distances": turned["distances"][partner]}
 
     def ideal(self, targets: ArrayDict) -> ArrayDict:
         """The targets; no length is 0, and rays of unknown length go well beyond what is known.

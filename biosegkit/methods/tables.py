@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from biosegkit.methods.protocol import Block, ObjectTable, empty_table
 
-__all__ = ["Tally", "rows_in"]
+__all__ = ["Tally", "rows_in", "zyx"]
 
 _NONE = np.iinfo(np.int64).max
 #: Types of scores that are read as they are.
@@ -40,7 +40,7 @@ class Tally:
 
     def add(self, objects: npt.NDArray[Any], score: npt.NDArray[Any] | None, block: Block) -> None:
         """Add a block; ``objects`` holds ``1..count`` and 0 for nothing, ``score`` whole numbers; none are all 0."""
-        start, full = _three(block.start, 0), _three(block.full_shape, 1)
+        start, full = zyx(block.start, 0), zyx(block.full_shape, 1)
         shape = (1,) * (3 - self.ndim) + objects.shape
         into = (self.area, self.score, self.first, self.sums, self.low, self.high)
         labels = np.ascontiguousarray(objects, np.uint32).reshape(shape)
@@ -76,8 +76,14 @@ def rows_in(table: ObjectTable, block: Block) -> ObjectTable:
     return {name: column[inside] for name, column in table.items()}
 
 
-def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
-    """Padded in front to z, y, x."""
+def zyx(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+    """Numbers by axis of space, padded in front to three.
+
+    Examples
+    --------
+    >>> zyx((4, 5), 1)
+    (1, 4, 5)
+    """
     z, y, x = (fill,) * (3 - len(values)) + values
     return z, y, x
 
