@@ -1,6 +1,6 @@
 """Giant images in blocks: how much memory, and how much time beyond the bare network calls.
 
-    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow,stardist,cellpose]
+    python benchmarks/giant.py [--sizes 4000,10000,20000] [--methods distance,star,flow,semantic,stardist,cellpose]
         [--diameter 30] [--network] [--write]
 
 The image is RGB of ``size`` x ``size`` pixels on disk, nuclei that touch at 1340 pixels per nucleus (so 298 000 at
@@ -11,8 +11,9 @@ StarDist models, with a grid of 2 and a probability from 0.4, which gives many c
 the engine for Cellpose models: it resizes the image by 30 / ``--diameter``, so that colours cannot be looked up; its
 image is the maps themselves, 8 bits each, and the stand-in gives them back; with ``--network`` a network of Cellpose's
 kind runs, too, of ``--width`` features at full resolution (Cellpose's own has 32). Every image is
-segmented from start to finish, in a process of its own with one thread: peak resident set, seconds in the network (of
-all calls, those for tiles at the edges of groups included), and seconds in all. ``--write`` makes
+segmented from start to finish, in a process of its own with one thread: peak resident set after every step, beside the
+``expected_MB`` that the planning counts with while groups are computed (of ``--memory``, 2 GiB), seconds in the network
+(of all calls, those for tiles at the edges of groups included), and seconds in all. ``--write`` makes
 ``results/giant.json``.
 """
 
@@ -56,11 +57,19 @@ class Perfect:
         return {name: value.float() for name, value in outputs.items()}
 
 
-def pattern(method):
+def method_of(name):
+    """A method; that of classes finds nuclei and background."""
+    from biosegkit.methods import METHODS, Semantic
+
+    return Semantic(n_classes=2) if name == "semantic" else METHODS[name]()
+
+
+def pattern(name):
     """Maps of the pattern, (channels, y, x), with noise."""
     from scipy import ndimage
 
-    labels = np.pad(nuclei((PATTERN - 8, PATTERN - 8)), 4)
+    method, labels = method_of(name), np.pad(nuclei((PATTERN - 8, PATTERN - 8)), 4)
+    labels = (labels > 0).astype(np.int32) if name == "semantic" else labels
     targets, _ = method.encode(labels, (1.0, 1.0), None)
     rng = np.random.default_rng(0)
     maps = {}
@@ -72,9 +81,7 @@ def pattern(method):
 
 def drawn(name, folder):
     """Write the maps of the pattern, in a process of its own: what they take is no part of the figures."""
-    from biosegkit.methods import METHODS
-
-    for head, value in pattern(METHODS[name]()).items():
+    for head, value in pattern(name).items():
         np.save(folder / f"{name}-{head}.npy", np.ascontiguousarray(value, np.float32))
 
 
@@ -132,7 +139,8 @@ def plan_of(name, patch, width):
         tile_step=(patch // 2, patch // 2), architecture=architecture)
     return Plan(
         name="giant", preset="default", method=name, configuration=configuration, training=Training(steps=1),
-        labels=LabelTable(task="instance", names=("background", "object"), values=(0, 1)),
+        labels=LabelTable(task="semantic" if name == "semantic" else "instance", names=("background", "object"),
+                          values=(0, 1)),
         preprocessing=Preprocessing(channels=tuple(Channel(name=c, scheme="rgb_to_0_1") for c in "rgb"),
                                     transpose=(0, 1), resample=False, crop_to_nonzero=False))
 
@@ -240,15 +248,21 @@ def segmenter_of(name, options):
 
     from biosegkit import segmenter as segmenting
     from biosegkit.bundle import Bundle, network_of
-    from biosegkit.methods import METHODS
 
     plan = plan_of(name, options.patch, options.width)
-    method = METHODS[name]()
+    method = method_of(name)
     network = stand_in(name, Path(options.folder), network_of(plan).eval() if options.network else None)
     segmenting.method_of = lambda _: Perfect(method)
     model = segmenting.Segmenter(plan, (network,), torch.device("cpu"), {})
     bundle = Bundle(model, {}, Path(), "benchmark", weights_digest="benchmark")
     return bundle, network, lambda shape: len(model.lattice(shape))
+
+
+def expected_of(work):
+    """Bytes that the planning counts with."""
+    from biosegkit.batch.layout import expected_peak
+
+    return int(expected_peak(work.layout, work.source.costs(work.image, work.prepared, work.job)))
 
 
 def child(name, size, image, options):
@@ -287,6 +301,7 @@ def child(name, size, image, options):
 
         peaks["start"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         steps = step("prepare", stages.prepare, job)
+        expected = 0 if name == "stardist" else expected_of(giant.Work.of(job)) >> 20
         for k in steps.groups:
             step("infer", stages.infer, job, k)
         kept = sum(f.stat().st_size for f in (job.folder / "states").iterdir())
@@ -297,7 +312,8 @@ def child(name, size, image, options):
         total = time.perf_counter() - started
     megapixels = size * size / 1e6
     print(json.dumps({
-        "objects": found["objects"], "peak_MB": peaks, "seconds": {k: round(v, 1) for k, v in spent.items()},
+        "objects": found["objects"], "peak_MB": peaks, "expected_MB": expected,
+        "seconds": {k: round(v, 1) for k, v in spent.items()},
         "total_s": round(total, 1), "stand_in_s": round(network.seconds - network.bare, 1),
         "network_s": round(network.bare * tiles / network.calls, 1),
         "tiles_again": round(network.calls / tiles - 1, 3),

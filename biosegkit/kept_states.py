@@ -24,7 +24,10 @@ from .prepared import turn_of
 from .reduced import Place, Reduced
 from .state_files import StateFiles, write_state
 
-__all__ = ["KeptStates"]
+__all__ = ["KEPT", "NOT_RUN", "KeptStates"]
+
+#: What is said where states were made, and where they were used.
+KEPT, NOT_RUN = "states kept for other thresholds", "from kept states: the network was not run"
 
 #: Version of the layout; states of another one are made again.
 SCHEMA = 2
@@ -57,7 +60,7 @@ class KeptStates:
         identity = json.loads(json.dumps(said, default=str))  # as it will be read again
         found, why = self._opened(model, image, identity)
         if found is not None:
-            return found.decode(thresholds), "from kept states: the network was not run"
+            return found.decode(thresholds), NOT_RUN
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(self.folder) as temporary:
             listed: list[dict[str, Any]] = []
@@ -66,8 +69,7 @@ class KeptStates:
             write_json(temporary / _RECORD, {"made_from": identity, "window": window, "notes": list(made.notes),
                                              "states": listed})
         made = replace(made, states=_states(self.folder, listed))
-        return made.decode(thresholds), (f"kept states {why}: the network was run again" if why
-                                         else "states kept for other thresholds")
+        return made.decode(thresholds), f"kept states {why}: the network was run again" if why else KEPT
 
     def _opened(self, model: Bundle, image: Image, identity: Mapping[str, Any]) -> tuple[Reduced | None, str]:
         """The states that are there, or why they do not serve; nothing to say if there are none."""

@@ -325,8 +325,9 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     if "id" in found.objects and "csv" not in origin.wish.also:
         write_bytes(table_path(job.output, job.name), csv_table(found.objects))
     tail = job.output.name[len(Path(job.name).name) :]
-    for name, values in (found.maps or {}).items():
-        write(Image(values, image.grid), job.output.with_name(f"{Path(job.name).name}_{name}{tail}"))
+    maps = {f"{Path(job.name).name}_{name}{tail}": values for name, values in (found.maps or {}).items()}
+    for name, values in maps.items():
+        write(Image(values, image.grid), job.output.with_name(name))
     also = export(origin.model, found, image, job, origin.wish.also)
     record: dict[str, Any] = {
         "file": job.output.name,
@@ -339,6 +340,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
         "grid": found.labels.grid.to_dict(),
         "notes": list(_notes(image, found)),
         **({"also": also} if also else {}),
+        **({"maps": list(maps)} if maps else {}),
     }
     model = origin.model
     if isinstance(model, Bundle):

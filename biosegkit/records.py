@@ -156,7 +156,8 @@ def is_made_from(job: Job, origin: Mapping[str, Any], also: Sequence[str] = ()) 
     try:
         record = read_json(record_path(output))
         return bool(isinstance(record, dict) and record.get("made_from") == dict(origin)
-                    and record.get("output") == file_hash(output) and are_whole(job, also, record))
+                    and record.get("output") == file_hash(output) and are_whole(job, also, record)
+                    and all(path.exists() for path in _maps(output)))
     except (FileError, OSError):
         return False
 
@@ -169,11 +170,22 @@ def count_of(output: Path) -> int | None:
 
 def remove(job: Job) -> None:
     """Nothing from an earlier run may be taken for the new result (fault F10)."""
-    for path in (record_path(job.output), table_path(job.output, job.name), *export_paths(job), job.output):
+    maps = _maps(job.output)
+    for path in (record_path(job.output), *maps, table_path(job.output, job.name), *export_paths(job), job.output):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _maps(output: Path) -> list[Path]:
+    """Where the maps stand that the record of an output names."""
+    try:
+        record = read_json(record_path(output))
+    except FileError:
+        return []
+    names = record.get("maps") if isinstance(record, dict) else None
+    return [output.with_name(name) for name in names or () if isinstance(name, str) and Path(name).name == name]
 
 
 def csv_table(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:

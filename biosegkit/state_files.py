@@ -1,9 +1,9 @@
-"""States in files, one each, of which only the arrays that are asked for are read."""
+"""States in files, one each, of which only the arrays that are asked for are read; a record stands beside each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
@@ -11,10 +11,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ._atomic import write_bytes
+from ._atomic import read_json, sha256, write_bytes, write_json
+from .errors import FileError
 from .methods.protocol import Block, State
 
-__all__ = ["ArrayFile", "StateFiles", "write_arrays", "write_state"]
+__all__ = ["ArrayFile", "StateFiles", "is_kept", "keep", "write_arrays", "write_state"]
 
 
 class ArrayFile(Mapping[str, npt.NDArray[Any]]):
@@ -96,3 +97,28 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     write_bytes(path, data)
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def keep(path: Path, said: Mapping[str, Any]) -> None:
+    """Write the record of a file, with ``sha256`` and ``bytes``: from now on it counts."""
+    write_json(path.with_suffix(".json"), said)
+
+
+def is_kept(path: Path, also: Callable[[Mapping[str, Any]], bool], *, thoroughly: bool = False) -> bool:
+    """Whether a file is there as its record says.
+
+    Parameters
+    ----------
+    path : Path
+    also : callable
+        Given the record: whether what else it names is there.
+    thoroughly : bool
+        Whether to read the file, too, and find damage.
+    """
+    try:
+        said = read_json(path.with_suffix(".json"))
+        if path.stat().st_size != said["bytes"] or not also(said):
+            return False
+        return not thoroughly or sha256(path) == said["sha256"]
+    except (FileError, OSError, KeyError, TypeError, AttributeError):
+        return False

@@ -23,8 +23,8 @@ from .errors import OptionError
 from .kernels.runs import enclosed_by, fill_runs, runs_of
 from .plan.schema import LabelTable
 
-__all__ = ["Frame", "Tidy", "TidyClasses", "TidyObjects", "members", "numbered", "tidied_digest", "tidy_classes",
-           "tidy_objects", "tidy_of"]
+__all__ = ["Frame", "Tidy", "TidyClasses", "TidyObjects", "carried", "members", "numbered", "tidied_digest",
+           "tidy_classes", "tidy_objects", "tidy_of"]
 
 Table: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -206,10 +206,30 @@ def tidy_objects(labels: npt.NDArray[Any], tidy: TidyObjects, frame: Frame, *, m
     array, found, old = numbered(array, min_size, unwanted, own=True)
     if table is None:
         return array, found
-    rows = np.searchsorted(table["id"], owner[old])
-    # One row per object still: where it lies is new, what it is (score, class) is not.
-    return array, {name: found[name] if name in found and name != "score" else column[rows]
-                   for name, column in table.items()}
+    return array, carried(found, table, owner[old])
+
+
+def carried(found: Table, table: Table, owner: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    """The table of tidied objects: where one lies is new, what it is (score, class) is that of its ``owner``.
+
+    Parameters
+    ----------
+    found : dict of ndarray
+        Of the tidied objects, by their voxels.
+    table : dict of ndarray
+        Of the objects before, by rising ``id``.
+    owner : ndarray of int64
+        By row of ``found``, the id that the object had.
+
+    Examples
+    --------
+    >>> before = {"id": np.array([1, 4]), "score": np.array([0.5, 0.9]), "area": np.array([7, 8])}
+    >>> pieces = {"id": np.array([1, 2, 3]), "score": np.ones(3), "area": np.array([4, 4, 8])}
+    >>> {name: column.tolist() for name, column in carried(pieces, before, np.array([4, 4, 1])).items()}
+    {'id': [1, 2, 3], 'score': [0.9, 0.9, 0.5], 'area': [4, 4, 8]}
+    """
+    rows = np.searchsorted(table["id"], owner)
+    return {name: found[name] if name in found and name != "score" else column[rows] for name, column in table.items()}
 
 
 def numbered(objects: npt.NDArray[Any], min_size: float = 0, without: npt.NDArray[Any] | None = None, *,

@@ -13,7 +13,9 @@ from scipy import ndimage
 from biosegkit.batch import blocks, giant
 from biosegkit.batch.blocks import prepare_image, segment_giant
 from biosegkit.batch.giant import GiantJob
-from biosegkit.batch.giants import stages_of, wish_for_giants
+from biosegkit.batch.giants import stages_of
+from biosegkit.batch.run import predict_batch
+from biosegkit.batch.tasks import Opening
 from biosegkit.engines import load_model, streamed
 from biosegkit.engines.found import relative
 from biosegkit.engines.intensities import space_axes, stretched
@@ -147,11 +149,14 @@ def test_other_options_are_other_work(tmp_path):
 
 def test_augmentation_is_refused_before_anything_runs(tmp_path):
     save(random_state(), tmp_path / "w")
-    model = load_model(f"cellpose:{tmp_path / 'w'}", "cpu")
+    saved(textured((100, 90)), tmp_path / "a.ome.zarr")
+    name = f"cellpose:{tmp_path / 'w'}"
     with pytest.raises(OptionError, match="leave out --tta"):
-        wish_for_giants(model, Wish(tta=True), None)
-    assert wish_for_giants(model, Wish(save_maps=True), None).save_maps
-    assert stages_of(model).infer is blocks.infer_block
+        predict_batch(Opening(name, "cpu"), tmp_path / "a.ome.zarr", tmp_path / "out", wish=Wish(tta=True))
+    with pytest.raises(OptionError, match="leave out --states"):
+        predict_batch(Opening(name, "cpu"), tmp_path / "a.ome.zarr", tmp_path / "out", states=tmp_path / "kept")
+    assert not (tmp_path / "out").exists()
+    assert stages_of(load_model(name, "cpu")).infer is blocks.infer_block
 
 
 def test_flows_of_volumes_are_not_checked_in_blocks_either(tmp_path, monkeypatch):

@@ -162,8 +162,8 @@ def test_pixel_size_is_asked_for_and_options_without_meaning_are_refused(folder)
     subifds(Path("in/a.ome.tif"), folder, None, photometric="rgb")
     (outcome,) = [o for o in batch() if Path(o.input).name == "a.ome.tif"]
     assert "--pixel-size" in outcome.error
-    with pytest.raises(OptionError, match="--states"):
-        predict_batch(OPENING, "in", "other", Staff(1), states="kept")
+    with pytest.raises(OptionError, match="--tissue"):
+        predict_batch(OPENING, "in", "other", Staff(1), wish=Wish(tissue="nothing.geojson"))
     with pytest.raises(OptionError, match="geojsom"):
         predict_batch(OPENING, "in", "other", Staff(1), wish=Wish(also=("geojsom",)))
     assert not Path("other").exists()

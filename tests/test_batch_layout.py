@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from biosegkit.batch.layout import Costs, Layout, plan_layout
+from biosegkit.batch.layout import Costs, Layout, expected_peak, plan_layout
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid, Turn
 from biosegkit.image import Labels
@@ -36,6 +36,7 @@ def test_layouts_cover_the_image_stay_within_memory_and_share_the_work():
                                for a in range(1, len(shape))])
             rows = patch[0] + found[0].shape[0]
             assert 4 * channels * rows * columns < memory
+        assert (700 << 20) < expected_peak(layout, costs) <= memory
         assert len(layout.members(layout.groups)) >= sharers
     with pytest.raises(OptionError, match="--memory"):
         plan_layout(whole, shape, Turn((0, 1, 2)), CHUNK[3], Costs(400, 1, patch, step, 1, 1 << 28))

@@ -1,5 +1,6 @@
 """Maps of giant images: written chunk by chunk, they are those of the image in memory to the last bit."""
 
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_the_command_writes_maps_of_what_is_giant(tmp_path, monkeypatch, small_c
     assert done.error is None
     for name, values in model.predict(image, maps=True).maps.items():
         np.testing.assert_array_equal(read(Path(f"out/a_{name}.ome.zarr")).array, values)
+    wish = Wish(save_maps=True)
+    stores = sorted(p.name for p in Path("out").glob("a_*.ome.zarr"))
+    shutil.rmtree(Path("out") / stores[0])
+    (done,) = predict_batch(Opening("m", "cpu"), "a.ome.zarr", "out", Staff(1), wish=wish, resume=True)
+    (kept,) = predict_batch(Opening("m", "cpu"), "a.ome.zarr", "out", Staff(1), wish=wish, resume=True)
+    assert (done.state, kept.state) == ("done", "kept"), "a map that is lost is made again"
+    assert sorted(p.name for p in Path("out").glob("a_*.ome.zarr")) == stores
+    Path("out/a_neighbour.ome.zarr").mkdir()
+    predict_batch(Opening("m", "cpu"), "a.ome.zarr", "out", Staff(1), overwrite=True)
+    assert [p.name for p in Path("out").glob("a_*.ome.zarr")] == ["a_neighbour.ome.zarr"], "maps of before are gone"
 
 
 def test_chunks_that_nobody_wrote_are_stored(tmp_path, small_chunks):

@@ -3,6 +3,7 @@
 import csv
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from batch_tasks import Alone
 from engine_models import spots_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras_files import write_model
 from scipy import ndimage
+from test_engines_stardist_network import CONFIGS, Weights, expected_maps, random_values
 
 from biosegkit._atomic import sha256
 from biosegkit.batch import giants, run, star_work, stars
@@ -24,7 +27,7 @@ from biosegkit.batch.tasks import Opening
 from biosegkit.engines import load_model, streamed
 from biosegkit.engines.star_shapes import Candidates
 from biosegkit.engines.streamed import streamed_percentiles
-from biosegkit.errors import FileError, OptionError
+from biosegkit.errors import FileError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.io import read, read_labels, write
@@ -41,7 +44,6 @@ def small(monkeypatch):
     monkeypatch.setattr(star_work, "_GROUP", 2)
     monkeypatch.setattr(streamed, "_PART", {2: (50, 41), 3: (7, 30, 20)})
     monkeypatch.setattr(star_work, "_CHUNKS", {2: (2, 1), 3: (1, 2, 1)})
-    monkeypatch.setattr(stars, "_BAND", 1000)
     monkeypatch.setattr(stars, "_ORDER", 70)
 
 
@@ -50,6 +52,10 @@ def textured(shape, channels=1):
     values = np.stack([ndimage.gaussian_filter(rng.standard_normal(shape), 1.5) for _ in range(channels)])
     values = np.clip((values - values.min()) / np.ptp(values) * 250, 0, 250).astype(np.uint8)
     return Image(values, Grid.regular(shape, 0.5, "um"))
+
+
+def hashes(folder):
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def rows_of(path):
@@ -162,10 +168,65 @@ def test_a_slide_by_the_command_has_everything_beside(tmp_path, monkeypatch):
     assert {f["properties"]["classification"]["name"] for f in features} <= {"class 0", "class 1", "class 2"}
     (kept,) = predict_batch(Opening(str(folder), "cpu"), "a.ome.zarr", "out", Staff(1), resume=True)
     assert kept.state == "kept"
-    with pytest.raises(OptionError, match="post-processing"):
-        predict_batch(Opening(str(folder), "cpu", (("fill_holes", "yes"),)), "a.ome.zarr", "other", Staff(1))
-    with pytest.raises(OptionError, match="--save-maps"):
-        predict_batch(Opening(str(folder), "cpu"), "a.ome.zarr", "other", Staff(1), wish=Wish(save_maps=True))
+    tidy = (("fill_holes", "yes"),)
+    (done,) = predict_batch(Opening(str(folder), "cpu", tidy), "a.ome.zarr", "other", Staff(1),
+                            wish=Wish(save_maps=True))
+    assert done.error is None
+    for name, values in load_model(folder, "cpu").maps(read(Path("a.ome.zarr"))).items():
+        np.testing.assert_array_equal(read(Path(f"other/a_{name}.ome.zarr")).array, values)
+
+
+@pytest.mark.parametrize("options", [
+    {"split": "pieces"}, {"split": "pieces", "fill_holes": "yes", "border_objects": "remove"},
+    {"split": "largest", "fill_holes": "yes"},
+])
+@pytest.mark.parametrize("shape", [(130, 95), (13, 40, 44), (1, 70, 60)])
+def test_post_processing_is_that_of_the_image_in_memory(tmp_path, shape, options):
+    ndim = 3 if shape[0] > 1 and len(shape) == 3 else 2
+    folder = spots_model(tmp_path / "m", ndim, classes=2, radius=4.3, thresholds={"prob": 0.5, "nms": 0.8})
+    write(textured(shape), tmp_path / "a.ome.zarr")
+    usual = {"tile": 16, "border": 0}
+    plain = load_model(folder, "cpu", usual).predict(read(tmp_path / "a.ome.zarr"))
+    found = load_model(folder, "cpu", {**usual, **options}).predict(read(tmp_path / "a.ome.zarr"))
+    assert (plain.labels.restored() != found.labels.restored()).any(), "objects that hide parts of others"
+    job = GiantJob((str(tmp_path / "a.ome.zarr"),), str(tmp_path / "out/a.ome.zarr"), str(folder), "cpu",
+                   tuple({**usual, **options}.items()))
+    in_any_order(job)
+    np.testing.assert_array_equal(read_labels(job.output, "instance").restored(), found.labels.restored())
+    rows = rows_of(tmp_path / "out/a.csv")
+    assert rows[0] == list(found.objects)
+    assert rows[1:] == [[str(v) for v in row] for row in zip(*(c.tolist() for c in found.objects.values()),
+                                                             strict=True)]
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("2d colours, classes, norm", (150, 97)), ("3d", (9, 43, 38))])
+def test_maps_of_a_coarser_grid_are_those_of_the_image_in_memory(tmp_path, kind, shape):
+    c, w = CONFIGS[kind], Weights(2)
+    expected_maps(random_values(c), c, w)
+    folder = write_model(tmp_path / "m", c, w.layers, {"prob": 0.5, "nms": 0.4})
+    image = textured(shape, c["n_channel_in"])
+    write(image, tmp_path / "a.ome.zarr")
+    options = {"tile": 16, "channel": "0"}
+    whole = load_model(folder, "cpu", options).maps(read(tmp_path / "a.ome.zarr"))
+    for name, values in whole.items():
+        write(Image(values, image.grid), tmp_path / f"whole/a_{name}.ome.zarr")
+    job = GiantJob((str(tmp_path / "a.ome.zarr"),), str(tmp_path / "out/a.ome.zarr"), str(folder), "cpu",
+                   tuple(options.items()))
+    steps = prepare_stars(job)
+    infer_stars(job, 0)
+    job = replace(job, maps=True)
+    assert infer_stars(job, 0) == 2, "candidates alone are not enough"
+    for group in steps.groups:
+        infer_stars(job, group)
+    kept = sorted((job.folder / "maps").iterdir())
+    kept[0].unlink()
+    kept[1].write_bytes(kept[1].read_bytes()[:-1] + b"\1")
+    in_any_order(job)
+    assert {p.name for p in (tmp_path / "out").glob("a_*")} == {f"a_{name}.ome.zarr" for name in whole}
+    for name, values in whole.items():
+        assert values.std() > 0
+        np.testing.assert_array_equal(read(tmp_path / f"out/a_{name}.ome.zarr").array, values)
+        assert hashes(tmp_path / f"out/a_{name}.ome.zarr") == hashes(tmp_path / f"whole/a_{name}.ome.zarr")
 
 
 @pytest.mark.parametrize(("most", "ties", "classes"), [(1, 0, True), (7, 5, False), (20, 900, True), (10**6, 0, False)])

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from biosegkit._atomic import read_json, sha256, write_json, write_npy
+from biosegkit._atomic import read_json, write_json, write_npy
 from biosegkit._words import counted
 from biosegkit.errors import FileError
 from biosegkit.grid import Grid
@@ -33,18 +33,18 @@ from biosegkit.methods.classes import decided
 from biosegkit.outputs import write_csv
 from biosegkit.planes import JOINED_NOTE
 from biosegkit.signals import finish_first
-from biosegkit.state_files import ArrayFile, write_state
+from biosegkit.state_files import ArrayFile, is_kept, keep, write_state
 from biosegkit.tables import turned_table
 
 from .decided import Painter, decide, decided_from
 from .findings import publish, write_found
-from .giant import GiantJob, Work, identity_of, opened_image, source_of
+from .giant import FACTS, GiantJob, Work, clear, identity_of, is_prepared, opened_image, source_of
 from .layout import plan_layout
-from .maps import are_kept, begin_maps, finished_maps, keep_maps, paint_maps
+from .maps import are_kept, begin_maps, finished_maps, keep_maps, map_names, paint_maps
 from .steps import write_steps
 
-__all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "paint_block", "painted_labels", "prepare_image",
-           "resolve_image", "segment_giant"]
+__all__ = ["COLOURED", "Steps", "finish_image", "infer_block", "is_painted", "paint_block", "painted_labels",
+           "painted_mark", "prepare_image", "refuse_unpainted", "resolve_image", "segment_giant"]
 
 #: Objects that may get a colour of their own in the metadata.
 COLOURED = 1024
@@ -68,21 +68,18 @@ def prepare_image(job: GiantJob) -> Steps:
     OptionError
         If the memory is not enough, or the model has no blocks.
     """
-    path = job.folder / "image.json"
     source = source_of(job)
     identity = identity_of(job, source)
-    if not (path.exists() and _is_same(path, identity)):
-        for old in job.folder.glob("*"):
-            if old != Path(job.tissue):
-                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+    if not is_prepared(job, identity):
+        clear(job)
         image = opened_image(job, source)
         prepared, facts = source.measure(image)
         costs = source.costs(image, prepared, job)
         full = image.grid.turned(prepared.turn).shape
         layout = plan_layout(prepared.window, full, prepared.turn, CHUNK[image.grid.ndim], costs)
         if prepared.mask is not None:
-            write_npy(job.folder / "mask.npy", prepared.mask)
-        write_json(path, {"identity": identity, "prepared": facts, "layout": layout.to_dict()})
+            write_npy(job.kept / "mask.npy", prepared.mask)
+        write_json(job.kept / FACTS, {"identity": identity, "prepared": facts, "layout": layout.to_dict()})
     work = Work.of(job)
     steps = Steps(tuple(k for k, m in enumerate(work.layout.members(work.layout.groups)) if _any_full(work, m)),
                   tuple(k for k, m in enumerate(work.layout.members(work.layout.boxes)) if _any_full(work, m)))
@@ -120,14 +117,16 @@ def resolve_image(job: GiantJob) -> dict[str, Any]:
         store.begin()
         (job.folder / "painted").mkdir()
     if job.maps:
-        begin_maps(work)
+        any_full = next((k for k, full in enumerate(work.full) if full), None)
+        told = {} if any_full is None else read_json(work.state(any_full).with_suffix(".json"))["maps"]
+        begin_maps(job, work.image.grid, told)
     return {name: found[name] for name in ("objects", "dtype")}
 
 
 def paint_block(job: GiantJob, box: int) -> None:
     """Write the chunks of one box of the labels."""
     work = Work.of(job)
-    if _is_painted(job, box):
+    if is_painted(job, box):
         return
     store = _store(work, _decided(work))
     window, turn = work.prepared.window, work.prepared.turn
@@ -147,7 +146,7 @@ def paint_block(job: GiantJob, box: int) -> None:
         store.write([o.start for o in outer], turn.inverse().apply(values))
         if job.maps:
             paint_maps(work, work.layout.members(work.layout.boxes)[box], ends, [o.start for o in outer])
-        _mark(job, box).touch()
+        painted_mark(job, box).touch()
 
 
 def painted_labels(job: GiantJob) -> tuple[Any, Grid, ObjectTable]:
@@ -194,10 +193,8 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     found = _decided(work)
     boxes = work.layout.members(work.layout.boxes)
     missing = [k for k, members in enumerate(boxes)
-               if _any_full(work, members) and not _is_painted(job, k)]
-    if missing:
-        raise FileError(f"{counted(len(missing), 'box')} not painted", file=job.folder, expected="all of them painted",
-                        remedy="paint them first")
+               if _any_full(work, members) and not is_painted(job, k)]
+    refuse_unpainted(job, missing)
     record = {**_record(work, found), "made_from": dict(made_from or {})}
     record["notes"] = [*record["notes"], *notes]
     store = _store(work, found)
@@ -212,7 +209,7 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
             write_csv(table, output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"))
         return written
 
-    return publish(job, store, record, beside, finished_maps(work))
+    return publish(job, store, record, beside, finished_maps(job, work.image.grid))
 
 
 def segment_giant(job: GiantJob) -> dict[str, Any]:
@@ -226,21 +223,21 @@ def segment_giant(job: GiantJob) -> dict[str, Any]:
     return finish_image(job)
 
 
-def _is_same(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the work that is there is of the same image and model; what cannot be read is not."""
-    try:
-        return bool(read_json(path)["identity"] == identity)
-    except (FileError, KeyError, TypeError):
-        return False
-
-
-def _mark(job: GiantJob, box: int) -> Path:
+def painted_mark(job: GiantJob, box: int) -> Path:
     """What is there once a box is painted, with its maps if they are asked for."""
     return job.folder / "painted" / f"{box}.{'maps' if job.maps else 'done'}"
 
 
-def _is_painted(job: GiantJob, box: int) -> bool:
-    return _mark(job, box).exists()
+def is_painted(job: GiantJob, box: int) -> bool:
+    """Whether a box is."""
+    return painted_mark(job, box).exists()
+
+
+def refuse_unpainted(job: GiantJob, boxes: Sequence[int]) -> None:
+    """Nothing is finished while boxes are missing."""
+    if boxes:
+        raise FileError(f"{counted(len(boxes), 'box')} not painted", file=job.folder, expected="all of them painted",
+                        remedy="paint them first")
 
 
 def _any_full(work: Work, members: tuple[int, ...]) -> bool:
@@ -255,27 +252,23 @@ def _inferred(work: Work, members: tuple[int, ...], *, thoroughly: bool = False)
     numbers = {work.blocks[k].start: k for k in left}
     for maps, block in work.parts(left):
         number = numbers[block.start]
-        told = {"maps": keep_maps(work, number, maps, block)} if work.job.maps else {}
+        told = {}
+        if work.job.maps:
+            told["maps"] = keep_maps(work.job, number, {n: m[(slice(None), *block.core)] for n, m in maps.items()})
         if work.layout.planar:
             maps = {name: value[:, 0] for name, value in maps.items()}
         state = work.method.local(maps, work.seen(number))
         path = work.state(number)
-        write_json(path.with_suffix(".json"), {**write_state(path, state), **told})
+        keep(path, {**write_state(path, state), **told})
     return len(left)
 
 
 def _is_made(work: Work, number: int, thoroughly: bool) -> bool:
     """Whether the state of a block is there, and if looked at thoroughly whether it is undamaged."""
-    path = work.state(number)
-    try:
-        said = read_json(path.with_suffix(".json"))
-        if path.stat().st_size != said["bytes"]:
-            return False
-        if work.job.maps and not are_kept(work, number, said.get("maps"), thoroughly=thoroughly):
-            return False
-        return not thoroughly or sha256(path) == said["sha256"]
-    except (FileError, OSError, KeyError, TypeError):
-        return False
+    def maps(said: Mapping[str, Any]) -> bool:
+        return not work.job.maps or are_kept(work.job, number, said.get("maps"), thoroughly=thoroughly)
+
+    return is_kept(work.state(number), maps, thoroughly=thoroughly)
 
 
 def _decided(work: Work) -> dict[str, Any]:
@@ -314,7 +307,7 @@ def _table(work: Work) -> ObjectTable:
 
 def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to say of an output."""
-    job, source = work.job, work.source
+    job, source, names = work.job, work.source, map_names(work.job, work.image.grid)
     notes = [*work.prepared.notes, *([JOINED_NOTE] if work.layout.planar and work.image.grid.shape[0] > 1 else [])]
     return {
         "file": Path(job.output).name, "task": work.labels.task, "objects": found["objects"],
@@ -323,7 +316,7 @@ def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
                     **({"save_maps": True} if job.maps else {})},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
-        **source.record(),
+        **source.record(), **({"maps": names} if names else {}),
     }
 
 

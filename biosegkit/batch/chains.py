@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from biosegkit.inputs import Job
+from biosegkit.kept_states import KEPT, NOT_RUN
 from biosegkit.records import Outcome
 
 from .agenda import Call, Chain
@@ -28,8 +30,9 @@ def in_blocks(errand: Errand, job: Job, task: GiantJob, stages: Stages) -> Chain
     if isinstance(begun, Outcome):
         return begun
     (steps,) = yield [Call("prepare", stages.prepare, (begun.task,))]
-    yield [Call("infer", stages.infer, (begun.task, group), group) for group in steps.groups]
+    made: list[int] = yield [Call("infer", stages.infer, (begun.task, group), group) for group in steps.groups]
     yield [Call("resolve", stages.resolve, (begun.task,))]
     yield [Call("paint", stages.paint, (begun.task, box), box) for box in steps.boxes]
     outcomes: list[Outcome] = yield [Call("finish", finish, (errand, job, begun, stages.finish))]
-    return outcomes[0]
+    said = (KEPT if sum(made) else NOT_RUN,) if task.states else ()
+    return replace(outcomes[0], notes=(*outcomes[0].notes, *said))

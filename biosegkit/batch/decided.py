@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from biosegkit.image import smallest_unsigned
 from biosegkit.kernels.overlap import overlaps_of, pair_counts
 from biosegkit.methods import Block, Decisions, ObjectTable
 from biosegkit.methods.protocol import State, empty_table
-from biosegkit.methods.tables import Tally
 from biosegkit.planes import joined_by
 from biosegkit.state_files import ArrayFile, StateFiles, write_arrays
 from biosegkit.tables import merged_rows, stacked_rows
-from biosegkit.tidy import TidyObjects
+from biosegkit.tidy import carried
 
 from .giant import Work
-from .tidying import Step, applied, decided_step, steps_of
+from .tidied import Tidied, off_border
+from .tidying import steps_of
 
 __all__ = ["Painter", "decide", "decided_from"]
 
@@ -45,7 +46,7 @@ def decide(work: Work) -> dict[str, Any]:
     with atomic_folder(folder) as temporary:
         table = _objects(work, temporary) if work.is_instance else {}
         if not work.is_instance:
-            _tidied(work, temporary, 0)
+            Painter(work, temporary).tidied.decide(0)
         count = len(table.get("id", ()))
         if work.is_instance:
             write_arrays(temporary / "objects.safetensors", table)
@@ -74,15 +75,14 @@ def _objects(work: Work, folder: Path) -> ObjectTable:
         decisions = work.method.resolve(states, work.thresholds)
         _write_lookups(folder, numbers, states.blocks, decisions)
         table = decisions.objects
-    owner = _tidied(work, folder, int(table["id"].max(initial=0)))
+    tidied = Painter(work, folder).tidied
+    owner = tidied.decide(int(table["id"].max(initial=0)))
     found, old = dict(table), table["id"].astype(np.int64)
     if owner is not None:
-        found, old = _counted(work, folder, len(owner) - 1)
-        rows = np.searchsorted(table["id"], owner[old])
-        # One row per object still: where it lies is new, what it is (score, class) is not.
-        found = {name: found[name] if name in found and name != "score" else column[rows]
-                 for name, column in table.items()}
-    kept = _inside(work, found) & ((found["area"] >= work.thresholds.get("min_size", 0)) | (owner is None))
+        found, old = tidied.counted(len(owner) - 1)
+        found = carried(found, table, owner[old])
+    kept = off_border(found, work.source.tidy, work.frame, work.prepared.shape)
+    kept &= (found["area"] >= work.thresholds.get("min_size", 0)) | (owner is None)
     if owner is not None or not kept.all():
         final = np.zeros(int(old.max(initial=0)) + 1, np.uint32)
         final[old[kept]] = np.arange(1, int(kept.sum()) + 1)
@@ -90,50 +90,6 @@ def _objects(work: Work, folder: Path) -> ObjectTable:
         found = {name: column[kept] for name, column in found.items()}
         found["id"] = np.arange(1, int(kept.sum()) + 1, dtype=np.uint32)
     return found
-
-
-def _tidied(work: Work, folder: Path, count: int) -> npt.NDArray[np.int64] | None:
-    """Write what post-processing does to the pieces of blocks; which object each label was, if there is any."""
-    owner = None
-    painter = Painter(work, folder)
-    unseen = [not full for full in work.full]
-    for k, step in enumerate(painter.steps):  # those that are not decided yet have no files
-        lookups, mine = decided_step(step, work.blocks, painter.unnamed, unseen)
-        for number, (values, changed) in enumerate(lookups):
-            if changed.any():
-                write_arrays(painter.after(number, k), {"values": values, "changed": changed})
-        if step.kind == "pieces":
-            owner = mine
-    if not painter.steps:
-        return None
-    return np.arange(count + 1) if owner is None else owner
-
-
-def _counted(work: Work, folder: Path, count: int) -> tuple[ObjectTable, npt.NDArray[np.int64]]:
-    """The table of the labels as post-processing leaves them, in the order of their first voxel; and the labels."""
-    tally, painter = Tally(count, len(work.prepared.shape)), Painter(work, folder)
-    for number, block in enumerate(work.blocks):
-        if work.full[number]:
-            tally.add(painter.unnamed(number), np.ones(block.shape, np.uint8), block)
-    alive = np.flatnonzero(tally.area > 0)
-    alive = alive[np.argsort(tally.first[alive])]
-    return tally.table(alive + 1, alive + 1, 1.0), alive + 1
-
-
-def _inside(work: Work, table: ObjectTable) -> npt.NDArray[np.bool_]:
-    """Which objects stay: with ``border_objects="remove"`` not those at a side of the image."""
-    kept = np.ones(len(table["id"]), bool)
-    tidy, prepared = work.source.tidy, work.prepared
-    if not isinstance(tidy, TidyObjects) or tidy.border_objects == "keep":
-        return kept
-    frame = work.frame
-    for name, sides, leaves, size in zip("zyx"[-len(prepared.shape):], frame.sides, frame.leaves, prepared.shape,
-                                         strict=True):
-        if leaves and sides[0]:
-            kept &= table[f"bbox_start_{name}"] > 0
-        if leaves and sides[1]:
-            kept &= table[f"bbox_stop_{name}"] < size
-    return kept
 
 
 def _write_lookups(folder: Path, numbers: Sequence[int], blocks: Sequence[Block], decisions: Decisions) -> None:
@@ -198,17 +154,15 @@ class Painter:
     work: Work
     folder: Path
 
-    @property
-    def steps(self) -> list[Step]:
-        """Of the post-processing."""
-        return steps_of(self.work.source.tidy, self.work.labels, self.work.frame)
+    @cached_property
+    def tidied(self) -> Tidied:
+        """With post-processing, before objects get their last names."""
+        work = self.work
+        steps = steps_of(work.source.tidy, work.labels, work.frame)
+        return Tidied(self.folder, work.blocks, steps, self.plain, [not full for full in work.full])
 
-    def after(self, number: int, step: int) -> Path:
-        """What a step does to a block."""
-        return self.folder / f"{number}-step-{step}.safetensors"
-
-    def unnamed(self, number: int) -> npt.NDArray[Any]:
-        """Labels of the core of a block as far as steps are decided, before they get their last names."""
+    def plain(self, number: int) -> npt.NDArray[Any]:
+        """Labels of the core of a block, before post-processing."""
         work = self.work
         if not work.full[number]:
             return np.zeros(work.blocks[number].shape, np.uint8)
@@ -221,16 +175,11 @@ class Painter:
         path = self.folder / f"{number}-ids.safetensors"
         if path.exists():
             labels = ArrayFile(path)["ids"][labels]
-        labels = labels.reshape(work.blocks[number].shape)
-        for k, step in enumerate(self.steps):
-            if self.after(number, k).exists():
-                file = ArrayFile(self.after(number, k))
-                labels = applied(labels, step, (file["values"], file["changed"]))
-        return labels
+        return labels.reshape(work.blocks[number].shape)
 
     def labels(self, number: int) -> npt.NDArray[Any]:
         """Labels of the core of a block: objects, or classes by the user's values."""
-        labels = self.unnamed(number)
+        labels = self.tidied.labels(number)
         if not self.work.is_instance:
             return np.asarray(np.asarray(self.work.labels.values)[labels])
         path = self.folder / "final.safetensors"

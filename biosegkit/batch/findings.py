@@ -94,7 +94,7 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
     beside : callable
         Given the place of the labels, writes further files and names those that the record is to know.
     maps : dict of Path, optional
-        Further stores that are finished, by the ends of their names.
+        Further stores that are finished, by their names beside the labels.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
             output.parent.mkdir(parents=True, exist_ok=True)
             store.folder.replace(output)
         for name, folder in (maps or {}).items():
-            place = output.with_name(f"{output.name.removesuffix('.ome.zarr')}_{name}.ome.zarr")
+            place = output.with_name(name)
             if place.exists():
                 shutil.rmtree(place)
             folder.replace(place)

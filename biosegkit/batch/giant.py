@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from biosegkit._atomic import load_npy, read_json
+from biosegkit._atomic import load_npy, read_json, sha256
 from biosegkit.bundle import Bundle
 from biosegkit.engines.cellpose_model import CellposeModel
 from biosegkit.engines.planes import PlaneNet
@@ -31,7 +33,11 @@ from .sources import BundleSource, FlowSource, Source
 from .steps import work_folder
 from .tasks import Opening, opened
 
-__all__ = ["GiantJob", "Work", "has_blocks", "identity_of", "opened_image", "opened_model", "source_of"]
+__all__ = ["FACTS", "GiantJob", "Work", "clear", "facts_of_job", "has_blocks", "identity_of", "identity_of_image",
+           "is_prepared", "opened_image", "opened_model", "source_of", "stamp_of"]
+
+#: What was measured and planned.
+FACTS = "image.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class GiantJob:
     work : str
         Folder of what is kept until the output is whole, and of nothing else, since it is emptied; by default beside
         the output.
+    states : str
+        Folder of what thresholds act on, kept for later jobs, and of nothing else; by default it goes with the work.
     """
 
     images: tuple[str, ...]
@@ -84,11 +92,17 @@ class GiantJob:
     tissue: str = ""
     maps: bool = False
     work: str = ""
+    states: str = ""
 
     @property
     def folder(self) -> Path:
         """Where work is kept."""
         return Path(self.work) if self.work else work_folder(self.output)
+
+    @property
+    def kept(self) -> Path:
+        """Where states are, and what they depend on."""
+        return Path(self.states) if self.states else self.folder
 
 
 def opened_model(model: str, device: str, options: tuple[tuple[str, Any], ...], depth: str | None,
@@ -151,8 +165,7 @@ class Work:
         FileError
             If the image was not prepared, or another was.
         """
-        stamp = (job.folder / "image.json").stat().st_mtime_ns if (job.folder / "image.json").exists() else 0
-        return _opened(job, stamp)
+        return _opened(job, stamp_of(job))
 
     @property
     def labels(self) -> LabelTable:
@@ -172,7 +185,7 @@ class Work:
     @cached_property
     def prepared(self) -> Prepared:
         """The image as the network sees it."""
-        mask = load_npy(self.job.folder / "mask.npy", mmap=True) if self.source.masked else None
+        mask = load_npy(self.job.kept / "mask.npy", mmap=True) if self.source.masked else None
         return self.source.again(self.image, self.facts["prepared"], mask)
 
     @cached_property
@@ -233,7 +246,7 @@ class Work:
 
     def state(self, number: int) -> Path:
         """The file of a block's state."""
-        return self.job.folder / "states" / f"{number}.safetensors"
+        return self.job.kept / "states" / f"{number}.safetensors"
 
     def seen(self, number: int) -> Block:
         """The block as the method sees it: a plane of a stack has two axes."""
@@ -246,16 +259,55 @@ class Work:
 @lru_cache(maxsize=2)
 def _opened(job: GiantJob, stamp: int) -> Work:
     """Opened once per process."""
-    facts = read_json(job.folder / "image.json")
     source = source_of(job)
-    if facts.get("identity") != identity_of(job, source):
-        raise FileError("the work of another image, model or way to read", file=job.folder,
-                        expected="that of this job", remedy="prepare the image again")
-    return Work(job, source, opened_image(job, source), facts)
+    return Work(job, source, opened_image(job, source), facts_of_job(job, identity_of(job, source)))
 
 
 def identity_of(job: GiantJob, source: Source) -> dict[str, Any]:
     """What states depend on."""
+    return {**identity_of_image(job), "model": source.digest, "tta": job.tta}
+
+
+def identity_of_image(job: GiantJob) -> dict[str, Any]:
+    """The image, how it is read, and where it is looked at."""
     reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
-    return {"schema": 1, "image": job.identity, "model": source.digest, "tta": job.tta,
-            "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()}, "tissue": job.tissue}
+    return {"schema": 2, "biosegkit": metadata.version("biosegkit"), "image": job.identity,
+            "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()},
+            "tissue": sha256(job.tissue) if job.tissue else ""}
+
+
+def is_prepared(job: GiantJob, identity: Mapping[str, Any]) -> bool:
+    """Whether what is kept is of the same image and model; what cannot be read is not."""
+    try:
+        return bool(read_json(job.kept / FACTS)["identity"] == identity)
+    except (FileError, KeyError, TypeError):
+        return False
+
+
+def facts_of_job(job: GiantJob, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured and planned.
+
+    Raises
+    ------
+    FileError
+        If it was not, or of another image or model.
+    """
+    facts = read_json(job.kept / FACTS)
+    if facts.get("identity") != identity:
+        raise FileError("the work of another image, model or way to read", file=job.kept, expected="that of this job",
+                        remedy="prepare the image again")
+    return dict(facts)
+
+
+def stamp_of(job: GiantJob) -> int:
+    """Another number once an image was prepared again."""
+    path = job.kept / FACTS
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def clear(job: GiantJob) -> None:
+    """Remove what was made for another image or model."""
+    for folder in {job.folder, job.kept}:
+        for old in folder.glob("*"):
+            if old != Path(job.tissue):
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()

@@ -26,7 +26,7 @@ from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
 from .giant import GiantJob, has_blocks
-from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, refuse_tidy, resolve_stars
+from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, resolve_stars
 from .tasks import Errand, opened
 from .tissue import tissue_of
 
@@ -90,24 +90,14 @@ def is_giant(path: Path, reading: ReadOptions, model: Predictor | None = None) -
     return voxels > GIANT or (kind in ("tiff", "dicom") and len(pyramid.grids) > 1)
 
 
-def wish_for_giants(model: Predictor, wish: Wish, states: object) -> Wish:
+def wish_for_giants(wish: Wish) -> Wish:
     """The wish, with a mask that workers in another folder find too.
 
     Raises
     ------
     OptionError
-        For what images in blocks do not have; before anything runs.
+        If the mask is not there; before anything runs.
     """
-    stars = isinstance(model, StarModel)
-    if isinstance(model, StarModel):
-        refuse_tidy(model)
-    if wish.tta and not isinstance(model, Bundle):
-        raise OptionError("test-time augmentation with a model that is no bundle", remedy="leave out --tta")
-    for name, given in (("--save-maps", wish.save_maps and stars), ("--states", states is not None)):
-        if given:
-            raise OptionError(f"{name} with an image in blocks{' and a StarDist model' if stars else ''}",
-                              expected="ordinary images",
-                              remedy=f"leave {name} out, or predict slides and huge images apart from the others")
     if wish.tissue in ("auto", "off"):
         return wish
     if not Path(wish.tissue).is_file():
@@ -126,14 +116,15 @@ def sharers(workers: int, images: int) -> int:
     return min(workers, -(-2 * workers // images))
 
 
-def giant_job(errand: Errand, job: Job, staff: Staff, images: int) -> GiantJob:
+def giant_job(errand: Errand, job: Job, staff: Staff, images: int, states: Path | None = None) -> GiantJob:
     """A job of a batch as what the functions of :mod:`biosegkit.batch.blocks` take; paths are absolute already."""
     opening, wish = errand.opening, errand.wish
     share = staff.share or _UNKNOWN
     return GiantJob(
         tuple(map(str, job.images)), str(job.output), opening.model, opening.device, opening.options, opening.depth,
         opening.digest, wish.tta, tuple(sorted(wish.thresholds.items())), memory=staff.memory or min(share, _ENOUGH),
-        workers=sharers(staff.workers or _CREW, images), maps=wish.save_maps)
+        workers=sharers(staff.workers or _CREW, images), maps=wish.save_maps,
+        states="" if states is None else str(states))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from biosegkit.grid import Turn
 from biosegkit.methods.protocol import Block
 from biosegkit.prepared import AHEAD
 
-__all__ = ["Costs", "Layout", "plan_layout"]
+__all__ = ["Costs", "Layout", "expected_peak", "plan_layout"]
 
 #: Voxels of a block; changes memory only.
 _BLOCK = 2**22
@@ -198,7 +198,7 @@ def _flat(place: Sequence[int], counts: Sequence[int]) -> int:
 
 def _block(shape: Sequence[int], unit: Sequence[int], costs: Costs) -> list[int]:
     """Voxels of a block: multiples or parts of a chunk that a worker can decode."""
-    room = min(_BLOCK, int(0.35 * _room(costs) / (8 * costs.channels + _DECODE)))
+    room = min(_BLOCK, int(0.35 * _room(costs) / _decoding(costs)))
     size = [1 if costs.planar and axis == 0 else u for axis, u in enumerate(unit)]
     while math.prod(size) > room and max(size) > 32:
         axis = size.index(max(size))
@@ -216,21 +216,37 @@ def _room(costs: Costs) -> int:
 
 def _group(shape: Sequence[int], block: Sequence[int], costs: Costs) -> tuple[float, list[int]]:
     """Tiles of the slowest worker, and voxels of the groups with which it has the fewest; infinite if nothing fits."""
-    row = 4 * costs.channels * (costs.patch[0] + costs.step[0] + block[0] + 2 * costs.halo + _PLANES)
-    row += costs.pixel * (costs.patch[0] + min(AHEAD[len(shape)], costs.patch[0]))
-    columns = 0.6 * _room(costs) / row
     best = (math.inf, list(block))
     for size in product(*(_multiples(b, n) for b, n in zip(block, shape, strict=True))):
         capped = [min(s, n) for s, n in zip(size, shape, strict=True)]
-        if costs.held:
-            around = math.prod(min(s + 2 * costs.halo, n) for s, n in zip(size, shape, strict=True))
-            fits = around * costs.held <= 0.6 * _room(costs)
-        else:
-            fits = math.prod(capped[1:]) <= columns
+        fits = _held(shape, capped, block[0], costs) <= 0.6 * _room(costs)
         if not fits or math.prod(capped) > max(_GROUP, math.prod(block)):
             continue
         best = min(best, (_slowest(shape, size, costs), list(size)))
     return best
+
+
+def _held(shape: Sequence[int], group: Sequence[int], deep: int, costs: Costs) -> float:
+    """Bytes of maps and image that are held of a group whose blocks are ``deep`` voxels along the first axis."""
+    if costs.held:
+        return math.prod(min(s + 2 * costs.halo, n) for s, n in zip(group, shape, strict=True)) * costs.held
+    row = 4 * costs.channels * (costs.patch[0] + costs.step[0] + deep + 2 * costs.halo + _PLANES)
+    row += costs.pixel * (costs.patch[0] + min(AHEAD[len(shape)], costs.patch[0]))
+    return math.prod(group[1:]) * row
+
+
+def _decoding(costs: Costs) -> float:
+    """Bytes that a voxel of a block takes while it is decoded."""
+    return 8 * costs.channels + _DECODE
+
+
+def expected_peak(layout: Layout, costs: Costs) -> float:
+    """Bytes that a worker is taken to need at most while it computes a group: what the planning counts with."""
+    def largest(starts: Sequence[Sequence[int]]) -> list[int]:
+        return [max(b - a for a, b in _spans(axis, n)) for axis, n in zip(starts, layout.shape, strict=True)]
+
+    group, block = largest(layout.groups), largest(layout.blocks)
+    return _PROGRAM + _held(layout.shape, group, block[0], costs) + math.prod(block) * _decoding(costs)
 
 
 def _multiples(unit: int, size: int) -> list[int]:

@@ -115,23 +115,25 @@ def predict_batch(
     todo = files_to_do(model, inputs, Path(out), wish, states, anew=not (resume or overwrite), is_giant=giant)
     resume = resume and not overwrite
     if any(job.giant for job in todo.jobs):
-        wish, staff = wish_for_giants(model, wish, states), staff or Staff()
+        wish, staff = wish_for_giants(wish), staff or Staff()
     if staff is None:
         return _here(model, todo, wish, progress, resume)
     opening = replace(opening, digest=getattr(model, "digest", None))
     about = _about(opening, wish, staff)
     with ExitStack() as stack:
         holder = stack.enter_context(todo.held())
-        sweep(todo.out)
+        for folder in (todo.out, todo.kept):
+            if folder is not None:
+                sweep(folder)
         ledger = stack.enter_context(open_ledger(todo.out, anew=overwrite and not resume))
         ledger.begin(about, [(shown(job), _place(job, todo.out)) for job in todo.jobs])
         errand = Errand(opening, wish, Claim(str(todo.out.absolute()), holder), resume)
         batch = _Batch(todo, ledger, progress)
         with _closing(ledger, batch), asked_to_stop() as stop, employ(staff) as crew:
             giants = sum(job.giant for job in todo.jobs)
-            chains = [whole(errand, absolute(job), _states_of(todo, job)) if stages is None or not job.giant else
-                      in_blocks(errand, absolute(job), giant_job(errand, absolute(job), staff, giants), stages)
-                      for job in todo.jobs]
+            chains = [whole(errand, absolute(job), kept) if stages is None or not job.giant else
+                      in_blocks(errand, absolute(job), giant_job(errand, absolute(job), staff, giants, kept), stages)
+                      for job, kept in ((job, _states_of(todo, job)) for job in todo.jobs)]
             batch.carry_out(crew, chains, errand.claim, stop)
         write_batch_report(todo.out, batch.sorted, about={k: v for k, v in about.items() if not k.endswith("hash")})
     return batch.sorted

@@ -33,12 +33,13 @@ from .levels import level_for
 if TYPE_CHECKING:
     from .giant import GiantJob
 
-__all__ = ["BundleSource", "FlowSource", "Shows", "Source"]
+__all__ = ["OBJECTS", "BundleSource", "FlowSource", "Shows", "Source"]
 
 Mask = npt.NDArray[np.bool_]
 #: Whether a box of the turned and cropped image is worth looking at, by its first voxels and its size.
 Shows = Callable[[Sequence[int], Sequence[int]], bool]
-_OBJECTS = LabelTable(task="instance", names=("background", "object"), values=(0, 1))
+#: What labels mean where all objects are of one kind.
+OBJECTS = LabelTable(task="instance", names=("background", "object"), values=(0, 1))
 #: Bytes per voxel that a group takes beside its input, of the image and of what it is resized to.
 _HELD, _RESIZED = 56, 44
 
@@ -232,7 +233,7 @@ class FlowSource:
     @property
     def labels(self) -> LabelTable:
         """Objects of one kind."""
-        return _OBJECTS
+        return OBJECTS
 
     @property
     def masked(self) -> bool:

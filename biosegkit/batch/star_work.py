@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from biosegkit._atomic import load_npy, read_json
+from biosegkit._atomic import load_npy
 from biosegkit.engines.intensities import between, chosen_channels, flat_notes, part_of, space_axes
 from biosegkit.engines.star_model import StarModel
 from biosegkit.engines.star_shapes import Candidates
 from biosegkit.engines.streamed import boxes_of, streamed_bounds
-from biosegkit.errors import FileError, OptionError
+from biosegkit.errors import OptionError
 from biosegkit.image import Image
 from biosegkit.io import open_pyramid
 from biosegkit.io.zarr import CHUNK
 from biosegkit.kernels.star_painting import paint_shapes
+from biosegkit.methods import Block
 from biosegkit.state_files import ArrayFile
+from biosegkit.tidy import Frame
 
-from .giant import GiantJob
+from .giant import GiantJob, facts_of_job, identity_of_image, stamp_of
+from .sources import OBJECTS
 from .tasks import Opening, opened
+from .tidied import Tidied
+from .tidying import steps_of
 
 __all__ = ["Stars", "identity_of", "image_of", "model_of", "stars_of"]
 
@@ -103,9 +108,36 @@ class Stars:
         ndim = self.image.grid.ndim
         return list(boxes_of(self.image.grid.shape, [c * k for c, k in zip(CHUNK[ndim], _CHUNKS[ndim], strict=True)]))
 
+    @cached_property
+    def tiles(self) -> dict[tuple[int, ...], int]:
+        """The number of every tile that is looked at, by where it begins."""
+        return {start: k for k, start in enumerate(start for group in self.groups for start in group)}
+
+    @cached_property
+    def _ends(self) -> tuple[Ints, Ints]:
+        """First voxel and last + 1 of these tiles, (tiles, axes)."""
+        own = [self.model.tiles(self.shape).own(start) for start in self.tiles]
+        ends = np.array([[(o.start, o.stop) for o in one] for one in own], np.int64)
+        ends = ends.reshape(len(own), len(self.axes), 2)
+        return ends[..., 0], ends[..., 1]
+
+    def tiles_in(self, box: Sequence[slice]) -> list[int]:
+        """The numbers of the tiles that a box of the image meets."""
+        own, (low, high) = [box[a] for a in self.axes], self._ends
+        met = ((low < [o.stop for o in own]) & (high > [o.start for o in own])).all(1)
+        return [int(k) for k in np.flatnonzero(met)]
+
+    def tidied(self, folder: Path, best: tuple[Candidates, Ints, Ints]) -> Tidied:
+        """Boxes with post-processing; object ``k`` is candidate ``k - 1`` before it."""
+        shape = self.image.grid.shape
+        blocks = [Block.cut([b.start for b in box], [b.stop - b.start for b in box], shape) for box in self.boxes]
+        steps = steps_of(self.model.tidy, OBJECTS, Frame.whole(shape))
+        unseen = [not self.tiles_in(box) for box in self.boxes] if self.job.tissue else [False] * len(blocks)
+        return Tidied(folder, blocks, steps, lambda k: self.painted(self.boxes[k], best), unseen)
+
     def state(self, group: int) -> Path:
         """The candidates of a group."""
-        return self.job.folder / "states" / f"{group}.safetensors"
+        return self.job.kept / "states" / f"{group}.safetensors"
 
     @cached_property
     def best(self) -> tuple[Candidates, Ints, Ints]:
@@ -113,6 +145,11 @@ class Stars:
         file = ArrayFile(self.job.folder / "decisions" / "objects.safetensors")
         found = Candidates(file["points"], file["prob"], file["dist"], file.get("classes"))
         return found, *self.reaches(found)
+
+    @cached_property
+    def decided(self) -> Tidied:
+        """Boxes by what was decided."""
+        return self.tidied(self.job.folder / "decisions", self.best)
 
     def reaches(self, found: Candidates) -> tuple[Ints, Ints]:
         """First and last voxel of boxes around shapes, (K, ndim)."""
@@ -152,22 +189,15 @@ def image_of(job: GiantJob) -> Image:
 
 def identity_of(job: GiantJob, model: StarModel) -> dict[str, Any]:
     """What candidates depend on."""
-    reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
-    return {"schema": 1, "image": job.identity, "model": model.digest, "tissue": job.tissue,
-            "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()},
-            "thresholds": model.chosen(dict(job.thresholds))}
+    return {**identity_of_image(job), "model": model.digest, "thresholds": model.chosen(dict(job.thresholds))}
 
 
 def stars_of(job: GiantJob) -> Stars:
-    """What :func:`prepare_stars` left, opened."""
-    path = job.folder / "image.json"
-    return _opened(job, path.stat().st_mtime_ns if path.exists() else 0)
+    """What :func:`biosegkit.batch.stars.prepare_stars` left, opened."""
+    return _opened(job, stamp_of(job))
 
 
 @lru_cache(maxsize=2)
 def _opened(job: GiantJob, stamp: int) -> Stars:
-    model, facts = model_of(job), read_json(job.folder / "image.json")
-    if facts.get("identity") != identity_of(job, model):
-        raise FileError("the work of another image, model or way to read", file=job.folder,
-                        expected="that of this job", remedy="prepare the image again")
-    return Stars(job, model, image_of(job), facts)
+    model = model_of(job)
+    return Stars(job, model, image_of(job), facts_of_job(job, identity_of(job, model)))

@@ -1,16 +1,15 @@
 """Giant images by official StarDist models: the objects of the whole image, found by tiles and decided over all.
 
 The steps are those of :mod:`biosegkit.batch.blocks`. A tile, with its surroundings, is what it is for an image in
-memory; of it only candidates are kept, not maps. They are put in one order, overlapping ones are suppressed, and what
-is left is painted box by box: labels, ids and table are those of the image in one piece (but for tiles without tissue,
-at which nobody looks).
+memory; of it candidates are kept, and maps only if they are asked for. Candidates are put in one order, overlapping
+ones are suppressed, and what is left is painted box by box: labels, ids and table are those of the image in one piece
+(but for tiles without tissue, at which nobody looks).
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,50 +18,32 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from biosegkit._atomic import atomic_folder, read_json, sha256, write_json
-from biosegkit._words import counted
+from biosegkit._atomic import atomic_folder, read_json, write_json
 from biosegkit.device import describe
-from biosegkit.engines.star_model import StarModel
 from biosegkit.engines.star_shapes import Candidates
-from biosegkit.engines.streamed import boxes_of
-from biosegkit.errors import FileError, OptionError
 from biosegkit.image import smallest_unsigned
 from biosegkit.io.label_store import LabelStore
 from biosegkit.kernels.star_nms import suppress
-from biosegkit.methods import Block, ObjectTable
-from biosegkit.methods.tables import Tally
+from biosegkit.methods import ObjectTable
 from biosegkit.outputs import Found, write_all, write_csv
 from biosegkit.signals import finish_first
-from biosegkit.state_files import ArrayFile, write_arrays
-from biosegkit.tidy import TidyObjects
+from biosegkit.state_files import ArrayFile, is_kept, keep, write_arrays
+from biosegkit.tidy import Frame
 
-from .blocks import COLOURED, Steps
+from .blocks import COLOURED, Steps, is_painted, painted_mark, refuse_unpainted
 from .findings import publish
-from .giant import GiantJob
+from .giant import FACTS, GiantJob, clear, is_prepared
+from .maps import are_kept, begin_maps, finished_maps, keep_maps, map_names
+from .star_maps import paint_star_maps
 from .star_order import in_order
 from .star_work import Stars, identity_of, image_of, model_of, stars_of
 from .steps import write_steps
+from .tidied import off_border
 
-__all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "refuse_tidy", "resolve_stars"]
+__all__ = ["finish_stars", "infer_stars", "paint_stars", "prepare_stars", "resolve_stars"]
 
 #: Candidates that are looked at together where they are suppressed; changes memory only.
 _ORDER = 2**20
-#: Voxels that are painted together where objects are numbered; changes memory only.
-_BAND = 2**24
-
-
-def refuse_tidy(model: StarModel) -> None:
-    """Post-processing needs whole objects of the whole image, but for leaving objects out.
-
-    Raises
-    ------
-    OptionError
-        If other is asked for.
-    """
-    if replace(model.tidy, border_objects="keep") != TidyObjects():
-        raise OptionError("post-processing of objects with a StarDist model and an image in blocks",
-                          expected="border_objects alone, or ordinary images",
-                          remedy="leave it out of --option, or cut the image")
 
 
 def prepare_stars(job: GiantJob) -> Steps:
@@ -72,18 +53,13 @@ def prepare_stars(job: GiantJob) -> Steps:
     ------
     DataError
         If the image has other axes or channels than the model takes.
-    OptionError
-        For post-processing, which images in blocks do not have.
     """
-    model, path = model_of(job), job.folder / "image.json"
-    refuse_tidy(model)
+    model = model_of(job)
     said = identity_of(job, model)
-    if not (path.exists() and _identity_in(path) == said):
-        for old in job.folder.glob("*"):
-            if old != Path(job.tissue):
-                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+    if not is_prepared(job, said):
+        clear(job)
         bounds, notes = Stars(job, model, image_of(job), {}).measured()
-        write_json(path, {"identity": said, "bounds": bounds.tolist(), "notes": notes})
+        write_json(job.kept / FACTS, {"identity": said, "bounds": bounds.tolist(), "notes": notes})
     work = stars_of(job)
     write_steps(job.folder, len(work.groups), len(work.boxes))
     return Steps(tuple(range(len(work.groups))), tuple(range(len(work.boxes))))
@@ -109,7 +85,7 @@ def resolve_stars(job: GiantJob) -> dict[str, Any]:
         shutil.rmtree(job.folder / "painted", ignore_errors=True)
         with atomic_folder(folder) as temporary:
             best = _suppressed(work)
-            lookup, table = _numbered(work, best)
+            lookup, table = _numbered(work, best, temporary)
             write_arrays(temporary / "objects.safetensors", _arrays(best))
             write_arrays(temporary / "table.safetensors", {"lookup": lookup, **table})
             write_json(temporary / "decided.json", {
@@ -120,21 +96,26 @@ def resolve_stars(job: GiantJob) -> dict[str, Any]:
         shutil.rmtree(store.folder, ignore_errors=True)
         store.begin()
         (job.folder / "painted").mkdir()
+    if job.maps:
+        told = read_json(work.state(0).with_suffix(".json"))["maps"] if work.groups else {"0": {}}
+        begin_maps(job, work.image.grid, next(iter(told.values())))
     return {name: found[name] for name in ("objects", "dtype")}
 
 
 def paint_stars(job: GiantJob, box: int) -> None:
     """Write the chunks of one box of the labels."""
-    work, done = stars_of(job), job.folder / "painted" / f"{box}.done"
-    if done.exists():
+    work = stars_of(job)
+    if is_painted(job, box):
         return
     store = _store(work, read_json(job.folder / "decisions" / "decided.json"))
     place = work.boxes[box]
     lookup = ArrayFile(job.folder / "decisions" / "table.safetensors")["lookup"]
-    labels = lookup[work.painted(place, work.best)]
+    labels = lookup[work.decided.labels(box)]
     with finish_first():
         store.write([p.start for p in place], labels)
-        done.touch()
+        if job.maps:
+            paint_star_maps(work, place)
+        painted_mark(job, box).touch()
 
 
 def finish_stars(job: GiantJob, made_from: Mapping[str, Any] | None = None, kinds: Sequence[str] = (),
@@ -145,18 +126,18 @@ def finish_stars(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     """
     work = stars_of(job)
     found, grid = read_json(job.folder / "decisions" / "decided.json"), work.image.grid
-    missing = [k for k in range(len(work.boxes)) if not (job.folder / "painted" / f"{k}.done").exists()]
-    if missing:
-        raise FileError(f"{counted(len(missing), 'box')} not painted", file=job.folder, expected="all of them painted",
-                        remedy="paint them first")
+    refuse_unpainted(job, [k for k in range(len(work.boxes)) if not is_painted(job, k)])
     file = ArrayFile(job.folder / "decisions" / "table.safetensors")
     table: ObjectTable = {name: file[name] for name in found["columns"]}
+    names = map_names(job, grid)
     record = {
         "file": Path(job.output).name, "task": "instance", "objects": found["objects"], "grid": grid.to_dict(),
         "notes": [*work.facts["notes"], *notes], "blocks": sum(map(len, work.groups)), "exact": True,
-        "options": {"tta": False, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem},
+        "options": {"tta": False, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
+                    **({"save_maps": True} if job.maps else {})},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "device": describe(work.model.device), "model": work.model.record, "made_from": dict(made_from or {}),
+        **({"maps": names} if names else {}),
     }
     store = _store(work, found)
     if store.folder.exists():  # else it is in its place already
@@ -171,28 +152,27 @@ def finish_stars(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
             write_csv(table, output.with_name(stem + ".csv"))
         return written
 
-    return publish(job, store, record, beside)
-
-
-def _identity_in(path: Path) -> Any:
-    """That of the work that is there; what cannot be read has none."""
-    try:
-        return read_json(path)["identity"]
-    except (FileError, KeyError, TypeError):
-        return None
+    return publish(job, store, record, beside, finished_maps(job, grid))
 
 
 def _inferred(work: Stars, group: int, *, thoroughly: bool = False) -> int:
     """Make the candidates of a group if they are not there, or, looked at thoroughly, damaged."""
-    path, starts = work.state(group), work.groups[group]
-    try:
-        said = read_json(path.with_suffix(".json"))
-        if path.stat().st_size == said["bytes"] and (not thoroughly or sha256(path) == said["sha256"]):
-            return 0
-    except (FileError, OSError, KeyError, TypeError):
-        pass  # not there, or not readable: made now
-    found = work.model.candidates(work.source, work.shape, starts, work.thresholds)
-    write_json(path.with_suffix(".json"), write_arrays(path, _arrays(found)))
+    job, path, starts = work.job, work.state(group), work.groups[group]
+    numbers = [work.tiles[start] for start in starts]
+
+    def maps(said: Mapping[str, Any]) -> bool:
+        return not job.maps or all(are_kept(job, k, said.get("maps", {}).get(str(k)), thoroughly=thoroughly)
+                                   for k in numbers)
+
+    if is_kept(path, maps, thoroughly=thoroughly):
+        return 0
+    told: dict[str, Any] = {}
+
+    def hold(start: tuple[int, ...], own: dict[str, npt.NDArray[np.float32]]) -> None:
+        told[str(work.tiles[start])] = keep_maps(job, work.tiles[start], own)
+
+    found = work.model.candidates(work.source, work.shape, starts, work.thresholds, hold if job.maps else None)
+    keep(path, {**write_arrays(path, _arrays(found)), **({"maps": told} if job.maps else {})})
     return len(starts)
 
 
@@ -214,36 +194,27 @@ def _suppressed(work: Stars) -> Candidates:
     return best
 
 
-def _numbered(work: Stars, best: Candidates) -> tuple[npt.NDArray[np.uint32], ObjectTable]:
-    """The number of each object by its first voxel, 0 for those that nothing is seen of; and their table."""
-    shape, boxes = work.image.grid.shape, (best, *work.reaches(best))
-    tally = Tally(len(best.prob), len(shape))
-    rows = max(1, _BAND // int(np.prod(shape[1:])))
-    for band in boxes_of(shape, (rows, *shape[1:])):
-        labels = work.painted(band, boxes)
-        block = Block(tuple(b.start for b in band), labels.shape, shape, (0,) * len(shape), (0,) * len(shape))
-        tally.add(labels, None, block)
-    alive = np.flatnonzero((tally.area > 0) & ~_left_out(work, tally))
-    alive = alive[np.argsort(tally.first[alive])]
-    lookup = np.zeros(len(best.prob) + 1, np.uint32)
-    lookup[alive + 1] = np.arange(1, len(alive) + 1)
-    table = tally.table(alive + 1, lookup[alive + 1], 1.0)
-    table.pop("first")
-    table["score"] = best.prob[alive].astype(np.float32)
+def _numbered(work: Stars, best: Candidates, folder: Path) -> tuple[npt.NDArray[np.uint32], ObjectTable]:
+    """The number of each object by its first voxel, 0 for those that nothing is seen of; and their table.
+
+    Post-processing is decided, and written to ``folder``; numbers are those of the labels after it.
+    """
+    shape = work.image.grid.shape
+    tidied = work.tidied(folder, (best, *work.reaches(best)))
+    owner = tidied.decide(len(best.prob))
+    count = len(best.prob) if owner is None else len(owner) - 1
+    found, old = tidied.counted(count)
+    kept = off_border(found, work.model.tidy, Frame.whole(shape), shape)
+    old = old[kept]
+    lookup = np.zeros(count + 1, np.uint32)
+    lookup[old] = np.arange(1, len(old) + 1)
+    table = {name: column[kept] for name, column in found.items() if name != "first"}
+    table["id"] = lookup[old]
+    candidate = (old if owner is None else owner[old]) - 1
+    table["score"] = best.prob[candidate].astype(np.float32)
     if best.classes is not None:
-        table["class"] = best.classes[alive].astype(np.int64)
+        table["class"] = best.classes[candidate].astype(np.int64)
     return lookup, table
-
-
-def _left_out(work: Stars, tally: Tally) -> npt.NDArray[np.bool_]:
-    """Which objects touch the border of the image, if such are not wanted."""
-    found = np.zeros(len(tally.area), np.bool_)
-    if work.model.tidy.border_objects == "remove":
-        shape = work.image.grid.shape
-        for axis, size in enumerate(shape, 3 - len(shape)):
-            if size > 1:
-                found |= (tally.low[:, axis] == 0) | (tally.high[:, axis] == size - 1)
-    return found
 
 
 def _store(work: Stars, found: Mapping[str, Any]) -> LabelStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ __all__ = ["StarModel", "StarOptions", "load_star"]
 
 #: Voxels of a tile beside its surroundings, per axis, by the number of axes.
 _CORE = {2: 512, 3: 64}
+#: Takes the start of a tile, and its maps.
+Hold = Callable[[tuple[int, ...], dict[str, npt.NDArray[np.float32]]], None]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -131,10 +133,9 @@ class StarModel:
         whole: dict[str, npt.NDArray[np.float32]] = {}
         tiles = self.tiles(shape)
         for tile in counted(tiles.starts, len(tiles.starts), "tiles"):
-            inside, start = tiles.inside(tile, grid), self._cells(tile)
-            for name, m in self._seen(tiles.read(lambda box: values[:, *box], tile)).items():
-                out = whole.setdefault(name, np.zeros((len(m), *cells), np.float32))
-                part = m[(slice(None), *inside)]
+            start = self._cells(tile)
+            for name, part in self.own_maps(lambda box: values[:, *box], shape, tile).items():
+                out = whole.setdefault(name, np.zeros((len(part), *cells), np.float32))
                 place = tuple(slice(s, s + n) for s, n in zip(start, part.shape[1:], strict=True))
                 clip = tuple(slice(0, max(0, c - s)) for c, s in zip(cells, start, strict=True))
                 out[(slice(None), *place)] = part[(slice(None), *clip)]
@@ -183,8 +184,20 @@ class StarModel:
         halo = tuple(-(-r // d) * d for r, d in zip(reach(self.network, self.config), divisor, strict=True))
         return Tiles(tuple(shape), tuple(divisor), core, halo)
 
+    def own_maps(self, source: Region, shape: Sequence[int], start: tuple[int, ...]
+                 ) -> dict[str, npt.NDArray[np.float32]]:
+        """Maps (C, *cells) of a tile without its surroundings, a value per cell of the model's grid.
+
+        At the end of the image they go on over what is mirrored there. Parameters are those of :meth:`candidates`.
+        """
+        tiles = self.tiles(shape)
+        inside = (slice(None), *tiles.inside(start, self.config.grid))
+        with torch.inference_mode():
+            outputs = self.network(torch.from_numpy(tiles.read(source, start))[None].to(self.device))
+        return {name: m[0].float().cpu().numpy()[inside] for name, m in outputs.items()}
+
     def candidates(self, source: Region, shape: Sequence[int], starts: Sequence[tuple[int, ...]],
-                   thresholds: Mapping[str, float] | None = None) -> Candidates:
+                   thresholds: Mapping[str, float] | None = None, hold: Hold | None = None) -> Candidates:
         """What may be objects in some tiles of an image, the most probable first.
 
         Parameters
@@ -196,20 +209,19 @@ class StarModel:
         starts : sequence of tuple of int
             Of the tiles, at least one; see :meth:`tiles`.
         thresholds : dict of str to float, optional
+        hold : callable, optional
+            Given each tile's start and maps (:meth:`own_maps`) while they are there.
         """
-        least, tiles, grid = self.chosen(thresholds or {})["prob"], self.tiles(shape), self.config.grid
-        parts = [Candidates.of(self._seen(tiles.read(source, start)), least, grid, tiles.inside(start, grid),
-                               self._cells(start)) for start in starts]
+        least, parts = self.chosen(thresholds or {})["prob"], []
+        for start in starts:
+            maps = self.own_maps(source, shape, start)
+            if hold is not None:
+                hold(start, maps)
+            parts.append(Candidates.of(maps, least, self.config.grid, self._cells(start)))
         return self._placed(Candidates.joined(parts), shape)
 
     def _cells(self, start: Sequence[int]) -> tuple[int, ...]:
         return tuple(s // g for s, g in zip(start, self.config.grid, strict=True))
-
-    def _seen(self, tile: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-        """Maps of a tile."""
-        with torch.inference_mode():
-            outputs = self.network(torch.from_numpy(tile)[None].to(self.device))
-        return {name: m[0].float().cpu().numpy() for name, m in outputs.items()}
 
     def _placed(self, found: Candidates, shape: Sequence[int]) -> Candidates:
         """Those within the image and off its border, which StarDist counts on the padded image."""

@@ -47,14 +47,13 @@ class Candidates:
 
     @classmethod
     def of(cls, maps: Mapping[str, npt.NDArray[np.float32]], least: float, grid: Sequence[int],
-           inside: tuple[slice, ...] = (), start: Sequence[int] = ()) -> Candidates:
-        """Those of maps (C, *space / grid) above a probability, within a part of them that begins at ``start``."""
-        part = {name: m[(slice(None), *inside)] for name, m in maps.items()}
-        above: tuple[Any, ...] = np.nonzero(part["prob"][0] > least)
+           start: Sequence[int] = ()) -> Candidates:
+        """Those of maps (C, *space / grid) above a probability; the first cell is ``start`` of the image's."""
+        above: tuple[Any, ...] = np.nonzero(maps["prob"][0] > least)
         first = start or (0,) * len(grid)
         points = (np.stack(above, 1) + np.asarray(first)) * np.asarray(grid)
-        classes = part["classes"].argmax(0)[above] if "classes" in part else None
-        return cls(points.astype(np.int64), part["prob"][0][above], part["dist"][:, *above].T, classes)
+        classes = maps["classes"].argmax(0)[above] if "classes" in maps else None
+        return cls(points.astype(np.int64), maps["prob"][0][above], maps["dist"][:, *above].T, classes)
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
