@@ -129,6 +129,13 @@ def test_lengths_of_methods_are_options_they_take():
     assert method_lengths("offset", objects(2.0, 2), (0.5, 0.5)) == {"scale": 4.0}
 
 
+@pytest.mark.parametrize(("across", "ndim", "rays"), [(8.0, 2, 16), (24.0, 2, 20), (300.0, 2, 64), (16.0, 3, 64)])
+def test_larger_objects_get_more_rays_and_so_large_a_part_of_an_outline_lies_between_two(across, ndim, rays):
+    found = method_lengths("star", objects(across, ndim), (1.0,) * ndim)
+    assert found == {"scale": across / 2, "n_rays": rays}
+    assert [h.channels for h in METHODS["star"](**found).heads(ndim) if h.name == "distances"] == [rays]
+
+
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,8 @@ from biosegkit.plan.spacing import new_shape
 if TYPE_CHECKING:
     from biosegkit.fingerprint_schema import ObjectStatistics
 
-__all__ = ["LARGE", "SMALL", "Scale", "margin_of", "method_lengths", "patch_voxels", "scale_of", "scaled"]
+__all__ = ["LARGE", "SMALL", "Scale", "margin_of", "method_lengths", "patch_voxels", "rays_for", "scale_of",
+           "scaled"]
 
 #: Median diameter in voxels above which objects are looked at through larger voxels: three of them fill a 2D patch.
 LARGE = {2: 40.0, 3: 30.0}
@@ -33,6 +34,8 @@ FIELD = 64
 FINEST, WORTH = 2.0, 1.25
 #: Ratio of spacings from which slices count as thick for the flows.
 EVEN = 2.0
+#: Voxels of an outline between two rays of ``star``, along each of its axes, and least and most rays by axes.
+BETWEEN_RAYS, RAYS = 3.5, {2: (16, 64), 3: (48, 128)}
 #: Median objects that should stand side by side in a patch, and how much larger a patch may become for it.
 ABREAST, GROWTH = 3.0, 1.5
 
@@ -121,11 +124,11 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     Notes
     -----
     A signed distance is steep across a sixth of a diameter but not within three voxels, or the ridge of a thin object
-    falls into pieces. Distances of ``star`` are learnt in usual radii. Falls of ``hv`` are measured over a voxel of the
-    network, however fine the image is. Along the axis of a long object ``flow_eikonal`` has no slope: its voxels are
-    sinks that hardly part, and what parts less than touching objects do is one object; across thick slices even those
-    part little. No voxel is farther from the centre of its object than three quarters of the
-    longest box.
+    falls into pieces. Distances of ``star`` are learnt in usual radii, along more rays for larger objects. Falls of
+    ``hv`` are measured over a voxel of the network, however fine the image is. Along the axis of a long object
+    ``flow_eikonal`` has no slope: its voxels are sinks that hardly part, and what parts less than touching objects do
+    is one object; across thick slices even those part little. No voxel is farther from the centre of its object than
+    three quarters of the longest box.
 
     Examples
     --------
@@ -140,12 +143,29 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     if method == "signed_distance":
         return {"length": _rounded(max(3 * finest, 0.0 if objects is None else objects.diameter.median / 6))}
     if method == "star" and objects is not None:  # distances are learnt in usual radii
-        return {"scale": _rounded(max(objects.diameter.median / 2, finest))}
+        return {"scale": _rounded(max(objects.diameter.median / 2, finest)),
+                "n_rays": rays_for(objects.diameter.p95 / finest, len(spacing))}
     if method == "offset" and objects is not None:
         voxel = objects.diameter.median / max(objects.diameter_px.median, 1e-6)
         longest = max(extent.maximum for extent in objects.extent_px)
         return {"scale": _rounded(max(0.75 * longest * voxel, SMALL * finest))}
     return {}
+
+
+def rays_for(across: float, ndim: int) -> int:
+    """Rays of a circle or sphere of this diameter in voxels; a multiple of 4 or 8.
+
+    StarDist's usual 32 and 96 are those of 36 and 19 voxels.
+
+    Examples
+    --------
+    >>> [rays_for(d, 2) for d in (8, 36, 300)], [rays_for(d, 3) for d in (8, 19, 40)]
+    ([16, 32, 64], [48, 96, 128])
+    """
+    least, most = RAYS[ndim]
+    outline = math.pi * (across / BETWEEN_RAYS) ** (ndim - 1)  # a circle's length, a sphere's surface
+    step = 4 * (ndim - 1)
+    return min(most, max(least, step * round(outline / step)))
 
 
 def margin_of(across: float, patch: Sequence[int]) -> tuple[tuple[int, ...], Decision]:
