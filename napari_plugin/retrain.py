@@ -235,7 +235,7 @@ class RetrainWidget(QWidget):
         """Show how it is; when it has just been finished, list the model and score the one before."""
         running = self.look is not None and self.look.state.name == "running"
         self.look = look
-        self.curve.add(look.rows)
+        self.curve.add(look.points)
         parts = [f"{look.state.name}: {look.said or look.state.message}".rstrip(": "), self.curve.points.text]
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":
