@@ -48,6 +48,31 @@ def series(folder: Path, values: np.ndarray, *, spacing: tuple[float, float, flo
     return folder
 
 
+def enhanced(folder: Path, file: Path, **changes: object) -> Path:
+    """The slices of a series as frames of one file, in the order of its names; their places in functional groups."""
+    slices = [pydicom.dcmread(path) for path in sorted(folder.glob("IM*"))]
+    data, each = slices[0], []
+    for one in slices:
+        place, scale, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = one.ImagePositionPatient
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = one.RescaleSlope, one.RescaleIntercept, "HU"
+        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [scale]
+        each.append(frame)
+    size, turn, shared = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    size.PixelSpacing, turn.ImageOrientationPatient = data.PixelSpacing, data.ImageOrientationPatient
+    size.SpacingBetweenSlices = 77.0  # is no distance, either
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [size], [turn]
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], each
+    data.NumberOfFrames, data.PixelData = len(slices), b"".join(one.PixelData for one in slices)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
+    for name in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept"):
+        delattr(data, name)
+    for name, value in changes.items():
+        setattr(data, name, value)
+    data.save_as(file, enforce_file_format=True)
+    return file
+
+
 @pytest.fixture
 def values() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4096, (7, 5, 6), np.uint16)
@@ -137,6 +162,72 @@ def test_what_is_not_one_volume_of_even_spacing_is_refused(tmp_path, values, mor
     with pytest.raises((DataError, FileError), match=said) as caught:
         read(folder)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_frames_of_an_enhanced_file_are_the_series_of_its_slices(tmp_path, values, compressed):
+    folder = series(tmp_path / "ct", values, RescaleSlope=[1.0, 0.5, 2.0, 1.0, 1.25, 1.0, 3.0])
+    file = enhanced(folder, tmp_path / "a.dcm")
+    if compressed:
+        data = pydicom.dcmread(file)
+        data.compress(pydicom.uid.RLELossless)
+        data.save_as(file)
+    image, wanted = read(file), read(folder)
+    np.testing.assert_array_equal(image.array, wanted.array)
+    assert image.grid == wanted.grid
+    assert (image.array.dtype, image.notes) == (wanted.array.dtype, wanted.notes)
+    assert peek(file).shape == (7, 5, 6)
+    lazy = open_pyramid(file).arrays[0]
+    np.testing.assert_array_equal(lazy[:, 2:5, 1:3, 4:], wanted.array[:, 2:5, 1:3, 4:])
+    (shown, settings, _), (again, expected, _) = file_layers(file)[0], file_layers(folder)[0]
+    np.testing.assert_array_equal(shown, again)
+    assert settings["name"] == "a"
+    np.testing.assert_array_equal(settings["affine"], expected["affine"])
+
+
+def test_one_frame_is_a_plane_and_floating_point_stays_so(tmp_path, values):
+    image = read(enhanced(series(tmp_path / "ct", values[:1]), tmp_path / "a.dcm"))
+    np.testing.assert_array_equal(image.array[0], values[0].astype(int) - 1024)
+    assert (image.grid.ndim, image.grid.spacing, image.grid.unit) == (2, (0.9, 0.7), "mm")
+    real = np.random.default_rng(1).random((3, 5, 6), np.float32)
+    folder = series(tmp_path / "map", values[:3], RescaleIntercept=0)
+    file = enhanced(folder, tmp_path / "b.dcm", BitsAllocated=32, FloatPixelData=real.tobytes())
+    data = pydicom.dcmread(file)
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(data, name)
+    data.save_as(file)
+    order = np.argsort([(k * 5 + 3) % 3 for k in range(3)])  # of names, which is that of the frames
+    np.testing.assert_array_equal(read(file).array[0][order], real)
+
+
+def test_frames_that_are_not_one_volume_are_refused(tmp_path, values):
+    twice = enhanced(series(tmp_path / "ct", values, ImagePositionPatient=[
+        [round(float(v), 6) for v in CORNER + (k // 2) * NORMAL] for k in range(7)]), tmp_path / "twice.dcm")
+    with pytest.raises(DataError, match=r"two slices at one place \(frame \d of twice.dcm and frame \d of") as caught:
+        read(twice)
+    assert "dcm2niix, which writes a file for each time point" in caught.value.remedy
+    folder = series(tmp_path / "mr", values)
+    short = enhanced(folder, tmp_path / "short.dcm", PerFrameFunctionalGroupsSequence=[pydicom.Dataset()] * 5)
+    with pytest.raises(DataError, match="7 frames, of which 5 are described"):
+        read(short)
+    bare = enhanced(folder, tmp_path / "bare.dcm", PerFrameFunctionalGroupsSequence=[pydicom.Dataset()] * 7)
+    with pytest.raises(DataError, match="ImagePositionPatient missing in frame 1"):
+        read(bare)
+    segments = enhanced(folder, tmp_path / "seg.dcm", SOPClassUID=pydicom.uid.SegmentationStorage)
+    data = pydicom.dcmread(segments)
+    data.file_meta.MediaStorageSOPClassUID = pydicom.uid.SegmentationStorage
+    data.save_as(segments)
+    with pytest.raises(FileError, match="a DICOM file of 7 frames"):
+        read(segments)
+
+
+def test_F1_a_cut_enhanced_file_is_refused(tmp_path, values):
+    file = enhanced(series(tmp_path / "ct", values), tmp_path / "a.dcm")
+    whole = file.read_bytes()
+    for keep in (200, len(whole) // 2, len(whole) - 70, len(whole) - 20):
+        file.write_bytes(whole[:keep])
+        with pytest.raises((FileError, DataError), match=r"a\.dcm"):
+            read(file)
 
 
 @pytest.mark.parametrize("keep", [140, 600, -40])
