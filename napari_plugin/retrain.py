@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError
 
 from .correct import is_labels
@@ -140,7 +141,7 @@ class RetrainWidget(QWidget):
 
     def _on_added(self, found: Added) -> None:
         notes = "".join(f"\n{note}" for note in found.notes)
-        self.said.setText(f"added {found.name}: {found.cases} images in {self.dataset.text()}{notes}")
+        self.said.setText(f"added {found.name}: {counted(found.cases, 'image')} in {self.dataset.text()}{notes}")
         if not self.out.text():
             self._on_dataset()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError, OptionError
 
 from .folders import free_beside, known
@@ -171,7 +172,7 @@ def looked(handle: Handle) -> Look:
     except (BiosegError, KeyError) as error:
         return Look(handle, state, points, str(error), judged=True)
     name, value = next(iter(scores["headline"].items()))
-    return Look(handle, state, points, f"{name} {value:.3f} on {len(scores['cases'])} held-back images",
+    return Look(handle, state, points, f"{name} {value:.3f} on {counted(len(scores['cases']), 'held-back image')}",
                 judged=not started_from(handle))
 
 

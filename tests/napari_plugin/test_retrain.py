@@ -53,7 +53,7 @@ def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_pat
     layer.data = np.where(labels == 1, 0, labels)
     widget.start_adding()
     spin(lambda: widget._task is None)
-    assert widget.said.text().startswith("added well_A_1: 1 images")
+    assert widget.said.text().startswith("added well_A_1: 1 image in")
     assert 1 not in read_labels(tmp_path / "set/labels/well_A_1.tif", "instance").restored()
     kept = provenance(tmp_path / "set")["well_A_1"]
     assert (kept["image"], kept["labels"], kept["model"]) == (["well A 1"], "fixed", "runs/old")
@@ -81,7 +81,7 @@ def test_V1_V4_an_image_without_contrast_is_not_added_silently(model, make, spin
         assert "576 NaN or infinite voxels" in widget.said.text()
         assert not (tmp_path / "set").exists()
     else:
-        assert widget.said.text().startswith("added blank: 1 images")
+        assert widget.said.text().startswith("added blank: 1 image in")
         assert "(every voxel 3.0): check the export" in widget.said.text()
 
 
