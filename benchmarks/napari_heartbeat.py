@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -31,6 +32,16 @@ from typing import TextIO
 import numpy as np
 import psutil
 from qtpy.QtWidgets import QWidget
+
+#: What the numbers of a phase are, for the record.
+EXPLAINED = {
+    "longest_ms": "the longest pause between two beats, by the clock",
+    "longest_busy_ms": "what the viewer's own thread computed in one pause at most",
+    "longest_own_ms": "at most what the longest pause would have been without other work on the machine",
+    "longest_event": "the event for which the viewer's thread computed longest, and that time: longest_event_busy_ms",
+    "longest_event_ms": "the longest event by the clock",
+    "longest_collection_ms": "the longest search for garbage, which stops all threads; a full one waits for a rest",
+}
 
 
 def timed_application():
@@ -364,8 +375,9 @@ def main() -> None:
     for name, row in rows.items():
         print(name, json.dumps(row))
     if args.json:
-        record = {"machine": f"{platform.machine()}, software rendering", "model": Path(args.model).name,
-                  "voxels": voxels, **rows}
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, software rendering"
+        record = {"machine": machine, "model": Path(args.model).name, "voxels": voxels, "explained": EXPLAINED,
+                  "phases": rows}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     viewer.close()
     del application

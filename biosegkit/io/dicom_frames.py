@@ -147,7 +147,7 @@ def _frames(file: Path, head: Any) -> list[Slice]:
 
 def _said(group: Any) -> dict[str, Any]:
     """What a functional group says of place, size and scale."""
-    found = {}
+    found: dict[str, Any] = {}
     for macro, keywords in _MACROS.items():
         item = next(iter(getattr(group, macro, None) or ()), None)
         found |= {keyword: getattr(item, keyword) for keyword in keywords if getattr(item, keyword, None) is not None}

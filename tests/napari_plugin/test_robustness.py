@@ -104,41 +104,52 @@ def test_what_is_deleted_while_it_is_added_to_a_data_set_is_added(model, spin, t
     widget.deleteLater()
 
 
+def place_values(window, dtype=np.float32):
+    """Values of a window that follow from the place of each voxel."""
+    axes = np.ix_(*(np.arange(w.start, w.stop) for w in window))
+    return (sum((k + 1) * axis for k, axis in enumerate(axes)) % 4).astype(dtype)
+
+
+class Counting:
+    """An array that no memory holds, as dask takes it, and where what was read of it began."""
+
+    def __init__(self, shape, dtype):
+        self.shape, self.dtype, self.ndim, self.read = shape, np.dtype(dtype), len(shape), []
+
+    def __getitem__(self, key):
+        window = [slice(*k.indices(n)) for k, n in zip(key, self.shape, strict=True)]
+        self.read.append(tuple(w.start for w in window))
+        return place_values(window, self.dtype)
+
+
 def counting(shape, chunks, dtype=np.float32):
-    """A dask array of voxels that follow from their place, and the chunks of it that were read."""
+    """A dask array beyond memory, and the beginnings of what was read of it."""
     import dask.array
 
-    read = []
-
-    def block(block_info=None):
-        place = block_info[None]["array-location"]
-        read.append(tuple(start for start, _ in place))
-        axes = np.ix_(*(np.arange(*span) for span in place))
-        return sum((k + 1) * axis for k, axis in enumerate(axes)).astype(dtype) % 4
-
-    return dask.array.map_blocks(block, chunks=dask.array.core.normalize_chunks(chunks, shape), dtype=dtype,
-                                 meta=np.zeros((0,) * len(shape), dtype)), read
+    source = Counting(shape, dtype)
+    return dask.array.from_array(source, chunks=chunks, asarray=False, fancy=False), source.read
 
 
 def test_of_a_volume_beyond_memory_a_part_is_segmented_and_nothing_else_is_read(model, spin):
-    huge, read = counting((100_000, 20_000, 20_000), (10, 500, 500))  # 160 TB
+    huge, read = counting((64, 1 << 16, 1 << 16), (1, 4_096, 4_096))  # a terabyte
     predictor = segmenter(Bands(), stub_plan(2))
     widget = segment_with(model, predictor)
     layer = model.add_image(huge, name="huge", contrast_limits=(0, 4), visible=False)
-    model.dims.set_point(0, 70_005)
-    layer.corner_pixels = np.array([[0, 980, 4_990], [0, 1_029, 5_019]])
+    model.dims.set_point(0, 7)
+    layer.corner_pixels = np.array([[0, 8_180, 40_950], [0, 8_229, 40_979]])
     read.clear()
     widget.region.setCurrentText("view")
     spin(widget.run.isEnabled)
     assert widget.said.text().startswith("1 × 50 × 30 voxels")
     widget.start()
     spin(lambda: widget._task is None)
-    assert set(read) <= {(70_000, y, x) for y in (500, 1_000) for x in (4_500, 5_000)}
+    chunks = {(z, y // 4_096, x // 4_096) for z, y, x in read}
+    assert chunks == {(7, y, x) for y in (1, 2) for x in (9, 10)}, "the four in sight"
     labels = model.layers[-1]
-    seen = huge[70_005, 980:1_030, 4_990:5_020].compute()
+    seen = place_values((slice(7, 8), slice(8_180, 8_230), slice(40_950, 40_980)))[0]
     wanted = predictor.predict(Image(seen[None], Grid.regular(seen.shape))).labels.restored()
     np.testing.assert_array_equal(labels.data, wanted[None])
-    np.testing.assert_allclose(labels.translate, (70_005, 980, 4_990))
+    np.testing.assert_allclose(labels.translate, (7, 8_180, 40_950))
     widget.deleteLater()
 
 
@@ -167,7 +178,7 @@ def test_labels_beyond_memory_are_neither_measured_nor_added_nor_read(model, spi
     from biosegkit_napari.measure import MeasureWidget
     from biosegkit_napari.trainings import Addition, added
 
-    huge, read = counting((1 << 20, 1 << 20), 512, np.uint32)  # 4 TB
+    huge, read = counting((1 << 20, 1 << 20), 1 << 15, np.uint32)  # 4 TB
     coarse = np.zeros((1 << 10, 1 << 10), np.uint32)
     layer = model.add_labels([huge, coarse] if several else huge, multiscale=several, name="huge", visible=False)
     read.clear()
