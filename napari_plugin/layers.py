@@ -14,6 +14,7 @@ import numpy as np
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
+from biosegkit.io.arrange import NO_SIZE
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
@@ -148,7 +149,7 @@ def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, 
         spans = [range(n)[w] for n, w in zip(grid.shape, window, strict=True)]
         grid = grid.window(tuple(s.start for s in spans), tuple(len(s) for s in spans))
     turn, home = turned_home(grid, metadata_of(layers[0]))
-    notes = tuple(str(note) for note in metadata_of(layers[0]).get("notes", ()))
+    notes = tuple(str(note) for note in metadata_of(layers[0]).get("notes", ()) if note != NO_SIZE or home.unit == "px")
     return Image(np.ascontiguousarray(turn.apply(array)), home, names, layers[0].name, notes)
 
 
