@@ -132,7 +132,7 @@ def nuclei(window: Window, data: Path) -> None:
 
 
 def measure(window: Window, data: Path) -> None:
-    """Labels of an image in which the model has joined nuclei that touch, compared with annotations."""
+    """Labels of another image, compared with annotations: one nucleus is missed."""
     viewer = window.viewer
     image, truth = case(data, "dsb2018", 1, "test", type="fluo")
     shutil.copy(image, "well.png")

@@ -152,7 +152,7 @@ def test_a_size_that_the_file_does_not_say_is_no_longer_missed_when_the_layer_ha
 
     from biosegkit.viewing import file_layers
 
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5, 6), np.uint8))
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((7, 5, 6), np.uint8), imagej=True, metadata={"axes": "ZYX"})
     layer = layer_of(file_layers(tmp_path / "a.tif")[0])
     assert any("no pixel size" in note for note in image_of([layer]).notes)
     layer.scale, layer.units = (1.75, 0.8, 0.8), ("um",) * 3
