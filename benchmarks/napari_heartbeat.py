@@ -1,8 +1,11 @@
-"""Does the viewer answer while a model is loaded, runs and is tuned? And what does the plugin add to its start?
+"""Does the viewer answer while a model is loaded, runs, is tuned and is trained? What does the plugin add to its start?
 
 A timer of the viewer's thread beats every few milliseconds; the longest pause between two beats is how long a person
-would have waited. A real model (any run or bundle) segments the image given, or the plugin's sample tiled to 2000 x
-2000 pixels; then a slider is dragged. Needs a display:
+would have waited. Every event that this thread handles is timed as well, by the clock and by what the thread itself
+computed, so that the longest one of every phase is known by name. A real model (any run or bundle) segments the image
+given, or the plugin's sample tiled to 2000 x 2000 pixels; a slider is dragged; labels are compared. Then parts of that
+image are added to a data set with their labels, a network that begins with the model is trained on them from the
+viewer and followed to its end, and so is the record of a training of a hundred thousand steps. Needs a display:
 
     QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1080x24" python benchmarks/napari_heartbeat.py RUN \
         --json benchmarks/results/napari_heartbeat.json
@@ -11,11 +14,14 @@ would have waited. A real model (any run or bundle) segments the image given, or
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
+import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -24,6 +30,50 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import psutil
+from qtpy.QtWidgets import QWidget
+
+#: What the numbers of a phase are, for the record.
+EXPLAINED = {
+    "longest_ms": "the longest pause between two beats, by the clock",
+    "longest_busy_ms": "what the viewer's own thread computed in one pause at most",
+    "longest_own_ms": "at most what the longest pause would have been without other work on the machine",
+    "longest_event": "the event for which the viewer's thread computed longest, and that time: longest_event_busy_ms",
+    "longest_event_ms": "the longest event by the clock",
+    "longest_collection_ms": "the longest search for garbage, which stops all threads; a full one waits for a rest",
+}
+
+
+def timed_application():
+    """Qt's application, which keeps the events of its thread that took longest; make it before napari does.
+
+    An event that is handled while another one is belongs to the other.
+    """
+    from qtpy.QtWidgets import QApplication
+
+    class Timed(QApplication):
+        """Kept in ``events``: what the event was, milliseconds by the clock, and those that the thread computed."""
+
+        def __init__(self) -> None:
+            self.events: list[tuple[str, float, float]] = []
+            self.inside = False
+            super().__init__(["napari"])
+
+        def notify(self, receiver, event) -> bool:
+            """Handle an event."""
+            if self.inside or threading.current_thread() is not threading.main_thread():
+                return super().notify(receiver, event)
+            self.inside, begun, computed = True, time.perf_counter(), time.thread_time()
+            name = f"{getattr(event.type(), 'name', event.type())} of {type(receiver).__name__}"
+            try:
+                return super().notify(receiver, event)
+            finally:
+                self.inside = False
+                took, busy = 1e3 * (time.perf_counter() - begun), 1e3 * (time.thread_time() - computed)
+                if took > 5:
+                    self.events.append((name, took, busy))
+
+    return Timed()
 
 
 class Heart:
@@ -84,13 +134,15 @@ class Heart:
                                       + "".join(traceback.format_stack(frame)[-14:]))
             self.stacks.flush()
 
-    def until(self, happened, title: str, seconds: float = 600.0) -> dict[str, float]:
+    def until(self, happened, title: str, seconds: float = 900.0) -> dict[str, float | str]:
         """Pauses, in milliseconds, until something is true: the longest, and how many were beyond 100 ms.
 
         ``longest_busy_ms`` is the time that the viewer's own thread computed in a pause: what the plugin, napari and
         the drawing of a frame took. ``longest_own_ms`` is at most what the pause would have been on a machine without
         other work: what all threads of this process together computed in it, and no more than its length without the
-        time that the viewer's thread stood in the system's queue for a core.
+        time that the viewer's thread stood in the system's queue for a core. ``longest_event`` is the event for which
+        the viewer's thread computed longest, ``longest_event_busy_ms``; ``longest_event_ms`` is the longest by the
+        clock, perhaps another one. Both are 0 for an application that does not time its events.
         """
         from qtpy.QtWidgets import QApplication
 
@@ -100,6 +152,8 @@ class Heart:
         self.at, self.busy, self.own = [begun], [time.thread_time()], [time.process_time()]
         self.queued = [self.in_the_queue()]
         self.collections = [0.0]
+        events = getattr(QApplication.instance(), "events", [])
+        events.clear()
         while not happened():
             if time.perf_counter() - begun > seconds:
                 raise TimeoutError("it did not happen in time")
@@ -108,7 +162,10 @@ class Heart:
         self.beat()
         pauses, busy = 1e3 * np.diff(self.at), 1e3 * np.diff(self.busy)
         own = np.clip(pauses - 1e3 * np.diff(self.queued), busy, 1e3 * np.diff(self.own))
+        event, _, computed = max(events, key=lambda one: one[2], default=("", 0.0, 0.0))
         return {"seconds": round(time.perf_counter() - begun, 2), "longest_ms": round(float(pauses.max()), 1),
+                "longest_event": event, "longest_event_ms": round(max([0.0, *(one[1] for one in events)]), 1),
+                "longest_event_busy_ms": round(computed, 1),
                 "beyond_100_ms": int((pauses > 100).sum()), "longest_busy_ms": round(float(busy.max()), 1),
                 "busy_beyond_100_ms": int((busy > 100).sum()), "longest_own_ms": round(float(own.max()), 1),
                 "own_beyond_100_ms": int((own > 100).sum()), "longest_collection_ms": round(max(self.collections), 1),
@@ -174,25 +231,8 @@ def opened(viewer, heart: Heart, rows: dict[str, object], name: str):
     return found[0]
 
 
-def main() -> None:
-    """Measure, print and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--image", type=Path)
-    parser.add_argument("--side", type=int, default=2000)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--stacks", type=Path, help="write here what every thread did in pauses beyond 80 ms")
-    parser.add_argument("--alone", action="store_true", help="first measure layers of this size without the plugin; "
-                        "what napari loads and compiles for them is then there for the rest")
-    parser.add_argument("--no-start-up", action="store_true", help="do not measure how long the viewer takes to open")
-    args = parser.parse_args()
-    import napari
-
-    viewer = napari.Viewer()
-    heart = Heart(None if args.stacks is None else args.stacks.open("w"))
-    rows: dict[str, object] = {} if args.no_start_up else {"start_up": start_up()}
-    rows["nothing"] = heart.until(after(3.0), "nothing")
-    rows |= alone(viewer, heart, args.side) if args.alone else {}
+def predicted_and_tuned(viewer, heart: Heart, rows: dict[str, object], args: argparse.Namespace) -> None:
+    """A model is loaded and run, and one of its sliders is dragged."""
     segment, tune = (opened(viewer, heart, rows, name) for name in ("Segment", "Tune"))
     if args.image:
         viewer.open(args.image, plugin="biosegkit")
@@ -221,6 +261,10 @@ def main() -> None:
 
     rows["tuning"] = heart.until(dragged, "tuning")
     rows["one_threshold_ms"] = once(tune)
+
+
+def measured_and_compared(viewer, heart: Heart, rows: dict[str, object]) -> None:
+    """Objects are measured, and compared with labels of which some are gone."""
     measure = opened(viewer, heart, rows, "Measure")
     labels = viewer.layers[-1]
     other = labels.data.copy()
@@ -228,17 +272,115 @@ def main() -> None:
     viewer.add_labels(other, name="truth")
     measure.layer.layer, measure.reference.layer = labels, viewer.layers["truth"]
     rows["settling"] = heart.until(after(1.0), "settling")
+    measure.measure.click()
+    rows["measuring"] = heart.until(lambda: measure._task is None, "measuring")
     measure.compare.click()
     rows["comparing"] = heart.until(lambda: measure._task is None, "comparing")
-    for name in ("Batch", "Retrain", "Correct"):
-        opened(viewer, heart, rows, name)
+
+
+def trained(viewer, heart: Heart, rows: dict[str, object], model: str, budget: str) -> None:
+    """Six parts of the image become a data set, and a training from the viewer is followed until it is judged."""
+    widget = opened(viewer, heart, rows, "Retrain")
+    image, labels = viewer.layers[0].data, viewer.layers["truth"].data
+    size = min(image.shape) // 4
+    corners = [(size * (k // 3), size * (k % 3)) for k in range(6)]
+    parts = [(slice(y, y + size), slice(x, x + size)) for y, x in corners]
+    for layer in list(viewer.layers):
+        viewer.layers.remove(layer)
+    shown, fixed = viewer.add_image(image[parts[0]], name="part"), viewer.add_labels(labels[parts[0]], name="fixed")
+    widget.dataset.setText("cells")
+    widget._on_dataset()
+    widget.image.layer, widget.layer.layer = shown, fixed
+    for k, part in enumerate(parts):
+        shown.data, fixed.data = image[part], labels[part]
+        widget.name.setText(f"part_{k}")
+        widget.start_adding()
+        rows["adding"] = longer(rows.get("adding"), heart.until(lambda: widget._task is None, f"adding {k}"))
+    print(widget.said.text().splitlines()[0])
+    widget.start.setCurrentIndex(max(0, widget.start.findData(model)))
+    widget.budget.setText(budget)
+    widget.start_training()
+    rows["beginning to train"] = heart.until(lambda: widget.look is not None, "beginning to train")
+    rows["training"] = heart.until(lambda: widget.look.state.name != "running", "training")
+    rows["scoring before and after"] = heart.until(lambda: widget._task is None and (
+        widget.look.judged or widget.look.state.name != "finished"), "scoring before and after")
+    print(widget.standing.text())
+
+
+def followed(viewer, heart: Heart, rows: dict[str, object], steps: int = 100_000) -> None:
+    """A training of many steps that was begun elsewhere is looked at, and its curve goes on."""
+    out = Path("long")
+    (out / "fold-0").mkdir(parents=True)
+    lines = [json.dumps({"step": s, "total": 2 * steps, "loss": 3 * 0.99997**s}) + "\n"
+             for s in range(10, steps + 1010, 10)]
+    log = out / "fold-0" / "metrics.jsonl"
+    log.write_text("".join(lines[:-100]), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as still:
+        born = psutil.Process(still.pid).create_time()
+        out.with_name("long.process.json").write_text(json.dumps({
+            "schema_version": 1, "dataset": "cells", "options": {}, "pid": still.pid, "born": born, "said_before": 0,
+            "cwd": str(Path.cwd())}), encoding="utf-8")
+        widget = next(one for one in viewer.window._qt_window.findChildren(QWidget) if hasattr(one, "open_run"))
+        widget.attach(str(out.absolute()))
+        rows["following a long training: its record"] = heart.until(
+            lambda: len(widget.curve.points.loss.get("0", ())) == len(lines) - 100, "following: its record")
+        with log.open("a", encoding="utf-8") as handle:
+            for line in lines[-100:]:
+                handle.write(line)
+                handle.flush()
+                rows["following a long training: new steps"] = longer(
+                    rows.get("following a long training: new steps"), heart.until(after(0.05), "following: new steps"))
+        still.terminate()
+
+
+def longer(one: dict[str, object] | None, other: dict[str, object]) -> dict[str, object]:
+    """Of two phases of a kind the one with the longer pause."""
+    return other if one is None or one["longest_busy_ms"] < other["longest_busy_ms"] else one
+
+
+def main() -> None:
+    """Measure, print and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--side", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--stacks", type=Path, help="write here what every thread did in pauses beyond 80 ms")
+    parser.add_argument("--alone", action="store_true", help="first measure layers of this size without the plugin; "
+                        "what napari loads and compiles for them is then there for the rest")
+    parser.add_argument("--no-start-up", action="store_true", help="do not measure how long the viewer takes to open")
+    parser.add_argument("--budget", default="2m", help="of the training; 0 for none")
+    args = parser.parse_args()
+    for name in ("model", "image", "json", "stacks"):
+        path = getattr(args, name)
+        if path and Path(path).parent.exists() and (name != "model" or Path(path).exists()):
+            setattr(args, name, type(path)(Path(path).absolute()))
+    application = timed_application()  # held until the end
+    import napari
+
+    viewer = napari.Viewer()
+    heart = Heart(None if args.stacks is None else args.stacks.open("w"))
+    rows: dict[str, object] = {} if args.no_start_up else {"start_up": start_up()}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        rows["nothing"] = heart.until(after(3.0), "nothing")
+        rows |= alone(viewer, heart, args.side) if args.alone else {}
+        predicted_and_tuned(viewer, heart, rows, args)
+        measured_and_compared(viewer, heart, rows)
+        for name in ("Batch", "Correct"):
+            opened(viewer, heart, rows, name)
+        voxels = int(np.prod(viewer.layers[-1].data.shape))
+        if args.budget != "0":
+            trained(viewer, heart, rows, args.model, args.budget)
+            followed(viewer, heart, rows)
     for name, row in rows.items():
         print(name, json.dumps(row))
     if args.json:
-        record = {"machine": f"{platform.machine()}, software rendering", "model": Path(args.model).name,
-                  "voxels": int(np.prod(viewer.layers[-1].data.shape)), **rows}
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, software rendering"
+        record = {"machine": machine, "model": Path(args.model).name, "voxels": voxels, "explained": EXPLAINED,
+                  "phases": rows}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     viewer.close()
+    del application
 
 
 def once(tune) -> dict[str, float]:

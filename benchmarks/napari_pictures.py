@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image as Picture
 
 HERE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
@@ -76,16 +77,16 @@ class Window:
         print(name, (HERE / f"{name}.png").stat().st_size // 1000, "kB")
 
 
-def segmented(window: Window, model: str, **choices: str):
+def segmented(window: Window, model: str, seconds: float = 300.0, **choices: str):
     """Segment what is open with a model; the layer and the widget."""
     widget = window.dock("Segment")
-    window.wait(lambda: widget.model.box.findData(model) >= 0)
+    window.wait(lambda: widget.model.box.findData(model) >= 0, seconds)
     widget.model.model = model
     for name, value in choices.items():
         getattr(widget, name).setCurrentText(value)
-    window.wait(widget.run.isEnabled, said=widget.said.text)
+    window.wait(widget.run.isEnabled, seconds, widget.said.text)
     widget.start()
-    window.wait(lambda: widget._task is None)
+    window.wait(lambda: widget._task is None, seconds)
     print(widget.said.text())
     return window.viewer.layers[-1], widget
 
@@ -98,9 +99,9 @@ def case(data: Path, folder: str, place: int, split: str, **where: str) -> tuple
 
 
 def nuclei(window: Window, data: Path) -> None:
-    """Open, segment, tune, correct, measure: nuclei in 2D."""
+    """Open, segment, tune, correct: nuclei in 2D."""
     viewer = window.viewer
-    image, truth = max((case(data, "dsb2018", k, "test", type="fluo") for k in range(20)),
+    image, _ = max((case(data, "dsb2018", k, "test", type="fluo") for k in range(20)),
                        key=lambda pair: Picture.open(pair[0]).size[0] * 1000 + pair[0].stat().st_size / 1e6)
     shutil.copy(image, "new.png")
     viewer.open("new.png", plugin="biosegkit")
@@ -128,17 +129,26 @@ def nuclei(window: Window, data: Path) -> None:
     labels.contour, labels.opacity = 0, 0.5
     window.pause()
     window.shoot("04-correct")
-    labels.contour = 3
-    viewer.reset_view()
+
+
+def measure(window: Window, data: Path) -> None:
+    """Labels of another image, compared with annotations: one nucleus is missed."""
+    viewer = window.viewer
+    image, truth = case(data, "dsb2018", 1, "test", type="fluo")
+    shutil.copy(image, "well.png")
+    viewer.open("well.png", plugin="biosegkit")
+    labels, _ = segmented(window, "nuclei")
+    labels.contour = 2
     shutil.copy(truth, f"truth_labels{truth.suffix}")
     reference, = viewer.open(f"truth_labels{truth.suffix}", plugin="biosegkit")
     reference.visible = False
-    measure = window.dock("Measure")
-    measure.layer.layer, measure.reference.layer = labels, reference
-    measure.kind.setCurrentText("objects")
-    measure.start_comparison()
-    window.wait(lambda: measure._task is None)
-    measure.pages.setCurrentIndex(1)
+    widget = window.dock("Measure")
+    widget.layer.layer, widget.reference.layer = labels, reference
+    widget.kind.setCurrentText("objects")
+    widget.start_comparison()
+    window.wait(lambda: widget._task is None, 300)
+    widget.pages.setCurrentIndex(1)
+    viewer.reset_view()
     window.shoot("09-measure")
 
 
@@ -193,6 +203,32 @@ def slide_segmented(window: Window, data: Path) -> None:
     widget.contours.setChecked(True)
     labels.contour, labels.opacity = 3, 1.0
     window.shoot("10-slide-segmented")
+
+
+def giant(window: Window, data: Path) -> None:
+    """All of a slide that is beyond memory: the region of CMU-1 on glass, 9000 x 9000 pixels, in blocks."""
+    from biosegkit.io import open_pyramid
+
+    region = open_pyramid(data / "wsi_slides" / "images" / "CMU-1-Small-Region_pyramid.ome.tif").arrays[0]
+    levels = [np.full((9000, 9000, 3), 242, np.uint8)]
+    place = tuple(slice(3000, 3000 + n) for n in region.shape[1:])
+    levels[0][place] = np.moveaxis(np.asarray(region[:, :, :]), 0, -1)
+    for _ in range(4):
+        levels.append(levels[-1][::2, ::2])
+    with tifffile.TiffWriter("slide.ome.tif", bigtiff=True) as tiff:
+        options = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 90}}
+        tiff.write(levels[0], subifds=len(levels) - 1, **options, metadata={
+            "axes": "YXS", "PhysicalSizeX": 0.499, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.499,
+            "PhysicalSizeYUnit": "µm"})
+        for level in levels[1:]:
+            tiff.write(level, subfiletype=1, **options)
+    window.viewer.open("slide.ome.tif", plugin="biosegkit")
+    labels, _ = segmented(window, "histology", 3600)
+    labels.opacity = 0.9
+    window.viewer.camera.center = (0, *(0.499 * (s.start + s.stop) / 2 for s in place))
+    window.viewer.camera.zoom = 0.35
+    window.pause(2)
+    window.shoot("12-giant")
 
 
 def batch(window: Window, data: Path) -> None:
@@ -251,8 +287,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "nuclei", "nuclei3d", "mri", "histology"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--only", nargs="*", default=["nuclei", "stack", "mri", "slide", "slide_segmented", "batch",
-                                                          "retrain"])
+    parser.add_argument("--only", nargs="*", default=["nuclei", "measure", "stack", "mri", "slide", "slide_segmented",
+                                                      "giant", "batch", "retrain"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     data = args.data.resolve()

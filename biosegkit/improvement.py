@@ -89,7 +89,7 @@ def told(found: Mapping[str, Any]) -> str:
     name = next(iter(found["after"]))
     values = [found[when].get(name) for when in ("before", "after")]
     before, after = ("undefined" if value is None else f"{value:.3f}" for value in values)
-    return f"{name} {before} before, {after} after, on {found['cases']} held-back images"
+    return f"{name} {before} before, {after} after, on {counted(found['cases'], 'held-back image')}"
 
 
 def gained(found: Mapping[str, Any]) -> str:

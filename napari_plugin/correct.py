@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from biosegkit._words import counted
 from biosegkit.canvas import Change
 from biosegkit.corrections import ORDERS
 from biosegkit.errors import BiosegError
@@ -173,7 +174,7 @@ class CorrectWidget(QWidget):
         for name, _, key, _ in _TOOLS:
             layer.bind_key(key, lambda _, name=name: self.use(name), overwrite=True)
         self._on_tool()
-        self.said.setText(f"{len(session.canvas.ids())} objects" +
+        self.said.setText(counted(len(session.canvas.ids()), "object") +
                           ("" if session.scores else "; no scores: next by id"))
         if not session.scores and self.order.currentText() == "score":
             self.order.setCurrentText("id")

@@ -29,7 +29,7 @@ class Search(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._before: tuple[int, int, int] | None = None
-        self._old = 0
+        self._old = _old_objects()  # most of them imported: none of them is searched for its own sake
         self._held, self._still = 0, 0
         self._place = QCursor.pos()
         self._timer = QTimer(self)
@@ -50,6 +50,10 @@ class Search(QObject):
             self._still = 0
             self._timer.start()
 
+    def imported(self) -> None:
+        """What is old by now was imported, and is no reason for a search. In any thread."""
+        self._old = max(self._old, _old_objects())
+
     def end(self) -> None:
         """Python's own rule again, at once."""
         self._timer.stop()
@@ -64,7 +68,12 @@ class Search(QObject):
         touched = place != before or QApplication.mouseButtons().value
         self._still = 0 if touched or self._held else self._still + 1
         if self._still >= _STILL:
-            if gc.isenabled() and len(gc.get_objects(generation=2)) > _GROWN * self._old:
+            if gc.isenabled() and _old_objects() > _GROWN * self._old:
                 gc.collect()
-                self._old = len(gc.get_objects(generation=2))
+                self._old = _old_objects()
             self.end()
+
+
+def _old_objects() -> int:
+    """How many objects have outlived two searches, or were made old."""
+    return len(gc.get_objects(generation=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
+from biosegkit.io.arrange import NO_SIZE
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
@@ -147,7 +149,7 @@ def image_of(layers: Sequence[Any], *, axes: str | None = None, frame: int = 0, 
         spans = [range(n)[w] for n, w in zip(grid.shape, window, strict=True)]
         grid = grid.window(tuple(s.start for s in spans), tuple(len(s) for s in spans))
     turn, home = turned_home(grid, metadata_of(layers[0]))
-    notes = tuple(str(note) for note in metadata_of(layers[0]).get("notes", ()))
+    notes = tuple(str(note) for note in metadata_of(layers[0]).get("notes", ()) if note != NO_SIZE or home.unit == "px")
     return Image(np.ascontiguousarray(turn.apply(array)), home, names, layers[0].name, notes)
 
 
@@ -226,15 +228,38 @@ def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | 
 
 
 def voxels_of(layer: Any, look: Look, frame: int, level: int, window: Sequence[slice] | None) -> Any:
-    """The voxels (C, *space) of a window, read now."""
+    """The voxels (C, *space) of a window, read now.
+
+    Raises
+    ------
+    DataError
+        If they are read from elsewhere and do not fit in memory.
+    """
     data = layer.data[level] if getattr(layer, "multiscale", False) else layer.data
     inside = iter(window or [slice(None)] * look.grid.ndim)
     keys: list[Any] = [frame if a == "t" else next(inside) if a in _SPACE else slice(None) for a in look.axes]
+    if not isinstance(data, np.ndarray):
+        _refuse_large(layer.name, data, keys)
     array = np.asarray(data[tuple(keys)])
     kept = [a for a in look.axes if a != "t"]
     if "s" in kept:
         return np.moveaxis(array, kept.index("s"), 0)[:3]
     return np.moveaxis(array, kept.index("c"), 0) if "c" in kept else array[None]
+
+
+def _refuse_large(name: str, data: Any, keys: Sequence[Any]) -> None:
+    """A part that memory does not hold, before it is read."""
+    import psutil
+
+    from biosegkit.plan.units import memory_text
+
+    voxels = math.prod(len(range(n)[key]) for key, n in zip(keys, data.shape, strict=True) if isinstance(key, slice))
+    needed, there = voxels * np.dtype(data.dtype).itemsize, 0.8 * psutil.virtual_memory().available
+    if needed > there:
+        raise DataError(f"{memory_text(needed)} to be read at once", file=name,
+                        expected=f"{memory_text(there)} at most",
+                        remedy="take a part, such as this view or a rectangle; what was segmented in blocks has a "
+                        "table of its objects beside it")
 
 
 def _matrix(layer: Any) -> Any:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError
 
 from .correct import is_labels
@@ -140,7 +141,7 @@ class RetrainWidget(QWidget):
 
     def _on_added(self, found: Added) -> None:
         notes = "".join(f"\n{note}" for note in found.notes)
-        self.said.setText(f"added {found.name}: {found.cases} images in {self.dataset.text()}{notes}")
+        self.said.setText(f"added {found.name}: {counted(found.cases, 'image')} in {self.dataset.text()}{notes}")
         if not self.out.text():
             self._on_dataset()
 
@@ -235,7 +236,7 @@ class RetrainWidget(QWidget):
         """Show how it is; when it has just been finished, list the model and score the one before."""
         running = self.look is not None and self.look.state.name == "running"
         self.look = look
-        self.curve.add(look.rows)
+        self.curve.add(look.points)
         parts = [f"{look.state.name}: {look.said or look.state.message}".rstrip(": "), self.curve.points.text]
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QToolButton, QWidget
 
 from .quiet import load_libraries, uncollected
-from .work import Task, notify
+from .work import Task, notify, search
 
 if TYPE_CHECKING:
     from biosegkit.live import Live
@@ -90,6 +90,7 @@ class Hub(QObject):
                 from biosegkit.engines import load_model
 
                 self._loaded = {model: load_model(model)}
+            search().imported()
         return self._loaded[model]
 
     def replace_loaded(self, model: str, new: Predictor) -> None:

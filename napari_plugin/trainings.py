@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError, OptionError
 
 from .folders import free_beside, known
 from .layers import image_of, labels_of, part_under
+from .points import Points
 
 if TYPE_CHECKING:
     from biosegkit.curate import Added
@@ -55,8 +57,8 @@ class Look:
     ----------
     handle : Handle
     state : State
-    rows : list of dict
-        See :meth:`biosegkit.runs.Handle.metrics`.
+    points : Points
+        Of the steps that have come since the last look.
     said : str
         Its scores, and what it has brought, once it is finished.
     judged : bool
@@ -65,7 +67,7 @@ class Look:
 
     handle: Handle
     state: State
-    rows: list[dict[str, Any]]
+    points: Points
     said: str = ""
     judged: bool = False
 
@@ -154,9 +156,9 @@ def known_runs(folders: Iterable[str | Path]) -> list[Handle]:
 
 def looked(handle: Handle) -> Look:
     """Look at a training. Done in a thread, by one at a time."""
-    rows, state = handle.metrics(), handle.state()
+    points, state = Points.of(handle.metrics()), handle.state()
     if state.name != "finished":
-        return Look(handle, state, rows)
+        return Look(handle, state, points)
     from biosegkit._atomic import read_json
     from biosegkit.improvement import told
     from biosegkit.scores.files import read_scores
@@ -165,12 +167,12 @@ def looked(handle: Handle) -> Look:
     try:
         if record.is_file():
             found = read_json(record)
-            return Look(handle, state, rows, "\n".join([told(found), *found["notes"]]), judged=True)
+            return Look(handle, state, points, "\n".join([told(found), *found["notes"]]), judged=True)
         scores = read_scores(handle.out / "scores.json")
     except (BiosegError, KeyError) as error:
-        return Look(handle, state, rows, str(error), judged=True)
+        return Look(handle, state, points, str(error), judged=True)
     name, value = next(iter(scores["headline"].items()))
-    return Look(handle, state, rows, f"{name} {value:.3f} on {len(scores['cases'])} held-back images",
+    return Look(handle, state, points, f"{name} {value:.3f} on {counted(len(scores['cases']), 'held-back image')}",
                 judged=not started_from(handle))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
 
+from biosegkit._words import counted
+
 from .shared import LayerBox, Result, hub_of, own, tipped
 from .work import Latest, Task, notify
 
@@ -217,7 +219,7 @@ class TuneWidget(QWidget):
         layer, data, features, count = found
         if layer not in self._viewer.layers:  # it was deleted meanwhile
             return
-        text = f"{count} objects" if "index" in features else ""
+        text = counted(count, "object") if "index" in features else ""
         if layer in self.hub.edited:
             layer, said = self._beside(layer), f"{layer.name} was edited by hand and is kept as it is, hidden"
             text = f"{text}. {said}; the thresholds act on {layer.name} from now on".lstrip(". ")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biosegkit._words import counted
 from biosegkit.errors import BiosegError, DataError
 
 from .contrasts import EMPTY, contrasts
@@ -145,8 +146,8 @@ def outcome_of(result: Result, name: str, begun: float) -> Outcome:
     prediction = result.live.decode()
     data, settings, kind = label_layer(prediction.labels, name, prediction.objects)
     settings["metadata"]["model"] = result.model_name
-    said = (f"{len(prediction.objects['id'])} objects" if "id" in prediction.objects else
-            f"{prediction.labels.count} classes")
+    said = (counted(len(prediction.objects["id"]), "object") if "id" in prediction.objects else
+            counted(prediction.labels.count, "class"))
     return Outcome(Layer.create(data, settings, kind), said, time.monotonic() - begun, prediction.notes, result)
 
 
@@ -156,7 +157,8 @@ def _segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
 
     from .shared import Result
 
-    begun, name = time.monotonic(), f"{wish.layers[0].name} {Path(wish.model).stem}"
+    moment = f" t={wish.frame}" if look_at(wish.layers[0], wish.axes).frames > 1 else ""
+    begun, name = time.monotonic(), f"{wish.layers[0].name}{moment} {Path(wish.model).stem}"
     if answer.giant is not None:
         layer, said, notes = segmented_giant(answer.giant, name)
         return Outcome(layer, said, time.monotonic() - begun, notes)

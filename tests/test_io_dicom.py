@@ -7,45 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_series import COLUMN, CORNER, NORMAL, ROW, enhanced, pydicom, series
 
 from biosegkit.errors import DataError, FileError
 from biosegkit.io import ReadOptions, open_pyramid, peek, read
 from biosegkit.viewing import file_layers
-
-pydicom = pytest.importorskip("pydicom")
-
-ROW, COLUMN = np.array([0.0, 0.8, 0.6]), np.array([0.0, 0.6, -0.8])  # oblique, at right angles
-NORMAL, CORNER = np.cross(ROW, COLUMN), np.array([-12.5, 7.0, 30.0])
-
-
-def series(folder: Path, values: np.ndarray, *, spacing: tuple[float, float, float] = (2.5, 0.9, 0.7), **more: object
-           ) -> Path:
-    """Stored values (z, y, x) as a file per slice, in an order of names that is not that of places."""
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    folder.mkdir()
-    for k, plane in enumerate(values):
-        data = pydicom.Dataset()
-        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[str(k)])
-        data.SeriesInstanceUID = data.StudyInstanceUID = generate_uid(entropy_srcs=["series"])
-        data.FrameOfReferenceUID, data.SeriesDescription = generate_uid(entropy_srcs=["frame"]), "thorax"
-        data.Modality, data.InstanceNumber, data.PatientID, data.PatientName = "CT", 1, "nobody", "nobody"
-        data.Rows, data.Columns = plane.shape
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-        data.PixelRepresentation = int(plane.dtype.kind == "i")
-        data.PixelSpacing, data.SliceThickness = list(spacing[1:]), 99.0  # thickness is no distance
-        data.ImageOrientationPatient = [*ROW, *COLUMN]
-        data.ImagePositionPatient = [round(float(v), 6) for v in CORNER + k * spacing[0] * NORMAL]
-        data.RescaleSlope, data.RescaleIntercept = 1, -1024
-        for name, value in more.items():
-            setattr(data, name, value[k] if isinstance(value, list) and len(value) == len(values) else value)
-        data.PixelData = plane.tobytes()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.save_as(folder / f"IM{(k * 5 + 3) % len(values):04}", enforce_file_format=True)
-    (folder / "notes.txt").write_text("not an image")
-    return folder
 
 
 @pytest.fixture
@@ -137,6 +103,72 @@ def test_what_is_not_one_volume_of_even_spacing_is_refused(tmp_path, values, mor
     with pytest.raises((DataError, FileError), match=said) as caught:
         read(folder)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_frames_of_an_enhanced_file_are_the_series_of_its_slices(tmp_path, values, compressed):
+    folder = series(tmp_path / "ct", values, RescaleSlope=[1.0, 0.5, 2.0, 1.0, 1.25, 1.0, 3.0])
+    file = enhanced(folder, tmp_path / "a.dcm")
+    if compressed:
+        data = pydicom.dcmread(file)
+        data.compress(pydicom.uid.RLELossless)
+        data.save_as(file)
+    image, wanted = read(file), read(folder)
+    np.testing.assert_array_equal(image.array, wanted.array)
+    assert image.grid == wanted.grid
+    assert (image.array.dtype, image.notes) == (wanted.array.dtype, wanted.notes)
+    assert peek(file).shape == (7, 5, 6)
+    lazy = open_pyramid(file).arrays[0]
+    np.testing.assert_array_equal(lazy[:, 2:5, 1:3, 4:], wanted.array[:, 2:5, 1:3, 4:])
+    (shown, settings, _), (again, expected, _) = file_layers(file)[0], file_layers(folder)[0]
+    np.testing.assert_array_equal(shown, again)
+    assert settings["name"] == "a"
+    np.testing.assert_array_equal(settings["affine"], expected["affine"])
+
+
+def test_one_frame_is_a_plane_and_floating_point_stays_so(tmp_path, values):
+    image = read(enhanced(series(tmp_path / "ct", values[:1]), tmp_path / "a.dcm"))
+    np.testing.assert_array_equal(image.array[0], values[0].astype(int) - 1024)
+    assert (image.grid.ndim, image.grid.spacing, image.grid.unit) == (2, (0.9, 0.7), "mm")
+    real = np.random.default_rng(1).random((3, 5, 6), np.float32)
+    folder = series(tmp_path / "map", values[:3], RescaleIntercept=0)
+    file = enhanced(folder, tmp_path / "b.dcm", BitsAllocated=32, FloatPixelData=real.tobytes())
+    data = pydicom.dcmread(file)
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(data, name)
+    data.save_as(file)
+    order = np.argsort([(k * 5 + 3) % 3 for k in range(3)])  # of names, which is that of the frames
+    np.testing.assert_array_equal(read(file).array[0][order], real)
+
+
+def test_frames_that_are_not_one_volume_are_refused(tmp_path, values):
+    twice = enhanced(series(tmp_path / "ct", values, ImagePositionPatient=[
+        [round(float(v), 6) for v in CORNER + (k // 2) * NORMAL] for k in range(7)]), tmp_path / "twice.dcm")
+    with pytest.raises(DataError, match=r"two slices at one place \(frame \d of twice.dcm and frame \d of") as caught:
+        read(twice)
+    assert "dcm2niix, which writes a file for each time point" in caught.value.remedy
+    folder = series(tmp_path / "mr", values)
+    short = enhanced(folder, tmp_path / "short.dcm", PerFrameFunctionalGroupsSequence=[pydicom.Dataset()] * 5)
+    with pytest.raises(DataError, match="7 frames, of which 5 are described"):
+        read(short)
+    bare = enhanced(folder, tmp_path / "bare.dcm", PerFrameFunctionalGroupsSequence=[pydicom.Dataset()] * 7)
+    with pytest.raises(DataError, match="ImagePositionPatient missing in frame 1"):
+        read(bare)
+    segments = enhanced(folder, tmp_path / "seg.dcm", SOPClassUID=pydicom.uid.SegmentationStorage)
+    data = pydicom.dcmread(segments)
+    data.file_meta.MediaStorageSOPClassUID = pydicom.uid.SegmentationStorage
+    data.save_as(segments)
+    with pytest.raises(FileError, match="a DICOM file of 7 frames"):
+        read(segments)
+
+
+def test_F1_a_cut_enhanced_file_is_refused(tmp_path, values):
+    file = enhanced(series(tmp_path / "ct", values), tmp_path / "a.dcm")
+    whole = file.read_bytes()
+    for keep in (200, len(whole) // 2, len(whole) - 70, len(whole) - 20):
+        file.write_bytes(whole[:keep])
+        with pytest.raises((FileError, DataError), match=r"a\.dcm"):
+            read(file)
 
 
 @pytest.mark.parametrize("keep", [140, 600, -40])

@@ -19,7 +19,10 @@ from .options import ReadOptions
 from .raw import Array, Header, Raw, Window, check_budget, native
 from .regions import Regions
 
-__all__ = ["axes_of", "channel_names", "sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
+__all__ = ["NO_SIZE", "axes_of", "channel_names", "sizes_text", "to_header", "to_image", "to_plane", "to_regions"]
+
+#: What is noted of a file that does not say how large its pixels are.
+NO_SIZE = "no pixel size in the file: unit px, spacing 1"
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ def _wanted(raw: Raw, letters: str, options: ReadOptions) -> tuple[float, ...] |
 def _from_file(raw: Raw, letters: str, notes: list[str]) -> tuple[float, ...]:
     """The spacing the file states; missing axes are filled and noted, impossible ones refused (G6)."""
     if not raw.spacing:
-        notes.append("no pixel size in the file: unit px, spacing 1")
+        notes.append(NO_SIZE)
         return (1.0,) * len(letters)
     for axis, value in raw.spacing.items():
         if not (math.isfinite(value) and value > 0):

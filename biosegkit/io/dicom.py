@@ -1,4 +1,4 @@
-"""DICOM: slices of a scanner, in a folder of one series or a single file (extra ``dicom``), and slides (`wsi_dicom`).
+"""DICOM: slices of a scanner, in a folder of one series or in one file (extra ``dicom``), and slides (`wsi_dicom`).
 
 Where a slice lies is said by Image Position and Image Orientation (Patient), PS3.3 C.7.6.2.1.1: the world of DICOM
 points left, posterior and superior; that of a grid right, anterior and superior. Slices are put in order by their
@@ -9,68 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biosegkit._lazy import optional
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError
 
+from .dicom_frames import CONVERT, SLIDE, Slice, kind, planes, slices_of
 from .options import ReadOptions
 from .raw import Array, Raw, Window
-from .tiles import DECODING
 
 __all__ = ["raw"]
 
-#: Storage classes of slides, and of the table of contents of a disc.
-_SLIDE, _CONTENTS = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.1.3.10"
-_TAGS = ["SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "FrameOfReferenceUID", "Rows", "Columns",
-         "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel", "NumberOfFrames",
-         "PhotometricInterpretation", "PixelSpacing", "ImagerPixelSpacing", "ImageOrientationPatient",
-         "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"]
 #: What of a slice must be that of all others: by keyword, and in words.
 _ALIKE = {"Rows": "rows", "Columns": "columns", "SamplesPerPixel": "samples per pixel",
           "PixelRepresentation": "signs of values", "BitsAllocated": "bits per value"}
 #: How far directions, in radians, and distances, as a share of the step, may be from those of the others.
 _ANGLE, _SHARE = 1e-3, 0.02
-_CONVERT = "convert the series to NIfTI with dcm2niix"
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """A file and its header."""
-
-    file: Path
-    head: Any
-
-    def numbers(self, keyword: str, count: int) -> Array:
-        """Several numbers of the header.
-
-        Raises
-        ------
-        DataError
-            If they are not there, or are no numbers.
-        """
-        found = getattr(self.head, keyword, None)
-        values = np.array([] if found is None else [float(v) for v in np.atleast_1d(np.asarray(found, object))])
-        if len(values) != count or not np.isfinite(values).all():
-            raise DataError(f"{keyword} {values.tolist() or 'missing'}", file=self.file,
-                            expected=counted(count, "number"),
-                            remedy=f"take the original files of the scanner, or {_CONVERT}")
-        return values
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Slope and intercept from stored values to those of the modality, such as Hounsfield units."""
-        return (float(getattr(self.head, "RescaleSlope", None) or 1.0),
-                float(getattr(self.head, "RescaleIntercept", None) or 0.0))
 
 
 def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
-    """Geometry and loader of one series of slices in a folder, of a single slice, or of a slide.
+    """Geometry and loader of one series of slices in a folder or an enhanced file, of a single slice, or of a slide.
 
     Raises
     ------
@@ -81,8 +42,8 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
     OptionError
         If pydicom is not installed.
     """
-    slices = _slices(path)
-    if any(_kind(one.head) == _SLIDE for one in slices):
+    slices = slices_of(path)
+    if any(kind(one.head) == SLIDE for one in slices):
         from . import wsi_dicom
 
         return wsi_dicom.raw(path, options, labels=labels)
@@ -90,62 +51,31 @@ def raw(path: Path, options: ReadOptions, *, labels: bool = False) -> Raw:
     return _volume(path, slices, labels)
 
 
-def _slices(path: Path) -> list[_Slice]:
-    """The DICOM files of a folder but for its table of contents, their pixels not read."""
-    pydicom = optional("pydicom")
-    files = [path] if not path.is_dir() else sorted(p for p in path.iterdir() if p.is_file() and p.name[:1] != ".")
-    found = []
-    for file in files:
-        with file.open("rb") as handle:
-            if handle.read(132)[128:] != b"DICM":
-                continue
-        try:
-            head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-            if _kind(head) != _CONTENTS:
-                found.append(_Slice(file, head))
-        except _errors() as error:
-            raise _damaged(file, error) from error
-    if not found:
-        raise FileError("no DICOM image", file=path, expected="the files of one series", remedy="name their folder")
-    return found
-
-
-def _kind(head: Any) -> str:
-    """The storage class of a file."""
-    return str(head.file_meta.get("MediaStorageSOPClassUID", "") or getattr(head, "SOPClassUID", ""))
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What pydicom raises for damaged files and for pixels that it cannot decode."""
-    return (*DECODING, optional("pydicom.errors").InvalidDicomError, AttributeError, NotImplementedError, TypeError,
-            RuntimeError)
-
-
-def _damaged(file: Path, error: Exception) -> FileError:
-    return FileError(f"DICOM that cannot be read ({str(error)[:200] or type(error).__name__})", file=file,
-                     expected="slices of a scanner, or a whole slide", remedy=f"copy it again, or {_CONVERT}")
-
-
-def _refuse_others(slices: Sequence[_Slice], path: Path) -> None:
+def _refuse_others(slices: Sequence[Slice], path: Path) -> None:
     """What is no series of plain grey slices, or more than one."""
     for one in slices:
         head = one.head
         if not all(getattr(head, name, None) for name in ("Rows", "Columns", "BitsAllocated")):
-            raise FileError(f"DICOM without pixels, of class {_kind(head) or 'unknown'}", file=one.file,
+            raise FileError(f"DICOM without pixels, of class {kind(head) or 'unknown'}", file=one.file,
                             expected="slices of a scanner, or a whole slide",
-                            remedy=f"take this file out of the folder, or {_CONVERT}")
+                            remedy=f"take this file out of the folder, or {CONVERT}")
         frames, samples = int(getattr(head, "NumberOfFrames", None) or 1), int(getattr(head, "SamplesPerPixel", 1))
         colours = str(getattr(head, "PhotometricInterpretation", None) or "unknown colours")
-        if frames > 1 or samples > 1 or not colours.startswith("MONO"):
-            raise FileError(f"a DICOM file of {counted(frames, 'frame') if frames > 1 else colours}", file=one.file,
-                            expected="one grey slice per file", remedy=_CONVERT)
+        alone = frames > 1 and one.frame is None
+        if alone or samples > 1 or not colours.startswith("MONO"):
+            raise FileError(f"a DICOM file of {counted(frames, 'frame') if alone else colours}", file=one.file,
+                            expected="one grey slice per file, or frames that say where they lie",
+                            remedy=CONVERT)
         if getattr(head, "ModalityLUTSequence", None):
             raise FileError("values by a table (Modality LUT)", file=one.file, expected="a rescale slope and intercept",
-                            remedy=_CONVERT)
-    series = Counter(tuple(str(getattr(one.head, keyword, "")) for keyword in
-                           ("SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription")) for one in slices)
+                            remedy=CONVERT)
+    series: dict[tuple[str, ...], set[Path]] = {}
+    for one in slices:
+        key = tuple(str(getattr(one.head, keyword, "")) for keyword in
+                    ("SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDescription"))
+        series.setdefault(key, set()).add(one.file)
     if len({key[:2] for key in series}) > 1:
-        named = ", ".join(f"{key[2] or 'no description'!r} ({counted(n, 'file')})" for key, n in
+        named = ", ".join(f"{key[2] or 'no description'!r} ({counted(len(files), 'file')})" for key, files in
                           list(series.items())[:6])
         raise FileError(f"{len(series)} DICOM series: {named}", file=path, expected="one",
                         remedy="move the files of each series into a folder of its own")
@@ -155,10 +85,17 @@ def _refuse_others(slices: Sequence[_Slice], path: Path) -> None:
             (usual, _), *_, (odd, _) = kinds.most_common()
             file = next(one.file for one in slices if int(getattr(one.head, keyword, None) or 0) == odd)
             raise DataError(f"{odd} {words}", file=file, expected=f"{usual}, as in most slices",
-                            remedy="move the files of each volume into a folder of its own")
+                            remedy=_apart(slices, "volume"))
 
 
-def _volume(path: Path, slices: Sequence[_Slice], labels: bool) -> Raw:
+def _apart(slices: Sequence[Slice], what: str) -> str:
+    """What to do with several of something."""
+    if len({one.file for one in slices}) == 1:
+        return f"{CONVERT}, which writes a file for each {what.split(',')[0]}"
+    return f"move the files of each {what} into a folder of its own"
+
+
+def _volume(path: Path, slices: Sequence[Slice], labels: bool) -> Raw:
     """One slice as (y, x), several as (z, y, x) in the order of their places."""
     affine: Array | None = None
     spacing: Mapping[str, float] = {}
@@ -173,8 +110,8 @@ def _volume(path: Path, slices: Sequence[_Slice], labels: bool) -> Raw:
     def window(region: tuple[slice, ...]) -> Array:
         z, y, x = region if affine is not None else (slice(0, 1), *region)
         out = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), dtype)
-        for k in range(z.start, z.stop):
-            out[k - z.start] = _pixels(slices[k], dtype, (rows, columns))[y, x]
+        for k, plane in enumerate(planes(slices[z], dtype, (rows, columns))):
+            out[k] = plane[y, x]
         return out if affine is not None else out[0]
 
     notes = [] if affine is None else [f"{counted(len(slices), 'DICOM slice')} put in order by their positions"]
@@ -195,7 +132,7 @@ def _whole(window: Window, shape: tuple[int, ...], dtype: np.dtype[Any], file: s
     return load
 
 
-def _plane_spacing(one: _Slice) -> dict[str, float]:
+def _plane_spacing(one: Slice) -> dict[str, float]:
     """The size of a pixel of a single slice, or of a radiograph at its detector; empty where it is not said."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         if getattr(one.head, keyword, None) is not None:
@@ -204,7 +141,7 @@ def _plane_spacing(one: _Slice) -> dict[str, float]:
     return {}
 
 
-def _ordered(slices: Sequence[_Slice], path: Path) -> tuple[list[_Slice], Array]:
+def _ordered(slices: Sequence[Slice], path: Path) -> tuple[list[Slice], Array]:
     """Slices along their normal, and the affine from (z, y, x) to right, anterior, superior.
 
     The step between planes is that of their positions, not of SpacingBetweenSlices or SliceThickness, which scanners
@@ -215,14 +152,14 @@ def _ordered(slices: Sequence[_Slice], path: Path) -> tuple[list[_Slice], Array]
     along_x, along_y = first[:3], first[3:]
     if abs(np.linalg.norm(along_x) - 1) > _ANGLE or abs(np.linalg.norm(along_y) - 1) > _ANGLE or not (sizes > 0).all():
         raise DataError(f"directions {first.tolist()}, pixels of {sizes.tolist()}", file=slices[0].file,
-                        expected="two unit vectors and positive sizes", remedy=_CONVERT)
+                        expected="two unit vectors and positive sizes", remedy=CONVERT)
     for one in slices:
         turned = np.abs(one.numbers("ImageOrientationPatient", 6) - first).max()
         grown = np.abs(one.numbers("PixelSpacing", 2) / sizes - 1).max()
         if turned > _ANGLE or grown > _ANGLE:
             raise DataError("another direction or size of pixels" if turned > _ANGLE else "another size of pixels",
-                            file=one.file, expected=f"those of {slices[0].file.name}",
-                            remedy="move the files of each volume (localizers, too) into a folder of its own")
+                            file=one.file, expected=f"those of {slices[0].name}",
+                            remedy=_apart(slices, "volume, localizers too,"))
     normal = np.cross(along_x, along_y)
     places = np.array([one.numbers("ImagePositionPatient", 3) for one in slices])
     order = np.argsort(places @ normal, kind="stable")
@@ -232,7 +169,7 @@ def _ordered(slices: Sequence[_Slice], path: Path) -> tuple[list[_Slice], Array]
     aside = np.linalg.norm(places - (places[0] + np.arange(len(slices))[:, None] * step), axis=1)
     if aside.max() > _SHARE * np.linalg.norm(step) + 1e-3:
         raise DataError(f"a slice {aside.max():.3g} mm beside its place", file=slices[int(aside.argmax())].file,
-                        expected="slices on one line", remedy=f"move it out, or {_CONVERT}")
+                        expected="slices on one line", remedy=f"move it out, or {CONVERT}")
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, along_y * sizes[0], along_x * sizes[1]
     affine[:3, 3] = places[0]
@@ -240,30 +177,31 @@ def _ordered(slices: Sequence[_Slice], path: Path) -> tuple[list[_Slice], Array]
     return list(slices), affine
 
 
-def _refuse_gaps(slices: Sequence[_Slice], heights: Array, path: Path) -> None:
+def _refuse_gaps(slices: Sequence[Slice], heights: Array, path: Path) -> None:
     """Two slices at one place, and slices that are not there."""
     steps = np.diff(heights)
     usual = float(np.median(steps))
     twice = np.flatnonzero(steps < 1e-3)
     if len(twice):
-        pair = f"{slices[twice[0]].file.name} and {slices[twice[0] + 1].file.name}"
+        pair = f"{slices[twice[0]].name} and {slices[twice[0] + 1].name}"
         raise DataError(f"two slices at one place ({pair}; {counted(len(twice), 'place')})", file=path,
-                        expected="one volume",
-                        remedy="move the files of each time point, echo or contrast into a folder of its own")
+                        expected="one volume", remedy=_apart(slices, "time point, echo or contrast"))
     odd = np.flatnonzero(np.abs(steps - usual) > _SHARE * usual + 1e-3)
     if len(odd):
         k = int(odd[np.argmax(steps[odd])])
         missing = round(float(steps[k]) / usual) - 1
         what = f"{counted(missing, 'slice')} missing" if missing > 0 else "uneven distances"
-        pair = f"{slices[k].file.name} and {slices[k + 1].file.name}"
+        pair = f"{slices[k].name} and {slices[k + 1].name}"
         raise DataError(f"{what}: {steps[k]:.4g} mm between {pair}", file=path,
                         expected=f"{usual:.4g} mm between all slices",
                         remedy="copy the missing files" if missing > 0 else "resample the series to even distances")
 
 
-def _dtype(slices: Sequence[_Slice], labels: bool) -> np.dtype[Any]:
+def _dtype(slices: Sequence[Slice], labels: bool) -> np.dtype[Any]:
     """The smallest type that holds rescaled values: whole numbers stay whole."""
     head = slices[0].head
+    if getattr(head, "PixelRepresentation", None) is None:  # values are stored as floating point
+        return np.dtype(np.float64 if int(head.BitsAllocated) > 32 else np.float32)
     bits = max(int(getattr(one.head, "BitsStored", head.BitsAllocated)) for one in slices)
     scales = [one.scale for one in slices]
     if any(slope != 1 or intercept % 1 for slope, intercept in scales):
@@ -272,20 +210,3 @@ def _dtype(slices: Sequence[_Slice], labels: bool) -> np.dtype[Any]:
     low, high = low + int(min(i for _, i in scales)), high + int(max(i for _, i in scales))
     kinds = (np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
     return next(np.dtype(k) for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-
-
-def _pixels(one: _Slice, dtype: np.dtype[Any], shape: tuple[int, int]) -> Array:
-    """The values of a slice, rescaled."""
-    try:
-        stored = np.asarray(optional("pydicom").dcmread(one.file).pixel_array)
-    except _errors() as error:
-        raise _damaged(one.file, error) from error
-    if stored.shape != shape:
-        raise FileError(f"pixels of shape {stored.shape}", file=one.file, expected=f"{shape}, as its header says",
-                        remedy="copy it again")
-    slope, intercept = one.scale
-    if (slope, intercept) == (1.0, 0.0):
-        return stored.astype(dtype)
-    if dtype.kind == "f":
-        return (stored.astype(np.float64) * slope + intercept).astype(dtype)
-    return (stored.astype(np.int64) + int(intercept)).astype(dtype)

@@ -146,6 +146,21 @@ def test_a_slide_read_by_region_comes_back_from_its_layer(tmp_path):
     assert image.channels == ("red", "green", "blue")
 
 
+def test_a_size_that_the_file_does_not_say_is_no_longer_missed_when_the_layer_has_one(tmp_path):
+    import tifffile
+    from biosegkit_napari.layers import image_of
+
+    from biosegkit.viewing import file_layers
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((7, 5, 6), np.uint8), imagej=True, metadata={"axes": "ZYX"})
+    layer = layer_of(file_layers(tmp_path / "a.tif")[0])
+    assert any("no pixel size" in note for note in image_of([layer]).notes)
+    layer.scale, layer.units = (1.75, 0.8, 0.8), ("um",) * 3
+    image = image_of([layer])
+    assert (image.grid.spacing, image.grid.unit) == ((1.75, 0.8, 0.8), "um")
+    assert not any("no pixel size" in note for note in image.notes)
+
+
 def test_predictions_bring_their_table_and_maps():
     labels = Labels.from_values(np.array([[0, 1], [2, 2]]), Grid.regular((2, 2)), "instance")
     found = Prediction(labels, {"id": np.array([1, 2]), "score": np.array([0.9, 0.4], np.float32)},

@@ -108,6 +108,26 @@ def test_a_volume_shows_image_and_labels_together(make_viewer, application):
     assert viewer.dims.ndisplay == 2
 
 
+def test_the_record_of_a_training_of_days_is_shown_without_a_pause(make_viewer, application, spin, tmp_path,
+                                                                   monkeypatch):
+    """Three hundred thousand steps, of which every tenth has a row, of a run that is looked at for the first time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/fold-0").mkdir(parents=True)
+    rows = (json.dumps({"step": 10 * s, "total": 300_000, "loss": 2.0 - 6e-5 * s}) for s in range(30_000))
+    (tmp_path / "run/fold-0/metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    viewer = make_viewer()
+    widget = viewer.window.add_plugin_dock_widget(HERE, "Retrain")[1]
+    spin(lambda: not widget.runs.looks.busy)
+    (tmp_path / "run.process.json").write_text(json.dumps({
+        "schema_version": 1, "dataset": "set", "options": {}, "pid": 2**22 + 7, "born": 0.0, "said_before": 0,
+        "cwd": str(tmp_path)}))
+    widget.attach(str(tmp_path / "run"))
+    before = time.thread_time()
+    beats(application, lambda: len(widget.curve.points.loss.get("0", ())) == 30_000)
+    application.processEvents()
+    assert time.thread_time() - before < 0.5, "of this thread's own time, in all"
+
+
 def test_the_curve_of_a_training_is_seen_in_the_window(make_viewer, application, spin, tmp_path, monkeypatch):
     """Loss falls from the upper left to the lower right, Dice rises; where they are follows from the numbers."""
     monkeypatch.chdir(tmp_path)

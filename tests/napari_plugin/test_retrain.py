@@ -53,7 +53,7 @@ def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_pat
     layer.data = np.where(labels == 1, 0, labels)
     widget.start_adding()
     spin(lambda: widget._task is None)
-    assert widget.said.text().startswith("added well_A_1: 1 images")
+    assert widget.said.text().startswith("added well_A_1: 1 image in")
     assert 1 not in read_labels(tmp_path / "set/labels/well_A_1.tif", "instance").restored()
     kept = provenance(tmp_path / "set")["well_A_1"]
     assert (kept["image"], kept["labels"], kept["model"]) == (["well A 1"], "fixed", "runs/old")
@@ -81,7 +81,7 @@ def test_V1_V4_an_image_without_contrast_is_not_added_silently(model, make, spin
         assert "576 NaN or infinite voxels" in widget.said.text()
         assert not (tmp_path / "set").exists()
     else:
-        assert widget.said.text().startswith("added blank: 1 images")
+        assert widget.said.text().startswith("added blank: 1 image in")
         assert "(every voxel 3.0): check the export" in widget.said.text()
 
 
@@ -173,12 +173,13 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
 
 def test_the_curve_lies_where_its_numbers_are(application):
     from biosegkit_napari.curve import Curve
+    from biosegkit_napari.points import Points
 
     curve = Curve()
     curve.resize(212, 124)
     rows = [{"fold": "0", "step": s, "total": 100, "loss": 1.0} for s in (0, 50, 100)]
-    curve.add([*rows, {"fold": "0", "step": 100, "total": 100, "validation": {"dice": 0.5}}])
-    curve.add([{"fold": "0", "step": 50, "total": 100, "loss": 0.5}])  # resumed at an earlier step
+    curve.add(Points.of([*rows, {"fold": "0", "step": 100, "total": 100, "validation": {"dice": 0.5}}]))
+    curve.add(Points.of([{"fold": "0", "step": 50, "total": 100, "loss": 0.5}]))  # resumed at an earlier step
     assert curve.points.loss["0"] == {0: 1.0, 50: 0.5}
     image = curve.grab().toImage()
     ratio = image.width() / 212
@@ -188,3 +189,43 @@ def test_the_curve_lies_where_its_numbers_are(application):
     assert left[0] / ratio == pytest.approx(6, abs=4)
     assert right[0] / ratio == pytest.approx(6 + 200 / 2, abs=5)
     assert right[1] / ratio == pytest.approx(6 + 100 / 2, abs=5)
+
+
+def test_points_that_come_in_pieces_are_those_of_all_rows_one_by_one():
+    """Against a plain replay: a step that is told makes the later ones of its series forgotten."""
+    from biosegkit_napari.points import Points
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows, step = [], 0
+        for _ in range(rng.integers(1, 40)):
+            step = max(0, step + int(rng.integers(-15, 12) if rng.random() < 0.2 else rng.integers(0, 10)))
+            rows.append({"fold": str(rng.integers(0, 2)), "step": step, "total": 99, "loss": float(rng.random())})
+            if rng.random() < 0.3:
+                rows.append({"fold": "0", "step": step, "total": 99, "validation": {"dice": float(rng.random())}})
+        wanted = {"loss": {}, "dice": {}}
+        for row in rows:
+            name, value = ("loss", row["loss"]) if "loss" in row else ("dice", row["validation"]["dice"])
+            series = wanted[name].setdefault(row["fold"], {})
+            wanted[name][row["fold"]] = {s: v for s, v in series.items() if s < row["step"]} | {row["step"]: value}
+        points, rest = Points(), rows
+        while rest:
+            n = int(rng.integers(1, 12))
+            points.join(Points.of(rest[:n]))
+            rest = rest[n:]
+        assert (points.loss, points.dice) == (wanted["loss"], wanted["dice"])
+        assert all(list(series) == sorted(series) for series in points.loss.values())
+
+
+def test_a_line_of_many_points_keeps_what_is_highest_and_lowest_anywhere():
+    from biosegkit_napari.points import Points
+
+    values = 1 + np.random.default_rng(0).random(30_000)
+    values[[12_345, 23_456]] = 9.0, 0.25
+    (_, line), = Points.of({"step": s, "loss": v} for s, v in enumerate(values.tolist())).lines()
+    assert len(line) <= 514
+    assert (12_345 / 29_999, 1.0) in line
+    assert (23_456 / 29_999, 0.25 / 9) in line
+    assert line[0] == (0.0, values[0] / 9)
+    assert line[-1] == (1.0, values[-1] / 9)
+    assert [x for x, _ in line] == sorted(x for x, _ in line)

@@ -99,31 +99,10 @@ class User:
 
     def drop(self, path):
         """Drop a file on the window, and choose biosegkit where napari asks for a reader."""
-        from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
-        from qtpy.QtGui import QDropEvent
-        from qtpy.QtWidgets import QDialog, QDialogButtonBox, QRadioButton
+        from dropping import drop
 
-        asked = []
         self.used.add("biosegkit")
-
-        def answer():
-            for dialog in [w for w in self.application.topLevelWidgets() if isinstance(w, QDialog) and w.isVisible()]:
-                next(b for b in dialog.findChildren(QRadioButton) if b.text() == "biosegkit").click()
-                asked.append(dialog.windowTitle())
-                dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Ok).click()
-
-        timer = QTimer(interval=100)
-        timer.timeout.connect(answer)
-        timer.start()
-        data = QMimeData()
-        data.setUrls([QUrl.fromLocalFile(str(path))])
-        before = len(self.viewer.layers)
-        self.viewer.window._qt_viewer.dropEvent(QDropEvent(
-            QPointF(50, 50), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton,
-            Qt.KeyboardModifier.NoModifier))
-        self.spin(lambda: len(self.viewer.layers) > before)
-        timer.stop()
-        return asked
+        return drop(self.viewer, self.application, self.spin, path)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +209,7 @@ def retrain(user, desk, monkeypatch):
             user.drop(desk / f"new{k}_labels.tif")
         user.press("Add to data set")
         user.spin(lambda: widget._task is None)
-        assert widget.said.text().startswith(f"added new{k}: {k + 1} images"), widget.said.text()
+        assert widget.said.text().startswith(f"added new{k}: {k + 1} image"), widget.said.text()
     user.choose("begin with", "nuclei")
     monkeypatch.setattr("biosegkit_napari.retrain.options_of",
                         lambda budget, model, task: {"steps": 6, "from": model, "task": task})

@@ -152,6 +152,40 @@ def test_all_objects_are_searched_for_garbage_when_the_viewer_is_at_rest_and_not
     assert full == ["at rest"], "one search, after the pointer had come to rest"
 
 
+def test_nothing_is_searched_at_rest_for_what_was_imported(application, spin, monkeypatch):
+    from biosegkit_napari import garbage
+
+    monkeypatch.setattr(garbage, "_STILL", 2)
+    full, kept = [], []
+    listen = lambda phase, about: full.append(1) if (phase, about["generation"]) == ("start", 2) else None  # noqa: E731
+
+    def rest(after):
+        search.hold()
+        after()
+        search.release()
+        spin(lambda: not search._timer.isActive())
+
+    def imports():
+        with quiet.uncollected():
+            kept.append([[k] for k in range(2 * garbage._old_objects())])
+
+    from biosegkit_napari import quiet
+
+    gc.collect()
+    search = garbage.Search()
+    search._timer.setInterval(5)
+    gc.callbacks.append(listen)
+    try:
+        rest(lambda: None)
+        rest(lambda: (imports(), search.imported()))
+        assert full == []
+        rest(imports)
+        assert full == [1], "what else has grown is searched"
+    finally:
+        gc.callbacks.remove(listen)
+        search.end()
+
+
 def test_another_process_compiles_what_was_never_imported_here(tmp_path):
     code = ("from biosegkit_napari import quiet; quiet._FIRST = ('never_imported', 'not_installed');"
             "quiet.compile_elsewhere(); import sys; print('never_imported' in sys.modules)")
