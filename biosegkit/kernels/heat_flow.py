@@ -228,7 +228,7 @@ def _walked(heat, grid, flat, steps, coarse):  # type: ignore[no-untyped-def] # 
     code, sides, places, shares, _ = grid
     finest = sides[1:].min() if flat else sides.min()
     mirror = _mirrors(code, _BEYOND if coarse else 0.0)
-    return _warm(heat, (code == 1).astype(np.float64), sides / finest, flat, (places, shares), mirror, steps)
+    return _warm(heat, (code == 1).view(np.uint8), sides / finest, flat, (places, shares), mirror, steps)
 
 
 @numba.njit(cache=True, nogil=True)
