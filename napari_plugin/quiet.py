@@ -29,7 +29,9 @@ _FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "bi
           "biosegkit.segmenter")
 #: Seconds in which a viewer draws an image for the first time.
 _DRAWN = 0.4
-_LOCK = threading.Lock()
+_LOCK, _COUNTING = threading.Lock(), threading.Lock()
+#: A mark for every open block of `uncollected`; that of the first says whether there were searches before.
+_BLOCKS: list[bool] = []
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def uncollected() -> Iterator[None]:
 
     Imports of large packages make several hundred thousand objects that stay. Each search through all of them stops
     every thread, for a third of a second. What was made here counts as old afterwards: it is looked at when the next
-    full search is due.
+    full search is due. Blocks may overlap, in one thread or several: the last to end lets searches be again.
 
     Examples
     --------
@@ -46,16 +48,20 @@ def uncollected() -> Iterator[None]:
     ...     gc.isenabled()
     False
     """
-    on = gc.isenabled()
-    gc.disable()
+    with _COUNTING:
+        _BLOCKS.append(gc.isenabled())
+        gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # else somebody else keeps objects out of it
-            gc.freeze()
-            gc.unfreeze()  # into the oldest generation, without a look at them
-        if on:
-            gc.enable()
+        with _COUNTING:
+            if not gc.get_freeze_count():  # else somebody else keeps objects out of it
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation, without a look at them
+            if len(_BLOCKS) > 1:
+                _BLOCKS.pop()
+            elif _BLOCKS.pop():
+                gc.enable()
 
 
 def compile_elsewhere() -> None:

@@ -65,6 +65,12 @@ def python_collects_again():
     work = sys.modules.get("biosegkit_napari.work")
     if work is not None and work.search.cache_info().currsize:
         work.search().end()
+    end = time.monotonic() + 60  # a thread may be importing still
+    while not gc.isenabled() and time.monotonic() < end:
+        time.sleep(0.01)
+    off = not gc.isenabled()
+    gc.enable()
+    assert not off, "collections are off after this test"
 
 
 def threads():

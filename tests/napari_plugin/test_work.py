@@ -223,3 +223,25 @@ def test_objects_made_without_collections_are_old_afterwards_and_can_still_be_co
     gc.collect()
     assert gone() is None
 
+
+
+def test_blocks_without_collections_overlap_and_the_last_to_end_lets_them_be_again():
+    """The first ends while the second is open, in another thread: there is no search before that has ended, too."""
+    from biosegkit_napari.quiet import uncollected
+
+    inside, go = threading.Event(), threading.Event()
+
+    def second():
+        with uncollected():
+            inside.set()
+            go.wait(30)
+
+    assert gc.isenabled()
+    other = threading.Thread(target=second)
+    with uncollected():
+        other.start()
+        assert inside.wait(30)
+    assert not gc.isenabled()
+    go.set()
+    other.join(30)
+    assert gc.isenabled()
