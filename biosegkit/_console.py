@@ -249,6 +249,8 @@ def _batch_line(standing: Any) -> str:
         parts.append(counted(standing.objects, "object"))
     if standing.failed:
         parts.append(f"{standing.failed} failed")
-    if standing.left is not None:
+    if standing.left:  # nothing left to compute is not the end: labels and files are still being written
         parts.append(f"{duration_text(standing.left)} left")
+    elif standing.left is not None and standing.ended < standing.images:
+        parts.append("writing results")
     return "  ".join(parts)

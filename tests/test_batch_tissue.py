@@ -83,6 +83,23 @@ def test_images_without_bright_glass_are_looked_at_everywhere(array):
     assert "everywhere" in found.note
 
 
+def test_colours_that_are_equal_everywhere_are_still_a_slide(tmp_path):
+    rgb = np.full((320, 400, 3), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "glass.tif", rgb, photometric="rgb", tile=(64, 64))
+    empty = find_tissue(open_pyramid(tmp_path / "glass.tif"), margin=0)
+    assert empty.mask is not None
+    assert not empty.mask.any()
+    rgb[80:160, 240:320] = 120
+    tifffile.imwrite(tmp_path / "ink.tif", rgb, photometric="rgb", tile=(64, 64))
+    found = open_pyramid(tmp_path / "ink.tif")
+    assert found.arrays[0].shape[0] == 1  # read as one channel
+    truth = np.zeros((40, 50), bool)
+    truth[10:20, 30:40] = True
+    np.testing.assert_array_equal(find_tissue(found, margin=0).mask, truth)
+    tifffile.imwrite(tmp_path / "grey.tif", rgb[..., 0], tile=(64, 64))  # one channel: may be of any microscope
+    assert find_tissue(open_pyramid(tmp_path / "grey.tif")).mask is None
+
+
 def test_the_coarsest_level_that_is_fine_enough_is_read():
     fine = np.full((3, 4096, 4096), 240, np.uint8)
     coarse = fine[:, ::8, ::8].copy()

@@ -341,9 +341,13 @@ def test_progress_of_a_batch_speaks_of_objects_where_there_are_any(capsys, monke
     with BatchProgress() as progress:
         progress(Standing(images=4, ended=2, left=65.0), None)
         progress(Standing(images=4, ended=3, objects=1, failed=1), None)
+        progress(Standing(images=4, ended=3, left=0.0), None)  # all blocks are over, outlines and tables are not
+        progress(Standing(images=4, ended=4, left=0.0), None)
     lines = plain(capsys.readouterr().err).splitlines()
     assert lines == ["image 2/4 [##########..........]  1m5s left",
-                     "image 3/4 [###############.....]  1 object  1 failed"]
+                     "image 3/4 [###############.....]  1 object  1 failed",
+                     "image 3/4 [###############.....]  writing results",
+                     "image 4/4 [####################]"]
 
 
 def test_progress_of_a_fold_does_not_show_the_time_left_of_the_one_before(capsys, monkeypatch):

@@ -331,3 +331,20 @@ def test_F2_F3_chunks_of_zarr(tmp_path):
 
 def test_the_names_the_batch_builds_on():
     assert {"LazyArray", "Pyramid", "at_spacing", "open_pyramid"} <= set(lazy.__all__)
+
+
+def test_F2_an_end_of_image_in_the_middle_of_a_jpeg_tile_is_damage(tmp_path):
+    rng = np.random.default_rng(3)
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, rng.integers(0, 255, (64, 128, 3), np.uint8), tile=(64, 64), photometric="rgb",
+                     compression="jpeg")
+    assert open_pyramid(file).arrays[0][...].shape == (3, 64, 128)
+    with tifffile.TiffFile(file) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[1], tiff.pages[0].databytecounts[1]
+    data = bytearray(file.read_bytes())
+    data[offset + count // 2 : offset + count // 2 + 2] = b"\xff\xd9"
+    file.write_bytes(data)
+    found = open_pyramid(file, ReadOptions(channel_names=("red", "green", "blue")))  # grey or not is not looked at
+    assert found.arrays[0][:, :, :64].shape == (3, 64, 64)  # the other tile is whole
+    with pytest.raises(FileError, match=f"number 1 at offset {offset}"):
+        found.arrays[0][...]

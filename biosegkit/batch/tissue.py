@@ -15,6 +15,7 @@ from biosegkit._atomic import read_json, write_npy
 from biosegkit._words import counted
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.grid import Grid, unit_factor
+from biosegkit.image import GREY
 from biosegkit.io import Pyramid, read_labels
 from biosegkit.io.rescaled import rescaled
 
@@ -85,8 +86,9 @@ def find_tissue(pyramid: Pyramid, threshold: float | None = None, margin: float 
 
     A level of at most 2048 pixels a side is looked at. Glass is its 98th percentile in each of the three colours.
     Without a ``threshold`` that of Otsu is taken, held between 4 and 10 % of the range of values, so that neither
-    the noise of an empty slide nor the darker half of a full one decides. Images that are not of three colours, or
-    whose glass is not bright, such as those of fluorescence, are looked at everywhere.
+    the noise of an empty slide nor the darker half of a full one decides. Images that are not of three colours (equal
+    ones, read as one channel, are three), or whose glass is not bright, such as those of fluorescence, are looked at
+    everywhere.
 
     Parameters
     ----------
@@ -118,13 +120,14 @@ def find_tissue(pyramid: Pyramid, threshold: float | None = None, margin: float 
     if not margin >= 0:
         raise OptionError(f"a margin of {margin:g}", expected="0 or more")
     array, grid = pyramid.arrays[0], pyramid.grids[0]
-    if array.shape[0] != 3 or array.dtype.kind != "u":
+    grey = array.shape[0] == 1 and GREY in pyramid.notes
+    if not (grey or array.shape[0] == 3) or array.dtype.kind != "u":
         return Tissue(None, "not an image of three colours: looked at everywhere")
     seen = _coarse(pyramid).astype(np.float32) / float(np.iinfo(array.dtype).max)
-    glass = np.percentile(seen.reshape(3, -1), 98, axis=1).astype(np.float32)
+    glass = np.percentile(seen.reshape(len(seen), -1), 98, axis=1).astype(np.float32)
     if glass.min() < _GLASS:
         return Tissue(None, "no bright glass: looked at everywhere")
-    darker = np.max(glass.reshape(3, *(1,) * grid.ndim) - seen, axis=0)
+    darker = np.max(glass.reshape(len(seen), *(1,) * grid.ndim) - seen, axis=0)
     level = float(np.clip(_otsu(darker), *_LIMITS)) if threshold is None else threshold / 100
     mask = _widened(darker > level, grid, margin)
     return Tissue(mask, f"tissue, {mask.mean():.1%} of the image: what is {level:.1%} darker than glass")

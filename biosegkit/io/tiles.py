@@ -152,8 +152,8 @@ class _Page:
         if len(data) < count or count == 0:
             raise self._damaged(offset, number, f"{counted(len(data), 'byte')} of {count}")
         if self.compression == 7 and "jpegheader" in self.options and self.options["jpegheader"] is None \
-                and _END_OF_IMAGE not in data[-16:]:  # decoders paint what is missing grey, without a word
-            raise self._damaged(offset, number, "no end of its JPEG image")
+                and not _ends_where_it_should(data):  # decoders paint what is missing grey, without a word
+            raise self._damaged(offset, number, "the end of its JPEG image is not at its end")
         try:
             values: Array = self.decode(data, number, **self.options)[0]
         except (*DECODING, MemoryError) as error:
@@ -163,6 +163,17 @@ class _Page:
     def _damaged(self, offset: int, number: int, reason: str) -> FileError:
         return FileError(f"a damaged strip or tile, number {number} at offset {offset} ({reason})", file=self.path,
                          expected="whole data", remedy="copy or export the file again")
+
+
+def _ends_where_it_should(data: bytes) -> bool:
+    """Whether the first end of image after the headers of a JPEG stream is within its last 16 bytes.
+
+    Headers say how long they are, and may hold any bytes; in the scan 0xFF is stuffed (ITU-T T.81, annex B).
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return data.find(_END_OF_IMAGE, at) >= max(0, len(data) - 16)
 
 
 def _left_as_stored(data: bytes) -> bool:
