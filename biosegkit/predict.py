@@ -229,9 +229,21 @@ def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -
     """Where states are kept, if there can be any."""
     if not isinstance(model, Bundle):
         raise OptionError("kept states with a model that is no bundle", remedy="leave out --states")
+    return checked_states(states, out, save_maps)
+
+
+def checked_states(states: str | Path, out: Path, save_maps: bool) -> Path:
+    """The folder of kept states, if it is not that of the results and no maps are wanted.
+
+    Raises
+    ------
+    OptionError
+        Otherwise.
+    """
     if save_maps:
         raise OptionError("kept states together with maps, which need the network",
                           remedy="leave out --states or --save-maps")
+    states = Path(states)
     if states.resolve() == out.resolve():
         raise OptionError(f"states in {states}, the folder of the results", expected="a folder of their own",
                           remedy=f"for example --states {states / 'states'}")
@@ -345,8 +357,8 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     model = origin.model
     if isinstance(model, Bundle):
         record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
-                   "thresholds": dict(model.thresholds), "postprocessing": model.postprocessing,
-                   "bundle_versions": model.info.get("versions", {})}
+                   "thresholds": {**model.thresholds, **origin.wish.thresholds},
+                   "postprocessing": model.postprocessing, "bundle_versions": model.info.get("versions", {})}
         if model.segmenter.depth:
             record["depth"] = model.segmenter.depth
     else:
