@@ -256,6 +256,13 @@ def test_what_no_data_could_make_right_is_refused_before_they_are_read(monkeypat
     assert told in plain(result.output)
 
 
+@pytest.mark.parametrize("verb", ["doctor", "plan", "train"])
+def test_what_takes_long_is_said_before_it_begins(monkeypatch, tmp_path, verb):
+    monkeypatch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: ([], None))
+    result = call(verb, PHANTOM, *(["-o", tmp_path / "run"] if verb == "train" else []))
+    assert re.search(r"^reading \d+ cases?$", plain(result.output), re.MULTILINE), result.output
+
+
 def test_plan_options_beside_a_plan_are_refused(tmp_path):
     result = call("train", PHANTOM, "-o", tmp_path / "run", "--plan", tmp_path / "p.json", "--seed", "3")
     assert result.exit_code == 2

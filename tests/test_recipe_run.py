@@ -277,6 +277,6 @@ def test_depth_and_kept_states_are_those_of_the_command(data, tmp_path):
 
 def test_a_depth_that_the_network_does_not_have_is_refused_before_training(data, tmp_path):
     wrong = recipe(data, tmp_path / "run", plan={"network": "unetplusplus"}, predict={"depth": 9})
-    with pytest.raises(OptionError, match="depth 9.*one of 1, 2"):
+    with pytest.raises(OptionError, match=r"depth 9.*one of 1, 2"):
         run_recipe(wrong, device="cpu")
     assert not (tmp_path / "run").exists()
