@@ -73,6 +73,17 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
     ------
     OptionError
         If the model cannot do what is asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from biosegkit.engines import load_model
+    >>> from biosegkit.grid import Grid
+    >>> values = np.zeros((1, 16, 16), np.float32)
+    >>> values[0, 2:6, 2:6] = values[0, 9:14, 9:14] = 1
+    >>> found = predict(load_model("otsu", options={"sigma": 0}), Image(values, Grid.regular((16, 16))))
+    >>> found.labels.count, found.objects["area"].tolist()
+    (2, [16, 25])
     """
     if isinstance(model, Bundle | Segmenter):
         chosen = model if depth is None else model.at_depth(depth)
@@ -155,6 +166,19 @@ def predict_files(
         If there is no input, or two would write the same output; before anything runs.
     OptionError
         For a threshold that the model does not have, or an option it cannot follow.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from biosegkit.engines import load_model
+    >>> from biosegkit.grid import Grid
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image = Image(np.arange(64, dtype=np.uint8).reshape(1, 8, 8), Grid.regular((8, 8), 0.5, "um"))
+    ...     write(image, folder + "/a.tif")
+    ...     done = predict_files(load_model("otsu"), folder + "/a.tif", folder + "/out")
+    ...     [(Path(one.output).name, one.error) for one in done]
+    [('a.tif', None)]
     """
     out = Path(out)
     wish = Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
