@@ -154,8 +154,11 @@ def planned(found: Dataset, measured: Fingerprint, planning: Planning, computing
     count = None if folds is None else len(chosen_folds(found, folds))
     announce("planning")
     with _as_usage():
-        return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
+        made = make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
                          device=computing.device, elapsed=time.monotonic() - started)
+    if planning.race and made.race is None:
+        announce("; ".join(f"no race: {d.reason}" for d in made.decisions if d.name == "race"))
+    return made
 
 
 def stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:
