@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ._options import Computing, Describing, Planning, Training
+from ._words import counted
 from .errors import OptionError, PlanError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
     from .plan.schema import Plan
 
-__all__ = ["as_begun", "asked", "cases_of", "folds_of", "in_time", "origin_of", "planned", "refuse_options",
+__all__ = ["announce", "as_begun", "asked", "cases_of", "folds_of", "in_time", "origin_of", "planned", "refuse_options",
            "stored_plan", "surveyed"]
 
 
@@ -78,12 +79,20 @@ def in_time(planning: Planning, started: float) -> Callable[[int, int], None]:
     return reading_within(planning.budget or (DEFAULT_BUDGET if planning.preset == "default" else None), started)
 
 
+def announce(stage: str) -> None:
+    """Say what begins and may take long, so that a command that reads much is not silent."""
+    from ._console import out
+
+    out(stderr=True).print(stage, markup=False)
+
+
 def surveyed(found: Dataset, progress: Callable[[int, int], None] | None = None) -> tuple[
         Sequence[Problem], Fingerprint]:
     """Check and measure; a data set with errors is refused with all of them in a table."""
     from ._console import out, problem_table
     from .fingerprint import survey
 
+    announce(f"reading {counted(len(found), 'case')}")
     problems, measured = survey(found, progress=progress)
     if problems:
         problem_table(problems)
@@ -143,9 +152,13 @@ def planned(found: Dataset, measured: Fingerprint, planning: Planning, computing
 
     folds = training.fold_list()
     count = None if folds is None else len(chosen_folds(found, folds))
+    announce("planning")
     with _as_usage():
-        return make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
+        made = make_plan(measured, found, **planning.given(), folds=count, steps=training.steps, like=like,
                          device=computing.device, elapsed=time.monotonic() - started)
+    if planning.race and made.race is None:
+        announce("; ".join(f"no race: {d.reason}" for d in made.decisions if d.name == "race"))
+    return made
 
 
 def stored_plan(output: Path, planning: Planning, training: Training) -> Plan | None:

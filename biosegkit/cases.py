@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, overload
 
 from ._words import counted
+from .case_tables import csv_cases
 from .description import Description
 from .errors import DataError, FileError, Problem
 from .image import Image, Labels, Task
 from .io import ReadOptions, read, read_labels
-from .layouts import Case, UnpairedError, csv_cases, folder_cases, glob_cases, grouped, nnunet_cases
+from .layouts import Case, UnpairedError, folder_cases, glob_cases, grouped, nnunet_cases
 from .object_classes import ClassVotes, class_votes
 from .splits import holdout, split_folds, split_notes, trainable
 

@@ -94,6 +94,20 @@ def diagnose(dataset: Dataset, *, progress: Callable[[int, int], None] | None = 
     -------
     list of Problem
         Errors first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from biosegkit.cases import scan
+    >>> from biosegkit.grid import Grid
+    >>> from biosegkit.io import write
+    >>> grid = Grid.regular((8, 8), 0.5, "um")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Image(np.arange(64, dtype=np.uint8).reshape(1, 8, 8), grid), folder + "/images/a.tif")
+    ...     write(Labels.from_values(np.zeros((8, 8), np.uint8), grid, "semantic"), folder + "/labels/a.tif")
+    ...     [(found.code, found.found) for found in diagnose(scan(folder)) if found.severity == "error"]
+    [('L7', 'no foreground in any case')]
     """
     problems: list[Problem] = []
     facts: list[Facts] = []

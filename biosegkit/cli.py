@@ -36,6 +36,7 @@ from ._options import (
     flattened,
 )
 from ._planned import (
+    announce,
     as_begun,
     asked,
     cases_of,
@@ -117,6 +118,7 @@ def doctor(dataset: Source, data: Describing, common: Common) -> None:
     from .summaries import data_rows, data_tables
 
     found = cases_of(dataset, data, partial=True)
+    announce(f"reading {counted(len(found), 'case')}")
     problems, measured = survey(found)
     if measured:
         score_table("", ("", ""), data_rows(measured), numbers_from=9)

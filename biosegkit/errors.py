@@ -88,6 +88,12 @@ class Problem:
 
     ``code`` is the row of the fault list (``"G2"``); ``severity`` is ``"error"`` (training refuses) or
     ``"warning"`` (repaired or accepted, and recorded).
+
+    Examples
+    --------
+    >>> found = Problem("L7", "error", "case 3", "labels/3.tif", "no foreground", "labelled voxels", "annotate it")
+    >>> found.severity, found.remedy
+    ('error', 'annotate it')
     """
 
     code: str

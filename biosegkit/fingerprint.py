@@ -116,6 +116,25 @@ def measure(dataset: Dataset, *, task: Task | None = None, seed: int = 0,
     ------
     DataError
         If the doctor finds an error, all of them listed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from biosegkit.cases import scan
+    >>> from biosegkit.grid import Grid
+    >>> from biosegkit.image import Image, Labels
+    >>> from biosegkit.io import write
+    >>> grid = Grid.regular((8, 8), 0.5, "um")
+    >>> mask = np.zeros((8, 8), np.uint8)
+    >>> mask[2:6, 2:6] = 255
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a", "b"):
+    ...         write(Image(mask[None], grid), f"{folder}/images/{name}.tif")
+    ...         write(Labels.from_values(mask, grid, "semantic"), f"{folder}/labels/{name}.tif")
+    ...     found = measure(scan(folder))
+    >>> found.task
+    'semantic'
     """
     problems, found = survey(dataset, task=task, seed=seed, progress=progress)
     refuse(problems)

@@ -73,6 +73,17 @@ def predict(model: Predictor, image: Image, *, tta: bool = False, thresholds: Ma
     ------
     OptionError
         If the model cannot do what is asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from biosegkit.engines import load_model
+    >>> from biosegkit.grid import Grid
+    >>> values = np.zeros((1, 16, 16), np.float32)
+    >>> values[0, 2:6, 2:6] = values[0, 9:14, 9:14] = 1
+    >>> found = predict(load_model("otsu", options={"sigma": 0}), Image(values, Grid.regular((16, 16))))
+    >>> found.labels.count, found.objects["area"].tolist()
+    (2, [16, 25])
     """
     if isinstance(model, Bundle | Segmenter):
         chosen = model if depth is None else model.at_depth(depth)
@@ -155,6 +166,19 @@ def predict_files(
         If there is no input, or two would write the same output; before anything runs.
     OptionError
         For a threshold that the model does not have, or an option it cannot follow.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from biosegkit.engines import load_model
+    >>> from biosegkit.grid import Grid
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image = Image(np.arange(64, dtype=np.uint8).reshape(1, 8, 8), Grid.regular((8, 8), 0.5, "um"))
+    ...     write(image, folder + "/a.tif")
+    ...     done = predict_files(load_model("otsu"), folder + "/a.tif", folder + "/out")
+    ...     [(Path(one.output).name, one.error) for one in done]
+    [('a.tif', None)]
     """
     out = Path(out)
     wish = Wish(tta, dict(thresholds or {}), save_maps, options or ReadOptions(), checked_outputs(also))
@@ -229,9 +253,21 @@ def _states_folder(model: Predictor, states: Path, out: Path, save_maps: bool) -
     """Where states are kept, if there can be any."""
     if not isinstance(model, Bundle):
         raise OptionError("kept states with a model that is no bundle", remedy="leave out --states")
+    return checked_states(states, out, save_maps)
+
+
+def checked_states(states: str | Path, out: Path, save_maps: bool) -> Path:
+    """The folder of kept states, if it is not that of the results and no maps are wanted.
+
+    Raises
+    ------
+    OptionError
+        Otherwise.
+    """
     if save_maps:
         raise OptionError("kept states together with maps, which need the network",
                           remedy="leave out --states or --save-maps")
+    states = Path(states)
     if states.resolve() == out.resolve():
         raise OptionError(f"states in {states}, the folder of the results", expected="a folder of their own",
                           remedy=f"for example --states {states / 'states'}")
@@ -345,8 +381,8 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     model = origin.model
     if isinstance(model, Bundle):
         record |= {"device": describe(model.device), "seed": model.plan.seed, "plan": model.plan.hash,
-                   "thresholds": dict(model.thresholds), "postprocessing": model.postprocessing,
-                   "bundle_versions": model.info.get("versions", {})}
+                   "thresholds": {**model.thresholds, **origin.wish.thresholds},
+                   "postprocessing": model.postprocessing, "bundle_versions": model.info.get("versions", {})}
         if model.segmenter.depth:
             record["depth"] = model.segmenter.depth
     else:

@@ -32,6 +32,15 @@ class Prediction:
     filled : ndarray of bool, grid.shape, optional
         Voxels of the image that were NaN or infinite in a channel and were taken as its minimum; None where all were
         numbers, and from models that are no bundle.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from biosegkit.grid import Grid
+    >>> labels = Labels.from_values(np.array([[0, 1], [2, 2]]), Grid.regular((2, 2)), "instance")
+    >>> found = Prediction(labels, {"id": np.array([1, 2]), "area": np.array([1, 2])})
+    >>> dict(zip(found.objects["id"].tolist(), found.objects["area"].tolist()))
+    {1: 1, 2: 2}
     """
 
     labels: Labels

@@ -63,7 +63,7 @@ class PlanOptions(_Frozen):
 class Predicting(_Frozen):
     """What to segment with the model: files, or rows of the data set; ``options`` are those of post-processing.
 
-    ``workers`` and ``memory`` (of one worker) are those of ``biosegkit predict``.
+    ``depth``, ``states``, ``workers`` and ``memory`` (of one worker) are those of ``biosegkit predict``.
     """
 
     inputs: tuple[str, ...] = ()
@@ -75,6 +75,8 @@ class Predicting(_Frozen):
     save_maps: bool = False
     also: tuple[str, ...] = ()
     tissue: str = "auto"
+    depth: int | Literal["mean"] | None = None
+    states: str | None = None
     workers: int | None = Field(default=None, ge=1)
     memory: str | None = None
 
@@ -157,6 +159,8 @@ class Recipe(_Frozen):
             raise ValueError(f"from and {other} together; a model has its own network and method")
         if self.networks and self.predict and self.predict.out:
             raise ValueError("networks and predict.out together; each network's predictions stand in its run")
+        if self.networks and self.predict and self.predict.states:
+            raise ValueError("networks and predict.states together; one folder keeps the states of one model")
         return self
 
     @classmethod

@@ -185,20 +185,38 @@ def _fold_numbers(todo: Recipe) -> Sequence[int] | None:
 
 
 def _refuse_prediction(recipe: Recipe, todo: Predicting, how: Mapping[str, Any], plan: Plan) -> None:
-    """What could not be predicted is refused before training: options, thresholds, inputs, a folder with results."""
+    """What could not be predicted is refused before training: options, thresholds, depth, inputs, a folder in use."""
     from .inputs import find_jobs
     from .methods.protocol import checked_thresholds
+    from .predict import checked_states
     from .segmenter import method_of
     from .tidy import tidy_of
 
     tidy_of(plan.labels, todo.options)
     if plan.race is None:  # else the method is not known yet
         checked_thresholds(method_of(plan).tunables, todo.thresholds)
+    if todo.depth is not None:
+        _refuse_depth(plan, todo.depth)
     out = recipe.predictions
+    if todo.states is not None:
+        checked_states(todo.states, out, todo.save_maps)
     find_jobs(_inputs(recipe, todo), out, len(plan.preprocessing.channels))
     if todo.out and out.is_dir() and any(out.iterdir()) and not (how["resume"] or how["overwrite"]):
         raise FileError("an output that exists", file=out, expected="a new or empty folder for predict.out",
                         remedy="choose another, or use --resume or --overwrite")
+
+
+def _refuse_depth(plan: Plan, depth: int | str) -> None:
+    """Refuse a depth that the network will not have; it is asked of one without weights."""
+    import torch
+
+    from .loop import make_network
+    from .nets.unetplusplus import at_depth
+    from .segmenter import method_of
+
+    nothing = torch.device("meta")
+    with nothing:
+        at_depth(make_network(plan, method_of(plan), nothing), depth)
 
 
 def _inputs(recipe: Recipe, todo: Predicting) -> Sequence[str] | Dataset:
@@ -256,11 +274,12 @@ def _predict(recipe: Recipe, todo: Predicting, how: dict[str, Any], task: Task) 
     out = recipe.predictions
     memory = None if todo.memory is None else parse_memory(todo.memory)
     options = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in todo.options.items())
-    outcomes = predict_batch(Opening(str(run), how["device"], options), _inputs(recipe, todo), out,
+    depth = None if todo.depth is None else str(todo.depth)
+    outcomes = predict_batch(Opening(str(run), how["device"], options, depth), _inputs(recipe, todo), out,
                              Staff(todo.workers, memory=memory) if todo.workers or memory else None,
                              wish=Wish(todo.tta, todo.thresholds, todo.save_maps, recipe.describe.read_options(),
-                                       todo.also, todo.tissue), resume=how["resume"], overwrite=how["overwrite"],
-                             progress=_teller(how["progress"]))
+                                       todo.also, todo.tissue), states=todo.states, resume=how["resume"],
+                             overwrite=how["overwrite"], progress=_teller(how["progress"]))
     failed = [f"{o.input}: {o.error}" for o in outcomes if o.error]
     if failed:
         raise FileError(f"{len(failed)} of {counted(len(outcomes), 'image')} failed:\n" + "\n".join(failed), file=out,

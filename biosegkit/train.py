@@ -224,7 +224,7 @@ def _warnings(job: _Job, held: Mapping[str, Sequence[str]], started: float) -> l
         cases = len(trainable(list(job.dataset))) - len(ids)
         if seen < cases:
             found.append(f"fold {fold} saw {counted(seen, 'patch')} of {counted(cases, 'case')}: hardly trained; "
-                         "allow a larger --budget")
+                         f"allow {'more --steps' if job.plan.budget.seconds is None else 'a larger --budget'}")
     seconds, spent = job.plan.budget.seconds, time.monotonic() - started
     if seconds is not None and spent > 1.1 * seconds:
         found.append(f"training ended {duration_text(spent)} after the start, beyond the budget of "

@@ -12,7 +12,7 @@ from batch_tasks import Alone
 from engine_models import spots_model
 from giant_images import model_of, saved, textured
 
-from biosegkit._atomic import sha256
+from biosegkit._atomic import read_json, sha256
 from biosegkit.batch import giants, run
 from biosegkit.batch.engine import Staff
 from biosegkit.batch.run import predict_batch
@@ -78,6 +78,7 @@ def test_other_thresholds_and_post_processing_need_no_network(looked, method, nd
     looked.clear()
     other = batch("other", thresholds=thresholds)
     assert (looked, other.notes[-1]) == ([], NOT_RUN)
+    assert read_json("other/a.ome.zarr.json")["thresholds"] == {**model.thresholds, **thresholds}
     whole = model.predict(image, thresholds=thresholds)
     np.testing.assert_array_equal(read_labels("other/a.ome.zarr", model.plan.labels.task).restored(),
                                   whole.labels.restored())

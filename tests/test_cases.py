@@ -50,6 +50,26 @@ def test_a_folder_of_images_alone_has_no_labels(tmp_path):
     assert scan(tmp_path)[0].labels is None
 
 
+@pytest.mark.parametrize(("files", "below"), [
+    (["train/images/a.tif", "train/labels/a.tif", "test/images/b.tif", "notes/a.txt"], ["test", "train"]),
+    (["Task04/imagesTr/a.nii.gz", "Task04/labelsTr/a.nii.gz"], ["Task04"])])
+def test_the_remedy_for_a_folder_of_data_sets_names_them(tmp_path, files, below):
+    with pytest.raises(DataError, match="no data set") as caught:
+        scan(touch(tmp_path, *files))
+    assert ", ".join(str(tmp_path / name) for name in below) in caught.value.remedy
+    assert "notes" not in caught.value.remedy
+    assert str(tmp_path / below[0]) in str(caught.value)
+    assert len(scan(tmp_path / below[0])) == 1
+
+
+def test_of_many_data_sets_below_the_remedy_names_a_few(tmp_path):
+    with pytest.raises(DataError) as caught:
+        scan(touch(tmp_path, *(f"p{k}/images/a.tif" for k in range(7))))
+    assert [f"p{k}" for k in range(7) if str(tmp_path / f"p{k}") in caught.value.remedy] == [
+        "p0", "p1", "p2", "p3", "p4"]
+    assert "…" in caught.value.remedy
+
+
 def test_masks_folder_per_image(tmp_path):
     touch(tmp_path, "images/a.png", "labels/a/1.png", "labels/a/2.png")
     assert scan(tmp_path)[0].labels == tmp_path / "labels/a"

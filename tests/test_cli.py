@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import biosegkit_samples
 import numpy as np
@@ -18,7 +19,8 @@ from typer.testing import CliRunner
 
 import biosegkit
 from biosegkit._console import BatchProgress, TrainingProgress, show_error
-from biosegkit._options import Planning, pairs
+from biosegkit._options import Computing, Planning, Training, pairs
+from biosegkit._planned import planned
 from biosegkit.batch.run import Standing
 from biosegkit.cli import app
 from biosegkit.errors import DataError, OptionError
@@ -254,6 +256,21 @@ def test_what_no_data_could_make_right_is_refused_before_they_are_read(monkeypat
     result = call("train", PHANTOM, "-o", "run", *words)
     assert result.exit_code == (1 if words[0] == "--from" else 2)
     assert told in plain(result.output)
+
+
+@pytest.mark.parametrize("verb", ["doctor", "plan", "train"])
+def test_what_takes_long_is_said_before_it_begins(monkeypatch, tmp_path, verb):
+    monkeypatch.setattr("biosegkit.fingerprint.survey", lambda *a, **k: ([], None))
+    result = call(verb, PHANTOM, *(["-o", tmp_path / "run"] if verb == "train" else []))
+    assert re.search(r"^reading \d+ cases?$", plain(result.output), re.MULTILINE), result.output
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_race_that_cannot_be_is_said(monkeypatch, capsys, asked):
+    made = SimpleNamespace(race=None, decisions=[SimpleNamespace(name="race", reason="no time for two")] * asked)
+    monkeypatch.setattr("biosegkit.configure.make_plan", lambda *a, **k: made)
+    assert planned([], None, Planning(race=asked), Computing(), Training(), 0.0) is made
+    assert ("no race: no time for two" in capsys.readouterr().err) is asked
 
 
 def test_plan_options_beside_a_plan_are_refused(tmp_path):

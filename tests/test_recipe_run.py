@@ -168,7 +168,9 @@ def test_a_wrong_option_of_prediction_is_refused_before_training(data, tmp_path)
     ({"networks": ["unet", "unet"]}, "twice"),
     ({"networks": ["unet"], "plan": {"network": "unet"}}, "leave plan.network out"),
     ({"networks": ["unet"], "predict": {"out": "x"}}, "predict.out"),
+    ({"networks": ["unet"], "predict": {"states": "x"}}, "predict.states"),
     ({"networks": "unet"}, "networks"),
+    ({"predict": {"depth": "deep"}}, "predict.depth"),
     ({"network": ["unet"]}, "did you mean 'networks'"),
 ])
 def test_wrong_comparisons_are_refused(changes, hint):
@@ -240,6 +242,9 @@ def test_what_is_done_image_by_image_is_said(data, tmp_path):
     ({"inputs": ["nowhere.tif"]}, FileError, "nothing there"),
     ({"where": {"split": "tset"}}, BiosegError, "tset"),
     ({"out": "taken"}, FileError, "predict.out"),
+    ({"depth": 1}, OptionError, "one depth only"),
+    ({"states": "kept", "save_maps": True}, OptionError, "kept states together with maps"),
+    ({"states": "run/predictions"}, OptionError, "the folder of the results"),
 ])
 def test_what_cannot_be_predicted_is_refused_before_training(data, tmp_path, monkeypatch, predict, error, told):
     monkeypatch.chdir(tmp_path)
@@ -247,4 +252,31 @@ def test_what_cannot_be_predicted_is_refused_before_training(data, tmp_path, mon
     (tmp_path / "taken/notes.txt").write_text("mine")
     with pytest.raises(error, match=told):
         run_recipe(recipe(data, tmp_path / "run", predict=predict), device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_depth_and_kept_states_are_those_of_the_command(data, tmp_path):
+    kept = tmp_path / "kept"
+    wish = {"where": {"split": "test"}, "depth": 1, "states": str(kept)}
+    run = run_recipe(recipe(data, tmp_path / "run", plan={"network": "unetplusplus"}, predict=wish), device="cpu")
+    record = run / "predictions/i5.tif.json"
+    assert json.loads(record.read_text())["depth"] == "1"
+    states = {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
+    assert {path.parent.name for path in states} == {f"i{k}.tif.states" for k in range(5, 10)}
+    # the same states under another threshold: the network does not run, so nothing there is written again
+    run_recipe(recipe(data, run, plan={"network": "unetplusplus"}, predict={**wish, "thresholds": {"foreground": 0.9}}),
+               device="cpu", resume=True)
+    assert json.loads(record.read_text())["thresholds"]["foreground"] == 0.9
+    assert {path: path.stat().st_mtime_ns for path in states} == states
+    # what the command line says of the same model is the same prediction
+    again = CliRunner().invoke(app, ["predict", str(run), str(data.parent / "i5.tif"), "-o", str(tmp_path / "again"),
+                                     "--depth", "1", "--threshold", "foreground=0.9", "--device", "cpu"])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again/i5.tif").read_bytes() == (run / "predictions/i5.tif").read_bytes()
+
+
+def test_a_depth_that_the_network_does_not_have_is_refused_before_training(data, tmp_path):
+    wrong = recipe(data, tmp_path / "run", plan={"network": "unetplusplus"}, predict={"depth": 9})
+    with pytest.raises(OptionError, match=r"depth 9.*one of 1, 2"):
+        run_recipe(wrong, device="cpu")
     assert not (tmp_path / "run").exists()

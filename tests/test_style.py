@@ -49,8 +49,8 @@ HEAVY = ("torch", "monai", "numba", "napari", "matplotlib")
 
 #: The floors that need no torch, as in the contracts of pyproject.toml.
 TORCH_FREE = ("errors", "_words", "_lazy", "_atomic", "lattice", "grid", "image", "tables", "predictor",
-              "kernels.distance", "io", "description", "layouts", "splits", "cases", "task_choice", "checks",
-              "object_shapes", "fingerprint",
+              "kernels.distance", "io", "description", "layouts", "case_tables", "splits", "cases", "task_choice",
+              "checks", "object_shapes", "fingerprint",
               "plan.schema", "plan.nnunet", "plan.draft", "engines", "cli", "recipe")
 
 

@@ -247,6 +247,8 @@ def test_a_training_of_hardly_any_step_is_called_that(instances, tmp_path):
         fit(plan, dataset, tmp_path / str(steps), steps=steps, device="cpu")
         notes[steps] = json.loads((tmp_path / f"{steps}/scores.json").read_text())["notes"]
     assert ("hardly trained" in notes[1][0]) == (plan.configuration.batch < len(dataset) - 1)
+    wanted = "more --steps" if plan.budget.seconds is None else "larger --budget"
+    assert all(wanted in note for note in notes[1] if "hardly trained" in note)
     assert not any("hardly trained" in note for note in notes[len(dataset)])
 
 

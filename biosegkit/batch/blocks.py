@@ -308,6 +308,9 @@ def _table(work: Work) -> ObjectTable:
 def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to say of an output."""
     job, source, names = work.job, work.source, map_names(work.job, work.image.grid)
+    of_model = source.record()
+    if "thresholds" in of_model:  # those of the model, and in their place those that were asked for
+        of_model["thresholds"] = {**of_model["thresholds"], **dict(job.thresholds)}
     notes = [*work.prepared.notes, *([JOINED_NOTE] if work.layout.planar and work.image.grid.shape[0] > 1 else [])]
     return {
         "file": Path(job.output).name, "task": work.labels.task, "objects": found["objects"],
@@ -316,7 +319,7 @@ def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
                     **({"save_maps": True} if job.maps else {})},
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
-        **source.record(), **({"maps": names} if names else {}),
+        **of_model, **({"maps": names} if names else {}),
     }
 
 
