@@ -137,12 +137,8 @@ class Heart:
     def until(self, happened, title: str, seconds: float = 900.0) -> dict[str, float | str]:
         """Pauses, in milliseconds, until something is true: the longest, and how many were beyond 100 ms.
 
-        ``longest_busy_ms`` is the time that the viewer's own thread computed in a pause: what the plugin, napari and
-        the drawing of a frame took. ``longest_own_ms`` is at most what the pause would have been on a machine without
-        other work: what all threads of this process together computed in it, and no more than its length without the
-        time that the viewer's thread stood in the system's queue for a core. ``longest_event`` is the event for which
-        the viewer's thread computed longest, ``longest_event_busy_ms``; ``longest_event_ms`` is the longest by the
-        clock, perhaps another one. Both are 0 for an application that does not time its events.
+        `EXPLAINED` says what each number is. ``longest_own_ms`` is the lesser of two bounds: what all threads of this
+        process computed in the pause, and its length without the time that the viewer's thread waited for a core.
         """
         from qtpy.QtWidgets import QApplication
 
@@ -200,12 +196,11 @@ def alone(viewer, heart: Heart, side: int) -> dict[str, object]:
 
     def step(title: str, act: Callable[[], object]) -> None:
         done = after(1.0)
-        begun = [False]
+        waiting = [act]
 
         def once_then_wait() -> bool:
-            if not begun[0]:
-                begun[0] = True
-                act()
+            while waiting:
+                waiting.pop()()
             return done()
 
         rows[title] = heart.until(once_then_wait, title)
@@ -366,18 +361,17 @@ def main() -> None:
         rows |= alone(viewer, heart, args.side) if args.alone else {}
         predicted_and_tuned(viewer, heart, rows, args)
         measured_and_compared(viewer, heart, rows)
+        voxels = int(np.prod(viewer.layers[-1].data.shape))
         for name in ("Batch", "Correct"):
             opened(viewer, heart, rows, name)
-        voxels = int(np.prod(viewer.layers[-1].data.shape))
         if args.budget != "0":
             trained(viewer, heart, rows, args.model, args.budget)
             followed(viewer, heart, rows)
     for name, row in rows.items():
         print(name, json.dumps(row))
     if args.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, software rendering"
-        record = {"machine": machine, "model": Path(args.model).name, "voxels": voxels, "explained": EXPLAINED,
-                  "phases": rows}
+        record = {"machine": f"{platform.machine()}, {os.cpu_count()} cores, software rendering", "phases": rows,
+                  "model": Path(args.model).name, "voxels": voxels, "explained": EXPLAINED}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     viewer.close()
     del application

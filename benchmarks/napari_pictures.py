@@ -223,10 +223,11 @@ def giant(window: Window, data: Path) -> None:
         for level in levels[1:]:
             tiff.write(level, subfiletype=1, **options)
     window.viewer.open("slide.ome.tif", plugin="biosegkit")
-    labels, _ = segmented(window, "histology", 3600)
+    labels, widget = segmented(window, "histology", 3600)
+    widget.said.setText(widget.said.text().replace(f"{Path.cwd()}/", ""))  # a folder for these pictures alone
     labels.opacity = 0.9
-    window.viewer.camera.center = (0, *(0.499 * (s.start + s.stop) / 2 for s in place))
-    window.viewer.camera.zoom = 0.35
+    window.viewer.camera.center = (0, 2042.0, 2061.0)  # where there are many nuclei
+    window.viewer.camera.zoom = 2.0
     window.pause(2)
     window.shoot("12-giant")
 

@@ -174,7 +174,8 @@ class CorrectWidget(QWidget):
         for name, _, key, _ in _TOOLS:
             layer.bind_key(key, lambda _, name=name: self.use(name), overwrite=True)
         self._on_tool()
-        self.said.setText(counted(len(session.canvas.ids()), "object") +
+        what = "class" if layer.metadata.get("task") == "semantic" else "object"
+        self.said.setText(counted(len(session.canvas.ids()), what) +
                           ("" if session.scores else "; no scores: next by id"))
         if not session.scores and self.order.currentText() == "score":
             self.order.setCurrentText("id")

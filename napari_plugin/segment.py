@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QTimer
@@ -31,6 +33,8 @@ from .work import Latest, Task, notify
 
 __all__ = ["SegmentWidget", "add_result"]
 
+#: What of a layer says how large its voxels are and what its axes mean: events, held by napari by weak reference.
+_PLACE = ("scale", "units", "affine", "axis_labels")
 #: Milliseconds after the last move of the view.
 _PAUSE = 300
 _AXES = {"as the layer says": None, "y x": "yx", "z y x": "zyx", "c y x": "cyx", "c z y x": "czyx", "t y x": "tyx",
@@ -47,6 +51,8 @@ class SegmentWidget(QWidget):
         self._asked: Wish | None = None
         self._answer: Answer | None = None
         self._giant: Giant | None = None
+        #: The layer whose place is followed.
+        self._followed: Callable[[], Any] = lambda: None
         #: What a run has brought, shown until something else is chosen; and that of the run that is about to end.
         self._brought = self._done = ""
         self._build()
@@ -57,12 +63,12 @@ class SegmentWidget(QWidget):
         self._moved = QTimer(self, singleShot=True, interval=_PAUSE)
         self._moved.timeout.connect(self._on_step)
         self._viewer.camera.events.connect(self._on_camera)
-        for signal in (self.layer.changed, self.model.changed):
-            signal.connect(self._on_choice)
+        self.layer.changed.connect(self._on_layer)
+        self.model.changed.connect(self._on_choice)
         for signal in (self.region.currentIndexChanged, self.axes.currentIndexChanged, self.tta.toggled):
             signal.connect(self._on_choice)
         self.out.editingFinished.connect(self._on_out)
-        self._on_choice()
+        self._on_layer()
 
     def _build(self) -> None:
         """Rows of choices, buttons, progress."""
@@ -181,6 +187,16 @@ class SegmentWidget(QWidget):
         self.cancel.setEnabled(running)
         self.bar.setVisible(running)
         self.bar.setRange(0, 0)
+
+    def _on_layer(self) -> None:
+        """Another layer: hear when the size of its voxels is set, and no longer when that of the one before is."""
+        layer, before = self.layer.layer, self._followed()
+        if layer is not before:
+            for one, act in ((before, "disconnect"), (layer, "connect")):
+                for name in () if one is None else _PLACE:
+                    getattr(one.events[name], act)(self._on_choice)
+            self._followed = (lambda: None) if layer is None else weakref.ref(layer)
+        self._on_choice()
 
     def _on_choice(self, *_: Any) -> None:
         """Ask anew whether what is chosen can be run; until then it cannot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
@@ -14,7 +14,10 @@ from biosegkit._words import counted
 from .shared import LayerBox, Result, hub_of, own, tipped
 from .work import Latest, Task, notify
 
-__all__ = ["Scale", "TuneWidget", "decoded"]
+if TYPE_CHECKING:
+    from biosegkit.image import Labels
+
+__all__ = ["Scale", "TuneWidget", "decoded", "shares"]
 
 #: Positions of a slider, and the width of a range beyond which it is logarithmic.
 _POSITIONS, _WIDE = 200, 1000.0
@@ -57,14 +60,31 @@ class Scale:
         return round(min(1.0, max(0.0, share)) * _POSITIONS)
 
 
-def decoded(wish: tuple[Any, Result, dict[str, float]]) -> tuple[Any, Any, dict[str, Any], int]:
-    """Data and features of a layer at thresholds, in a thread; and how many objects there are."""
+def decoded(wish: tuple[Any, Result, dict[str, float]]) -> tuple[Any, Any, dict[str, Any], str]:
+    """Data and features of a layer at thresholds, in a thread; and what was found, in words."""
     from biosegkit.viewing import label_layer
 
     layer, result, thresholds = wish
     found = result.live.decode(thresholds)
     data, settings, _ = label_layer(found.labels, "", found.objects)
-    return layer, data, settings.get("features", {}), len(found.objects.get("id", ()))
+    said = counted(len(found.objects["id"]), "object") if "id" in found.objects else shares(found.labels)
+    return layer, data, settings.get("features", {}), said
+
+
+def shares(labels: Labels) -> str:
+    """How much of an image every class has, by its value; background is not told.
+
+    Examples
+    --------
+    >>> from biosegkit.grid import Grid
+    >>> from biosegkit.image import Labels
+    >>> found = np.array([[0, 3, 3, 7], [0, 3, 0, 0]])
+    >>> shares(Labels.from_values(found, Grid.regular((2, 4)), "semantic"))
+    'class 3: 37.5 %, class 7: 12.5 %'
+    """
+    counts = sum(np.bincount(part.reshape(-1), minlength=labels.count + 1) for part in labels.array)
+    return ", ".join(f"class {value}: {100 * count / labels.array.size:.3g} %"
+                     for value, count in zip(labels.values[1:], counts[1:], strict=True))
 
 
 class _Row(QObject):
@@ -215,14 +235,13 @@ class TuneWidget(QWidget):
         if layer is not None and result is not None:
             self._decoding.submit((layer, result, self.values()))
 
-    def _on_decoded(self, found: tuple[Any, Any, dict[str, Any], int]) -> None:
-        layer, data, features, count = found
+    def _on_decoded(self, found: tuple[Any, Any, dict[str, Any], str]) -> None:
+        layer, data, features, text = found
         if layer not in self._viewer.layers:  # it was deleted meanwhile
             return
-        text = counted(count, "object") if "index" in features else ""
         if layer in self.hub.edited:
             layer, said = self._beside(layer), f"{layer.name} was edited by hand and is kept as it is, hidden"
-            text = f"{text}. {said}; the thresholds act on {layer.name} from now on".lstrip(". ")
+            text = f"{text}. {said}; the thresholds act on {layer.name} from now on"
         layer.data = data
         layer.features = features
         self.said.setText(text)

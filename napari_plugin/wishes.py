@@ -14,6 +14,7 @@ from .contrasts import EMPTY, contrasts
 from .giants import Giant, giant_of, segmented_giant
 from .layers import Look, home_grid, image_of, look_at, stand_in
 from .region import Region
+from .remedies import in_viewer
 
 if TYPE_CHECKING:
     from .shared import Hub, Result
@@ -102,7 +103,8 @@ def answered(wish: Wish, model: Any) -> Answer:
         found = estimate(model, image)
         giant = _in_blocks(wish, look, model, image, found.memory)
     except BiosegError as error:
-        return Answer(False, str(error))
+        unit = "" if plan is None else plan.preprocessing.unit
+        return Answer(False, in_viewer(error, wish.layers[0], unit=unit, axes=wish.axes))
     size = " × ".join(map(str, image.grid.shape))
     unit = "" if image.grid.unit == "px" else " at " + " × ".join(f"{s:.3g}" for s in image.grid.spacing) + (
         f" {image.grid.unit}")

@@ -10,6 +10,7 @@ import time
 import warnings
 
 import pytest
+from waiting import PATIENCE
 
 os.environ["NAPARI_CONFIG"] = ""  # before napari is imported: nothing is read from or written to the home folder
 if not os.environ.get("DISPLAY"):
@@ -21,6 +22,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "napari_plugin" not in str(item.fspath):
             continue
+        # spin ends what hangs; the timeout of all tests would end the whole session here: it raises within Qt's loop
+        item.add_marker(pytest.mark.timeout(6 * PATIENCE))
         item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",
                                                    "ignore::PendingDeprecationWarning", "ignore::UserWarning:napari"))
         shown = os.environ.get("DISPLAY") and os.environ.get("QT_QPA_PLATFORM", "xcb") == "xcb"
@@ -48,7 +51,7 @@ def application(napari):
 @pytest.fixture
 def spin(application):
     """Let the application's loop run until something is true, or a time is over."""
-    def wait(until, seconds=30.0):
+    def wait(until, seconds=120.0):
         end = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < end, "it did not happen in time"

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+from waiting import PATIENCE
 
 
 def write(folder, name, count):
@@ -61,7 +62,7 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
     widget._on_images()
     assert widget.out.text() == str(tmp_path / "in_results")
     widget.start()
-    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", 120)
+    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", PATIENCE)
     assert (cells(widget, "state"), cells(widget, "objects")) == (["done", "failed", "done"], ["1", "", "3"])
     assert widget.standing.text() == "finished: 2 done, 1 failed"
     assert (widget.bar.value(), widget.bar.maximum()) == (3, 3)
@@ -112,7 +113,7 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
     assert "write for example 2, 0.5, 0.5 um" in widget.said.text()
     widget.size.setText("2, 0.5, 0.5 µm")
     widget.start()
-    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", 120)
+    spin(lambda: widget.look is not None and widget.look.standing.name == "finished", PATIENCE)
     assert (cells(widget, "image"), cells(widget, "objects")) == (["film_t0000", "film_t0001"], ["1", "2"])
     widget.table.selectRow(1)
     spin(lambda: len(model.layers) == 2)
@@ -139,13 +140,13 @@ def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
         spin(lambda: batch.standing().count("done") > 0, 60)
         process.suspend()  # it is still at work when it is cancelled, however slow the window is
         again = make(tmp_path)
-        spin(lambda: again.look is not None and again.look.standing.count("done") > 0, 120)
+        spin(lambda: again.look is not None and again.look.standing.count("done") > 0, PATIENCE)
         assert again.batch is not batch
         assert again.cancel.isEnabled()
         assert "running" in cells(again, "state")
         again.stop()
         process.resume()
-        spin(lambda: again._task is None, 120)
+        spin(lambda: again._task is None, PATIENCE)
         spin(lambda: again.look.standing.name == "stopped", 60)
     finally:
         with suppress(psutil.NoSuchProcess):

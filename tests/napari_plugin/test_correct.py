@@ -97,6 +97,16 @@ def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
     made.close()
 
 
+def test_classes_are_counted_as_classes(model, spin):
+    from biosegkit_napari.correct import CorrectWidget
+
+    model.add_labels(np.array([[0, 2, 2], [5, 5, 0]], np.uint8), metadata={"task": "semantic"})
+    made = CorrectWidget(model)
+    spin(lambda: made.session is not None and made._task is None)
+    assert made.said.text() == "2 classes; no scores: next by id"
+    made.close()
+
+
 def test_layers_that_show_errors_are_not_corrected(widget, model):
     made, layer = widget
     errors = model.add_labels(np.ones((20, 30), np.uint8), name="errors", metadata={"errors_of": "labels"})

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from pyramids import halves, subifds, tissue
 from stub_models import fresh_weights, stub_plan
+from waiting import PATIENCE
 
 from biosegkit.batch import giants
 from biosegkit.batch.steps import PIECES
@@ -99,7 +100,7 @@ def test_all_of_a_slide_is_segmented_in_blocks_as_in_one_piece_and_lies_on_it(mo
     widget = segment(folder)
     layer, = opened(model, path, translate=(30.0, 40.0))
     assert layer.multiscale
-    spin(widget.run.isEnabled, 120)
+    spin(widget.run.isEnabled, PATIENCE)
     assert "resolution 2 of 3, that of the model" in widget.said.text()
     assert "in blocks on disk, " in widget.said.text()
     assert widget.said.text().endswith("with its results in slide_results")
@@ -133,7 +134,7 @@ def test_a_cancel_does_not_wait_for_a_block_and_run_goes_on_there(model, segment
     path, _ = slide(folder, 6000)  # one block of thousands of tiles
     widget = segment(folder)
     opened(model, path)
-    spin(widget.run.isEnabled, 120)
+    spin(widget.run.isEnabled, PATIENCE)
     widget.start()
     out = folder / "slide_results"
     spin(lambda: out.exists() and attach_batch(out).blocks() is not None, 200)
@@ -249,7 +250,7 @@ def test_what_has_no_file_is_refused_with_both_ways_out(model, segment, spin, fo
     widget = segment(folder)
     huge = dask.array.zeros((100_000, 200_000, 3), chunks=(1000, 1000, 3), dtype=np.uint8)
     model.add_image(huge, name="huge", rgb=True, visible=False, scale=(0.5, 0.5), units=("um", "um"))
-    spin(lambda: "choose this view" in widget.said.text(), 120)
+    spin(lambda: "choose this view" in widget.said.text(), PATIENCE)
     assert "open its file with biosegkit" in widget.said.text()
     assert not widget.run.isEnabled()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_sets import discs, tiny_plan, write_instances
+from waiting import PATIENCE
 
 from biosegkit import runs
 from biosegkit.curate import provenance
@@ -106,7 +107,7 @@ def test_a_training_is_followed_left_found_again_and_stopped(make, spin, tmp_pat
     widget._on_begun(runs.start_training(tmp_path / "set", tmp_path / "run", {
         "plan": str(tmp_path / "plan.json"), "steps": 4000}))
     try:
-        spin(lambda: widget.curve.points.loss.get("0"), 120)
+        spin(lambda: widget.curve.points.loss.get("0"), PATIENCE)
         widget.close()
         again = make(tmp_path)
         spin(lambda: again.look is not None and again.curve.points.loss.get("0"))
@@ -115,7 +116,7 @@ def test_a_training_is_followed_left_found_again_and_stopped(make, spin, tmp_pat
         assert again.stop.isEnabled()
         assert not again.again.isEnabled()
         again.stop_training()
-        spin(lambda: again._task is None, 120)
+        spin(lambda: again._task is None, PATIENCE)
         spin(lambda: again.look.state.name == "stopped")
         assert again.again.isEnabled()
         assert not again.runs.timer.isActive()
@@ -139,7 +140,7 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     tiny_plan(steps=2).write(tmp_path / "plan.json")
     # in its own process, as always: torch's optimizers load LLVM, which crashes beside that of a software display
     old = runs.start_training(tmp_path / "set", tmp_path / "old", {"plan": str(tmp_path / "plan.json"), "steps": 2})
-    spin(lambda: not old.running(), 120)
+    spin(lambda: not old.running(), PATIENCE)
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     for path in (tmp_path / "new").glob("fold-0/validation/*.tif"):
         shutil.copy(tmp_path / "set/labels" / path.name, path)
@@ -152,7 +153,7 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     assert widget.standing.text().startswith("finished: ap@0.50")
     assert widget.judge.isEnabled()
     widget.start_judging()
-    spin(lambda: widget._task is None, 120)
+    spin(lambda: widget._task is None, PATIENCE)
     spin(lambda: widget.look.judged and any(row.gain for row in hub_of(model).rows))
     found = json.loads((tmp_path / "new/improvement.json").read_text())
     scores = json.loads((tmp_path / "old/scores.json").read_text())
@@ -167,7 +168,7 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     assert "1.000 after" in widget.standing.text()
     shutil.rmtree(tmp_path / "old")
     widget.start_judging()
-    spin(lambda: widget._task is None, 120)
+    spin(lambda: widget._task is None, PATIENCE)
     assert "old" in widget.said.text()
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 from stub_models import Bands, image, segmenter, stub_plan
 
-from biosegkit.errors import OptionError
+from biosegkit.errors import DataError, OptionError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
+from biosegkit.prepared import refuse_unfit
 from biosegkit.viewing import image_layers
 
 
@@ -99,6 +102,72 @@ def test_a_model_that_does_not_fit_says_why_and_cannot_be_run(model, segment, sp
     assert not widget.run.isEnabled()
     widget.region.setCurrentText("rectangle")
     assert "draw one" in widget.said.text()
+
+
+def test_a_size_that_is_set_is_asked_about_anew_and_the_remedy_is_that_of_the_viewer(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(2, resample=True, unit="um", spacing=(1.0, 1.0))))
+    other = model.add_image(np.eye(12, 10, dtype=np.float32), name="other")
+    layer = model.add_image(np.eye(12, 10, dtype=np.float32), name="cells", axis_labels=("y", "x"))
+    spin(lambda: "no physical spacing" in widget.said.text())
+    assert not widget.run.isEnabled()
+    said = widget.said.text()
+    assert "--" not in said
+    statements = [line.split(" in um")[0] for line in said.partition("console: ")[2].split(", then ")]
+    for statement in statements:  # as somebody would type them
+        exec(statement, {"viewer": model, "y": 0.5, "x": 0.5})
+    spin(ready(widget))
+    assert widget.said.text().startswith("12 × 10 voxels at 0.5 × 0.5 um.")
+    layer.scale = (0.25, 0.5)
+    assert not widget.run.isEnabled(), "until it was checked again"
+    spin(ready(widget))
+    assert widget.said.text().startswith("12 × 10 voxels at 0.25 × 0.5 um.")
+    layer.units = ("pixel", "pixel")
+    spin(lambda: "no physical spacing" in widget.said.text())
+    layer.units = ("um", "um")
+    spin(ready(widget))
+    other.scale = (3.0, 3.0)
+    assert widget.run.isEnabled(), "another layer is not what was asked about"
+    widget.layer.layer = other
+    spin(lambda: "no physical spacing" in widget.said.text())
+    said = widget.said.text()
+    layer.scale = (2.0, 2.0)
+    assert widget.said.text() == said, "the layer before is followed no more"
+    other.units = ("um", "um")
+    spin(ready(widget))
+
+
+def test_a_layer_that_was_followed_is_freed_when_it_is_deleted(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(2)))
+    layer = weakref.ref(model.add_image(np.eye(12, 10, dtype=np.float32), name="cells"))
+    model.add_image(np.eye(12, 10, dtype=np.float32), name="active")  # napari keeps the layer that was active last
+    widget.layer.layer = layer()
+    spin(ready(widget))
+    model.layers.remove("cells")
+    assert widget.layer.layer is model.layers["active"]
+    spin(lambda: gc.collect() >= 0 and layer() is None)
+
+
+@pytest.mark.parametrize(("axes", "unit", "plan", "wanted"), [
+    ("tzyx", "pixel", stub_plan(3, resample=True, unit="um"),
+     ".scale = (1, z, y, x) in um, then viewer.layers['a b'].units = ('pixel', 'um', 'um', 'um')"),
+    ("yx", "um", stub_plan(2, resample=True, unit="px"),
+     ".units = ('pixel', 'pixel'), as this model knows pixels only"),
+    ("yx", "pixel", stub_plan(3), "use a 2D model, or choose what the axes are"),
+    ("yx", "pixel", stub_plan(2, channels=2), "and all are given)"),
+])
+def test_every_refusal_of_a_plan_has_a_remedy_for_the_viewer(napari, axes, unit, plan, wanted):
+    from biosegkit_napari.layers import look_at, stand_in
+    from biosegkit_napari.remedies import in_viewer
+    from napari.layers import Image as Layer
+
+    layer = Layer(np.zeros((2, 3, 4, 5)[-len(axes):], np.uint8), name="a b", axis_labels=tuple(axes),
+                  units=tuple("pixel" if axis == "t" else unit for axis in axes))
+    with pytest.raises(DataError) as caught:
+        refuse_unfit(stand_in(look_at(layer)), plan)
+    said = in_viewer(caught.value, layer, unit=plan.preprocessing.unit)
+    assert said.endswith(wanted)
+    assert "--" not in said
+    assert said.startswith(str(caught.value).removesuffix(caught.value.remedy)), "what was found and expected stays"
 
 
 def test_a_cancel_adds_nothing_and_the_widget_can_be_used_again(model, segment, spin):

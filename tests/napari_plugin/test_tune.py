@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stub_models import Discs, fresh_weights, segmenter, stub_plan
+from stub_models import Bands, Discs, fresh_weights, segmenter, stub_plan
 
 from biosegkit.bundle import load, write_bundle
 from biosegkit.grid import Grid
@@ -59,6 +59,27 @@ def test_sliders_decode_without_the_network(tune, spin, monkeypatch):
     widget.back_to_trained()
     spin(lambda: not widget._decoding.busy)
     assert len(layer.features) == before
+
+
+def test_of_classes_their_shares_are_told_after_a_move(model, application, spin):
+    from biosegkit_napari.segment import add_result
+    from biosegkit_napari.shared import Result, hub_of
+    from biosegkit_napari.tune import TuneWidget
+    from biosegkit_napari.wishes import outcome_of
+
+    widget, predictor = TuneWidget(model), segmenter(Bands(), stub_plan(2))
+    rng = np.random.default_rng(0)
+    image = Image(rng.normal(1, 0.6, (1, 24, 20)).astype(np.float32), Grid.regular((24, 20)))
+    layer = add_result(model, hub_of(model), outcome_of(Result(live(predictor, image), predictor, "b"), "b", 0.0))
+    application.processEvents()
+    row, = widget.rows
+    for value in (row.scale.low, row.scale.high):
+        row.number.setValue(value)
+        spin(lambda: not widget._decoding.busy)
+        wanted = ", ".join(f"class {k}: {100 * (layer.data == k).mean():.3g} %" for k in (3, 7))
+        assert widget.said.text() == wanted
+    assert (layer.data == 0).any()
+    widget.deleteLater()
 
 
 def test_a_storm_of_moves_ends_at_the_last(tune, spin):

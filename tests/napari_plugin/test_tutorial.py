@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from small_sets import discs, tiny_plan, write_instances
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.gui
 TEXT = Path(__file__).parents[2].joinpath("docs/tutorial_napari.md").read_text(encoding="utf-8")
@@ -32,8 +33,8 @@ class User:
         self.used = set()
 
     def spin(self, until):
-        """Wait, with patience: a minute or two on a busy machine."""
-        self.wait(until, 150)
+        """Wait, with patience: there are other processes, and the machine may be busy."""
+        self.wait(until, PATIENCE)
 
     def menu(self, path):
         """Go through the menus that a text names with > between them."""
