@@ -190,6 +190,24 @@ def test_dicom_of_classes_is_read_back_where_it_was(tmp_path):
     assert len(first) > 0
 
 
+def test_many_frames_of_dicom_are_deflated_and_read_back(tmp_path, monkeypatch):
+    import highdicom
+
+    from biosegkit.outputs import dicom
+
+    labels = np.kron(np.arange(1, 26).reshape(5, 5), np.pad(np.ones((12, 12), int), 2)).astype(np.int32)
+    found = Found.of(labels, Grid.regular(labels.shape, 0.5, "um"), source="a.tif")
+    write_dicom(found, tmp_path / "plain.dcm")
+    monkeypatch.setattr(dicom, "LARGE", 1000)
+    write_dicom(found, tmp_path / "deflated.dcm")
+    plain, deflated = (highdicom.seg.segread(tmp_path / f"{name}.dcm") for name in ("plain", "deflated"))
+    assert deflated.file_meta.TransferSyntaxUID.is_deflated
+    assert not plain.file_meta.TransferSyntaxUID.is_deflated
+    assert np.array_equal(deflated.pixel_array, plain.pixel_array)
+    assert deflated.pixel_array.sum() == np.count_nonzero(labels) == 25 * 144
+    assert 2 * (tmp_path / "deflated.dcm").stat().st_size < (tmp_path / "plain.dcm").stat().st_size
+
+
 def test_dicom_of_objects_and_what_it_cannot_hold(tmp_path):
     import highdicom
 

@@ -30,6 +30,9 @@ __all__ = ["write_dicom"]
 MOST_SEGMENTS = 1000
 _MOST_VOXELS = 1 << 29
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+#: Bytes of segments from which the file is deflated: each object of a slide is a whole frame, nearly all of it zeros.
+LARGE = 1 << 26
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -> None:
@@ -55,7 +58,8 @@ def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -
     Notes
     -----
     DICOM's axes point left, posterior and superior; those of a grid right, anterior and superior. Segments say
-    "tissue" of themselves, as what the classes are is known to nobody but who named them.
+    "tissue" of themselves, as what the classes are is known to nobody but who named them. More than 64 MB of segments
+    are written deflated (transfer syntax 1.2.840.10008.1.2.1.99).
     """
     seg, highdicom = optional("highdicom.seg"), optional("highdicom")
     _refuse_impossible(found)
@@ -74,6 +78,8 @@ def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -
     made.SeriesDescription = "biosegkit, not for diagnosis"
     if not reference:
         _without_references(made)
+    if len(made.PixelData) > LARGE:
+        made.file_meta.TransferSyntaxUID = _DEFLATED
     with atomic_path(path) as temporary:
         made.save_as(temporary)
 
