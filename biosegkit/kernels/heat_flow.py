@@ -228,7 +228,7 @@ def _walked(heat, grid, flat, steps, coarse):  # type: ignore[no-untyped-def] # 
     code, sides, places, shares, _ = grid
     finest = sides[1:].min() if flat else sides.min()
     mirror = _mirrors(code, _BEYOND if coarse else 0.0)
-    return _warm(heat, (code == 1).view(np.uint8), sides / finest, flat, (places, shares), mirror, steps)
+    return _warm(heat, code, sides / finest, flat, (places, shares), mirror, steps)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -244,10 +244,10 @@ def _reflect(heat, mirror):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 @numba.njit(cache=True, nogil=True)
 def _stretches(mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """First and one after the last of the voxels in line that are marked, gaps of less than `_GAP` being bridged."""
+    """First and one after the last of the voxels in line that are 1, gaps of less than `_GAP` being bridged."""
     found, count = np.empty((64, 2), np.int64), 0
     for i in range(mask.size):
-        if not mask[i]:
+        if mask[i] != 1:
             continue
         if count and i - found[count - 1, 1] < _GAP:
             found[count - 1, 1] = i + 1
@@ -263,24 +263,25 @@ def _stretches(mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
 
 @numba.njit(cache=True, nogil=True)
 def _beside(mask, row):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """The voxels of a plane that are marked, and those above and below them."""
-    near = mask > 0
-    near[row:] |= mask[:-row] > 0
-    near[:-row] |= mask[row:] > 0
+    """The voxels of a plane that are 1, and those above and below them."""
+    near = mask == 1
+    near[row:] |= mask[:-row] == 1
+    near[:-row] |= mask[row:] == 1
     return near
 
 
 @numba.njit(cache=True, nogil=True)
-def _warm(start, inside, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _warm(start, code, ratio, flat, sources, mirror, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Heat after some steps of diffusion; ``start`` is written to.
 
     A step runs over the array as over one line, where the object is near: sums beyond the ends of rows are for voxels
-    of the rim, where ``inside`` is 0.
+    of the rim, where ``code`` is not 1.
     """
-    heat, other = start.reshape(-1), np.zeros(inside.size)
-    row, plane = inside.shape[2], inside.shape[1] * inside.shape[2]
-    mask = inside.reshape(-1)
-    mine, near = _stretches(mask), _stretches(_beside(mask, row) if flat else mask > 0)
+    heat, other = start.reshape(-1), np.zeros(code.size)
+    row, plane = code.shape[2], code.shape[1] * code.shape[2]
+    mask = code.reshape(-1)
+    mine = _stretches(mask)
+    near = _stretches(_beside(mask, row)) if flat else mine
     for _ in range(steps):
         for s in range(sources[0].size):
             heat[sources[0][s]] += sources[1][s]
@@ -295,7 +296,7 @@ def _warm(start, inside, ratio, flat, sources, mirror, steps):  # type: ignore[n
             _volume(heat, mask, other, begin, end, (row, plane), ratio)
         heat, other = other, heat
     _reflect(heat, mirror)
-    return heat.reshape(inside.shape)
+    return heat.reshape(code.shape)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -309,17 +310,17 @@ def _along(heat, out, begin, end, weight):  # type: ignore[no-untyped-def] # noq
 
 
 @numba.njit(cache=True, nogil=True)
-def _across(rows, inside, out, begin, end, step):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _across(rows, code, out, begin, end, step):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Mean of three in a column, weighted, of means along rows."""
     row, weight = step
     here, above, below = rows[begin:end], rows[begin - row : end - row], rows[begin + row : end + row]
-    to, mine, centre = out[begin:end], inside[begin:end], 1.0 - 2.0 * weight
+    to, mine, centre = out[begin:end], code[begin:end], 1.0 - 2.0 * weight
     for i in range(to.size):
-        to[i] = mine[i] * (centre * here[i] + weight * (above[i] + below[i]))
+        to[i] = (mine[i] == 1) * (centre * here[i] + weight * (above[i] + below[i]))
 
 
 @numba.njit(cache=True, nogil=True)
-def _volume(heat, inside, out, begin, end, strides, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _volume(heat, code, out, begin, end, strides, ratio):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Mean over a voxel and its six neighbours, weighted."""
     row, plane = strides
     wz, wy, wx = 1.0 / (7.0 * ratio[0] ** 2), 1.0 / (7.0 * ratio[1] ** 2), 1.0 / (7.0 * ratio[2] ** 2)
@@ -327,11 +328,11 @@ def _volume(heat, inside, out, begin, end, strides, ratio):  # type: ignore[no-u
     here, before, after = heat[begin:end], heat[begin - 1 : end - 1], heat[begin + 1 : end + 1]
     above, below = heat[begin - row : end - row], heat[begin + row : end + row]
     front, behind = heat[begin - plane : end - plane], heat[begin + plane : end + plane]
-    to, mine = out[begin:end], inside[begin:end]
+    to, mine = out[begin:end], code[begin:end]
     for i in range(to.size):
         total = centre * here[i] + wx * (before[i] + after[i])
         total += wy * (above[i] + below[i])
-        to[i] = mine[i] * (total + wz * (front[i] + behind[i]))
+        to[i] = (mine[i] == 1) * (total + wz * (front[i] + behind[i]))
 
 
 @numba.njit(cache=True, nogil=True)
