@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from contextlib import suppress
 
 import numpy as np
@@ -126,7 +128,7 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
-def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
+def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path, monkeypatch):
     for k in range(300):
         write(tmp_path / "in", f"i{k:03}", 1)
     widget = make(tmp_path)
@@ -144,8 +146,11 @@ def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path):
         assert again.batch is not batch
         assert again.cancel.isEnabled()
         assert "running" in cells(again, "state")
+        asked, kill = threading.Event(), os.kill
+        monkeypatch.setattr(os, "kill", lambda *signal: (kill(*signal), asked.set()))
         again.stop()
-        process.resume()
+        spin(asked.is_set)
+        process.resume()  # with so little to do it might end before it is asked to stop
         spin(lambda: again._task is None, PATIENCE)
         spin(lambda: again.look.standing.name == "stopped", 60)
     finally:
