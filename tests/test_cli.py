@@ -201,7 +201,7 @@ def test_options_reach_the_functions(monkeypatch, tmp_path):
     seen = {}
 
     class Plan:
-        decisions = ()
+        decisions, race = (), "as asked"
 
     def scan(source, **options):
         seen["scan"] = (source, options)
