@@ -18,7 +18,7 @@ def server(tmp_path):
 @pytest.fixture
 def s3(tmp_path, monkeypatch):
     """``s3://`` is a server of this machine, whose buckets are the folders of the test's folder."""
-    s3fs = pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     with serving(Bucket, tmp_path) as address:
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": address, "anon": True})
         yield
