@@ -173,7 +173,7 @@ def test_labels_on_disk_are_shown_with_all_their_resolutions_and_read_when_looke
     assert [level.shape for level in layer.data] == [(1600, 1200), (800, 600)]
     assert not any(isinstance(level, np.ndarray) for level in layer.data)
     np.testing.assert_array_equal(np.asarray(layer.data[1][:, :]), values[::2, ::2])
-    assert layer.get_value((200.0, 300.0), world=True) is not None
+    assert layer.get_value((200.0, 300.0), world=True)[-1] == 5 * 20 + 10  # row 400 of 80, column 600 of 60
 
 
 @pytest.mark.parametrize("turn", [False, True])
