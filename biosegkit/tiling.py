@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -133,7 +134,7 @@ class Forward:
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda"):
             logits: dict[str, Tensor] = network(x)
         for name, value in logits.items():
-            if not torch.isfinite(torch.sum(value, dtype=torch.float32)):
+            if not isfinite(torch.sum(value, dtype=torch.float32).item()):
                 raise DataError(f"values that are not finite in the network's output {name!r}",
                                 expected="finite numbers",
                                 remedy="the weights or the image are damaged; look at the training log and the image")
@@ -224,10 +225,8 @@ def blend(
     left_out = part.wanted is not _all
     wanted = [start for start in lattice.within(low, high) if part.wanted(start)]
     for starts in counted(_batched(wanted, batch), len(wanted), "tiles", batch):
-        tiles = [read(s) for s in starts]
-        # The last call is filled up: a network may round differently for another batch size.
-        tiles += [np.zeros_like(tiles[0])] * (batch - len(tiles))
-        maps = dict(forward(torch.from_numpy(np.stack(tiles))))
+        tiles = _stacked([read(s) for s in starts], batch)
+        maps = dict(forward(tiles))
         if left_out:
             one = next(iter(maps.values()))
             maps[_SEEN] = torch.ones((1, 1, *one.shape[2:]), device=one.device).expand(batch, 1, *one.shape[2:])
@@ -255,6 +254,14 @@ def _without_seen(sums: dict[str, Tensor], part: Part) -> dict[str, Tensor]:
         for name in part.background:
             sums[name][0] += unseen
     return sums
+
+
+def _stacked(tiles: list[npt.NDArray[np.float32]], batch: int) -> Tensor:
+    """Tiles of one call; the last one is filled up: a network may round differently for another batch size."""
+    if batch == 1:
+        return torch.from_numpy(np.ascontiguousarray(tiles[0])[None])
+    tiles = tiles + [np.zeros_like(tiles[0])] * (batch - len(tiles))
+    return torch.from_numpy(np.stack(tiles))
 
 
 def _batched(tiles: Iterable[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
