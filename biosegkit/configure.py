@@ -41,7 +41,7 @@ from .plan.scale import method_lengths
 from .plan.schema import Budget, Configuration, Decision, LabelTable, MethodEvidence, Plan, Training
 from .plan.units import duration_text, memory_text, parse_memory
 from .pretrained import begin, digest_of
-from .probing import CLOSING, default_memory, preparing_seconds, probed_widths, rehearse
+from .probing import CLOSING, batch_seconds, default_memory, preparing_seconds, probed_widths, rehearse
 from .segmenter import method_of
 from .splits import shares
 from .time_needed import LEAST_STEPS, seconds_of, too_small
@@ -253,7 +253,7 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
         configuration = with_width(configuration, best.width)
         decisions.append(_width_decision(best, probes, limits, configuration))
     if device.type == "cuda":
-        training, told = with_workers(training, usable_cores())
+        training, best, told = with_workers(training, usable_cores(), best, batch_seconds(plan))
         decisions.append(told)
     tuned, tuning = _tuning(plan, fingerprint, limits.per_fold)
     training = training.model_copy(update={"tune_cases": tuned})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from . import checkpoint
 from ._words import counted
+from .batch_processes import batches_for
 from .bundle import network_of
 from .errors import DataError, Stopped
 from .methods.protocol import Method
-from .patches import Batch, Sample, batches, make_batch
+from .patches import Batch, Sample, make_batch
 from .plan.defaults import deep_supervision_weights
 from .plan.schema import Plan, Training
 from .schedule import Clock, Pace, learning_rate
@@ -107,32 +108,34 @@ def train(plan: Plan, method: Method, samples: Sequence[Sample], held_back: Sequ
     log.notes(state, notes)
     saved = time.monotonic()
     network.train()
-    for batch in batches(samples, plan, method, state.step):
-        if state.step >= state.pace.total:
-            break
-        rate = learning_rate(t, state.pace.progress(state.step + 0.5))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, terms = _step(state, scaler, batch, plan, method, device)
-        state.step += 1
-        clock.tick()
-        if log.is_due(state.step, state.pace.total):
-            log.step(state, loss, terms, rate, clock)
-        due = _is_review(state) or clock.is_due
-        clock_says = clock.revise(state.pace, state.step, overhead) if due else None
-        if held_back and _is_validation(state, t, clock.spares(overhead)):
-            clock.pause()
-            log.validation(state, validation_dice(_weights(state, t), plan, method, held_back, device))
-            clock.resume()
-        if clock_says or stop() or time.monotonic() - saved > t.checkpoint_seconds:
-            clock.pause()
-            state.pace = clock_says or state.pace
-            save(state, folder)
-            saved = time.monotonic()
-            clock.resume()
-            if stop():
-                raise Stopped(f"stopped after step {state.step} of {state.pace.total}", file=folder,
-                              remedy="continue with --resume")
+    with closing(batches_for(device, samples, plan, method, state.step)) as made:
+        for batch in made:
+            if state.step >= state.pace.total:
+                break
+            rate = learning_rate(t, state.pace.progress(state.step + 0.5))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            log.notes(state, batch.notes)
+            loss, terms = _step(state, scaler, batch, plan, method, device)
+            state.step += 1
+            clock.tick()
+            if log.is_due(state.step, state.pace.total):
+                log.step(state, loss, terms, rate, clock)
+            due = _is_review(state) or clock.is_due
+            clock_says = clock.revise(state.pace, state.step, overhead) if due else None
+            if held_back and _is_validation(state, t, clock.spares(overhead)):
+                clock.pause()
+                log.validation(state, validation_dice(_weights(state, t), plan, method, held_back, device))
+                clock.resume()
+            if clock_says or stop() or time.monotonic() - saved > t.checkpoint_seconds:
+                clock.pause()
+                state.pace = clock_says or state.pace
+                save(state, folder)
+                saved = time.monotonic()
+                clock.resume()
+                if stop():
+                    raise Stopped(f"stopped after step {state.step} of {state.pace.total}", file=folder,
+                                  remedy="continue with --resume")
     if state.skipped and state.skipped >= state.step:
         raise _not_finite(state.skipped, batch)
     save(state, folder)
@@ -182,6 +185,8 @@ def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
     Outputs of falling resolution count with nnU-Net's weights; those of one resolution (U-Net++) equally.
     """
     image = to_device(batch.image, plan, device)
+    targets, weights = ({k: v.to(device, non_blocking=device.type == "cuda") for k, v in whole.items()}
+                        for whole in (batch.targets, batch.weights))
     with autocast(device, plan.training.precision):
         outputs = network(image)
     levels = outputs if isinstance(outputs, list) else [outputs]
@@ -192,9 +197,8 @@ def forward_loss(network: nn.Module, method: Method, batch: Batch, plan: Plan,
         if factor == 0:
             continue
         every = _every(image.shape[2:], size, plan)
-        targets = {k: v[every].to(device) for k, v in batch.targets.items()}
-        weights = {k: v[every].to(device) for k, v in batch.weights.items()}
-        for name, term in method.loss(level, targets, weights).items():
+        here = {k: v[every] for k, v in targets.items()}
+        for name, term in method.loss(level, here, {k: v[every] for k, v in weights.items()}).items():
             total[name] = total.get(name, torch.zeros((), device=device)) + factor * term
     return total
 
@@ -208,11 +212,12 @@ def _every(whole: Sequence[int], size: Sequence[int], plan: Plan) -> Any:
 
 
 def to_device(image: Tensor, plan: Plan, device: torch.device) -> Tensor:
-    """The image on the device in the plan's memory format."""
+    """The image on the device in the plan's memory format; a GPU fetches it by itself where its memory is pinned."""
+    by_itself = device.type == "cuda"
     if plan.training.memory_format == "channels_last":
         layout = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
-        return image.to(device, memory_format=layout)
-    return image.to(device)
+        return image.to(device, memory_format=layout, non_blocking=by_itself)
+    return image.to(device, non_blocking=by_itself)
 
 
 def autocast(device: torch.device, precision: str = "float32") -> Any:

@@ -6,9 +6,12 @@ where a run was stopped (law 7, faults X1 and X2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +26,12 @@ from .methods.classes import encode_classes
 from .methods.protocol import Method
 from .plan.schema import Augmentation, Configuration, Plan
 
-__all__ = ["Batch", "Sample", "annotated_voxels", "batches", "foreground_voxels", "make_batch"]
+__all__ = ["MOST_THREADS", "Batch", "Sample", "ahead", "annotated_voxels", "batches", "foreground_voxels", "make_batch"]
 
 Array = npt.NDArray[Any]
 
+#: Threads that make batches, at most: they share the interpreter with the thread that trains.
+MOST_THREADS = 6
 #: No augmentation at all: for validation patches.
 NONE = Augmentation(rotation=0, scaling=0, noise=0, blur=0, brightness=0, contrast=0, low_resolution=0,
                     gamma_inverted=0, gamma=0, mirror_axes=())
@@ -66,12 +71,16 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Tensors of one step: image (B, C, *patch); targets and weights per head; the cases they came from."""
+    """Tensors of one step: image (B, C, *patch); targets and weights per head; the cases they came from.
+
+    ``notes`` say what has happened to who makes batches since the last one.
+    """
 
     image: Tensor
     targets: dict[str, Tensor]
     weights: dict[str, Tensor]
     cases: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def foreground_voxels(labels: Array, task: str, seed: int, limit: int = 10_000) -> dict[int, Array]:
@@ -227,25 +236,39 @@ def _cut_channels(array: Array, start: Sequence[int], shape: Sequence[int]) -> A
     return out
 
 
-def batches(samples: Sequence[Sample], plan: Plan, method: Method, start: int) -> Iterator[Batch]:
-    """Batches of steps ``start``, ``start + 1``, … for ever, one more ahead than the plan has threads for it.
+def batches(samples: Sequence[Sample], plan: Plan, method: Method, start: int) -> Generator[Batch, None, None]:
+    """Batches of steps ``start``, ``start + 1``, … for ever, made by threads if the plan has workers for it."""
+    make = partial(make_batch, samples, plan, method)
+    if plan.training.workers == 0:
+        return (make(step) for step in itertools.count(start))
+    return ahead(make, min(MOST_THREADS, plan.training.workers), start)
+
+
+def ahead(make: Callable[[int], Batch], workers: int, start: int,
+          end: Callable[[], None] | None = None) -> Generator[Batch, None, None]:
+    """What ``make`` returns for each step, in their order, one more step ahead than there are threads that call it.
 
     An error in a thread is raised here at the step it belongs to.
+
+    Parameters
+    ----------
+    make : callable
+        From the number of a step to its batch.
+    workers : int
+        How many threads.
+    start : int
+        The first step.
+    end : callable, optional
+        Called when no more batches are wanted, before threads are waited for.
     """
-    workers = plan.training.workers
-    if workers == 0:
-        step = start
-        while True:
-            yield make_batch(samples, plan, method, step)
-            step += 1
     with ThreadPoolExecutor(workers, thread_name_prefix="patches") as pool:
-        ahead = [pool.submit(make_batch, samples, plan, method, start + i) for i in range(workers + 1)]
-        step = start + workers + 1
+        made = deque(pool.submit(make, start + i) for i in range(workers + 1))
         try:
-            while True:
-                yield ahead.pop(0).result()
-                ahead.append(pool.submit(make_batch, samples, plan, method, step))
-                step += 1
+            for step in itertools.count(start + workers + 1):
+                yield made.popleft().result()
+                made.append(pool.submit(make, step))
         finally:
-            for future in ahead:
+            for future in made:
                 future.cancel()
+            if end is not None:
+                end()

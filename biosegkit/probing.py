@@ -21,7 +21,7 @@ from .image import Labels
 from .loop import autocast, forward_loss, make_network, make_optimizer, to_device
 from .methods.decoding import decode
 from .methods.protocol import Method
-from .patches import Batch
+from .patches import Batch, Sample, foreground_voxels, make_batch
 from .plan.budget import Probe, next_width, widths_of
 from .plan.draft import smaller, with_width
 from .plan.schema import Configuration, Decision, Plan
@@ -30,7 +30,7 @@ from .preprocess import make_sample, sample_key
 from .scores import score_pair
 from .segmenter import method_of
 
-__all__ = ["default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse"]
+__all__ = ["batch_seconds", "default_memory", "peak_memory", "preparing_seconds", "probe", "probed_widths", "rehearse"]
 
 #: Share of a budget that measuring networks may take; a narrower one is measured even then.
 PROBING = 0.1
@@ -40,6 +40,8 @@ CLOSING, CHARTS = 5.0, 12
 WORTH_HALF = 1.15
 #: Steps that are measured on a GPU whatever the clock says: the first loads its kernels, which takes seconds.
 LEAST_ON_GPU = 3
+#: How many batches are made to see how long one takes, and seconds after which no other is begun.
+BATCHES, BATCHES_WITHIN = 4, 0.5
 #: Edge of the box of noise that is decoded and scored, in voxels.
 BOX = 32
 
@@ -177,7 +179,8 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
                 torch.cuda.synchronize()
             forward.append(time.perf_counter() - begun)
     width = plan.configuration.architecture.features[0]
-    # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top.
+    # Making a batch (cropping, augmenting, encoding) costs about a tenth of a step on top; for a GPU others make it,
+    # but the average of weights and the scaling of the loss are not in a probe either.
     return Probe(width, 1.1 * min(times[1:] or times), min(forward), peak)
 
 
@@ -196,6 +199,22 @@ def _noise(plan: Plan, method: Method) -> Batch:
     return Batch(torch.from_numpy(image),
                  {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in targets.items()},
                  {k: torch.from_numpy(np.stack([v] * c.batch)) for k, v in weights.items()}, ())
+
+
+def batch_seconds(plan: Plan) -> float:
+    """Seconds in which one core makes a batch of patches of noise; the first loads what it needs and is not counted."""
+    c, method = plan.configuration, method_of(plan)
+    labels = _block(tuple(2 * p for p in c.patch))
+    rng = np.random.default_rng([plan.seed, 8])
+    image = rng.standard_normal((len(plan.preprocessing.channels), *labels.shape), np.float32)
+    one = Sample("noise", image, labels, None, foreground_voxels(labels, plan.labels.task, plan.seed))
+    make_batch([one], plan, method, 0)
+    times: list[float] = []
+    while len(times) < BATCHES and sum(times) < BATCHES_WITHIN:
+        begun = time.perf_counter()
+        make_batch([one], plan, method, len(times) + 1)
+        times.append(time.perf_counter() - begun)
+    return sum(times) / len(times)
 
 
 def _block(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -180,8 +180,8 @@ def test_a_validation_without_time_scores_one_case_of_every_fold_and_says_so(tra
     assert "2 of 6 held-back cases of fold 0, 1; the budget left no time for more" in some["notes"]
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (5, 4), (64, 6)])
-def test_a_gpu_gets_its_batches_from_threads_and_a_cpu_makes_them_itself(dataset, monkeypatch, cores, workers):
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (5, 4), (64, 12)])
+def test_a_gpu_gets_its_batches_from_processes_and_a_cpu_makes_them_itself(dataset, monkeypatch, cores, workers):
     monkeypatch.setattr(configure, "usable_cores", lambda: cores)
     monkeypatch.setattr(configure, "describe", lambda device: device.type)  # no such device here to be named
     fingerprint = measure(dataset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from biosegkit.plan.networks import NETWORKS, width_for
 from biosegkit.plan.schema import Decision, Training
@@ -25,9 +25,10 @@ VISITS = 16
 #: 0.894 on held-back training cases, three of 1500 steps together 0.892.
 BENT_VISITS = 50
 MOST_MEMBERS = 5
-#: Threads that make batches for a GPU, at most: they share the interpreter with the thread that starts the GPU's
-#: kernels, which got 0.66 of its speed beside one busy thread and 0.13 beside four (two cores, no GPU).
-MOST_WORKERS = 6
+#: Processes that make batches for a GPU, at most. They are processes because threads share the interpreter with the one
+#: that starts the GPU's kernels, which got 0.66 of its speed beside one such thread and 0.13 beside four (two cores, no
+#: GPU).
+MOST_WORKERS = 12
 #: Least time for each of several networks: less was not measured to pay, and on the demo's phantom five networks of
 #: twenty seconds reached Dice 0.72 where one had reached 0.83.
 MEMBER_SECONDS = 300
@@ -182,9 +183,35 @@ def steps_for(seconds: float, step_seconds: float) -> int:
     return max(1, int(seconds / (1.05 * step_seconds)))
 
 
-def with_workers(training: Training, cores: int) -> tuple[Training, Decision]:
-    """Threads that make batches while a GPU computes, one core left to it; on a CPU they would take its cores."""
+def with_workers(training: Training, cores: int, cost: Probe, batch_seconds: float) -> tuple[Training, Probe, Decision]:
+    """Processes that make batches while a GPU computes, one core left to it; on a CPU they would take its cores.
+
+    Parameters
+    ----------
+    training : Training
+    cores : int
+        That may be used.
+    cost : Probe
+        Of a step whose batch is there.
+    batch_seconds : float
+        In which one core makes a batch.
+
+    Returns
+    -------
+    training : Training
+    cost : Probe
+        A step takes no less time than all processes together need for a batch.
+    decision : Decision
+
+    Examples
+    --------
+    >>> found, cost, _ = with_workers(Training(steps=10), 5, Probe(32, 0.04, 0.01, 0), 0.2)
+    >>> found.workers, cost.step_seconds
+    (4, 0.05)
+    """
     workers = max(1, min(MOST_WORKERS, cores - 1))
-    return training.model_copy(update={"workers": workers}), Decision(name="workers", value=str(workers), reason=(
-        "threads make batches while the GPU computes: on an H200 a step took 48 ms, and a batch of 17 images 256 × 256 "
-        "on one core 235 ms"))
+    paced = replace(cost, step_seconds=max(cost.step_seconds, batch_seconds / workers))
+    decision = Decision(name="workers", value=str(workers), reason=(
+        f"processes make batches while the GPU computes: a step takes {cost.step_seconds * 1e3:.0f} ms, a batch of "
+        f"noise on one core {batch_seconds * 1e3:.0f} ms"))
+    return training.model_copy(update={"workers": workers}), paced, decision
