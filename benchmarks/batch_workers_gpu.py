@@ -4,9 +4,9 @@
 
 Generated images of nuclei, the plan that `make_plan` drafts for them, the steps of `biosegkit.loop`. ``step_ms`` is
 the mean over so many seconds, after the first ten steps and, of processes, once all are at work; ``ready_seconds`` is
-how long that took. ``launches`` is how many tiny operations a thread starts per second beside those who make batches as fast
-as they can, as a share of those beside none: what is left to the thread that starts the kernels. With ``--device cpu``
-batches are made by threads and by processes all the same.
+how long that took. ``launches`` is how many tiny operations a thread starts per second beside those who make batches as
+fast as they can, as a share of those beside none: what is left to the thread that starts the kernels. With
+``--device cpu`` batches are made by threads and by processes all the same.
 """
 
 from __future__ import annotations

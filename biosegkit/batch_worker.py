@@ -114,7 +114,7 @@ def _new_handle() -> int | str:
     """A file without a name, in memory where the system has such files; on Windows a name."""
     if sys.platform == "win32":
         return f"biosegkit-{uuid.uuid4().hex}"
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):
         return os.memfd_create("biosegkit")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
