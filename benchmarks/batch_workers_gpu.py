@@ -42,6 +42,7 @@ def write_nuclei(folder, ndim, cases=12):
     """A data set of noisy ellipses."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
+    (folder / "dataset.json").write_text('{"task": "instance"}')
     for i in range(cases):
         labels = nuclei(SHAPES[ndim], seed=i).astype(np.uint16)
         image = 20 + 180 * (labels > 0) + np.random.default_rng(i).normal(0, 8, labels.shape)
