@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 import tifffile
 import torch
-from side_by_side import about, nuclei, say
+from side_by_side import nuclei, say
 
 import biosegkit as bsk
 from biosegkit import batch_processes, loop, patches
@@ -146,8 +146,8 @@ def main():
                          "launches": round(rate / alone[1], 2), "ready_seconds": round(waited, 1)}
             say(way, rows[way])
     if given.write:
-        RECORD.write_text(json.dumps({**about("torch"), "device": describe(device), "cores": usable_cores(),
-                                      "rows": rows}, indent=1) + "\n")
+        RECORD.write_text(json.dumps({"device": describe(device), "cores": usable_cores(), "torch": torch.__version__,
+                                      "date": time.strftime("%Y-%m-%d"), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_P4_an_error_of_a_process_comes_at_its_step_and_names_the_case(monkeypat
             [good, bad], plan, method_of(plan), step)) == expected
 
 
-def test_a_killed_process_is_told_and_the_others_go_on():
+def test_P4_a_killed_process_is_told_and_the_others_go_on():
     plan, samples = changed(tiny_plan(), workers=2), [sample()]
     expected = straight(samples, plan, range(6))
     with crew(samples, plan) as made:
@@ -211,7 +211,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["at work", "starting"])
-def test_none_outlives_a_killed_parent_and_a_script_needs_no_main_guard(wait, tmp_path):
+def test_P8_none_outlives_a_killed_parent_and_a_script_needs_no_main_guard(wait, tmp_path):
     root = Path(__file__).resolve().parents[1]
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(paths=[str(root), str(root / "tests")], wait=wait))
