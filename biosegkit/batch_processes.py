@@ -39,6 +39,9 @@ __all__ = ["batches_by_processes", "batches_for"]
 _EACH = 1 << 30
 #: Share of the free memory that the copy of the samples may take.
 _SHARED = 0.5
+#: Seconds of a budget below which threads make the batches: a dozen processes take some 10 s to start, and what they
+#: import is in the way of a training that has a minute.
+_SHORT = 120
 #: Of the processes: none has threads beside its own, and none sees the device, which training holds.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": ""}
@@ -51,10 +54,11 @@ def batches_for(device: torch.device, samples: Sequence[Sample], plan: Plan, met
     """Batches of steps ``start``, ``start + 1``, … for ever, the same bytes on every device.
 
     They are made by processes for a CUDA device, and come in pinned memory; else as `biosegkit.patches.batches` has it.
-    A process knows only the method of the plan: for another one there are threads.
+    A process knows only the method of the plan: for another one there are threads, as for a budget below two minutes.
     """
-    if device.type == "cuda" and plan.training.workers and sys.executable and not getattr(sys, "frozen", False) \
-            and method == method_of(plan):
+    short = plan.budget.seconds is not None and plan.budget.seconds < _SHORT
+    able = bool(sys.executable) and not getattr(sys, "frozen", False)
+    if device.type == "cuda" and plan.training.workers and able and not short and method == method_of(plan):
         return batches_by_processes(samples, plan, method, start, pinned=True)
     return batches(samples, plan, method, start)
 

@@ -257,14 +257,16 @@ def test_samples_too_large_to_be_copied_are_left_to_threads(monkeypatch):
     assert "that are free" in batch.notes[0]
 
 
-def test_only_a_cuda_device_and_the_method_of_the_plan_get_processes(monkeypatch):
+def test_only_a_cuda_device_two_minutes_and_the_method_of_the_plan_get_processes(monkeypatch):
     monkeypatch.setattr(batch_processes, "batches_by_processes", lambda *_, pinned: f"processes, pinned {pinned}")
     plan, samples = changed(tiny_plan(), workers=1), [sample()]
     method = method_of(plan)
     assert batches_for(CUDA, samples, plan, method, 0) == "processes, pinned True"
     other = method_of(plan.model_copy(update={"method": "boundary"}))
+    minute, two = (plan.model_copy(update={"budget": plan.budget.model_copy(update={"seconds": s})}) for s in (60, 120))
+    assert batches_for(CUDA, samples, two, method, 0) == "processes, pinned True"
     for device, job in ((torch.device("cpu"), (plan, method)), (torch.device("mps"), (plan, method)),
-                        (CUDA, (plan, other)), (CUDA, (changed(plan, workers=0), method))):
+                        (CUDA, (plan, other)), (CUDA, (minute, method)), (CUDA, (changed(plan, workers=0), method))):
         made = batches_for(device, samples, *job, 0)
         assert hold(next(made)) == hold(make_batch(samples, *job, 0))
         made.close()
