@@ -27,16 +27,28 @@ def get_reader(path: Paths) -> Callable[[Paths], list[tuple[Any, dict[str, Any],
 
 def read_layers(path: Paths) -> list[tuple[Any, dict[str, Any], str]]:
     """Layers of one file or of several."""
-    from biosegkit.viewing import file_layers, label_file_layer
+    from biosegkit.errors import BiosegError
 
     found: list[tuple[Any, dict[str, Any], str]] = []
     for file in [Path(path)] if isinstance(path, str) else [Path(p) for p in path]:
-        if looks_like_labels(file):
-            found.append(label_file_layer(file, file.name.split(".")[0]))
-            continue
-        found += file_layers(file)
-        found += [label_file_layer(group, f"{file.name.split('.')[0]} {group.name}") for group in _label_groups(file)]
+        try:
+            found += _layers(file)
+        except BiosegError as error:
+            if "--" not in error.remedy:
+                raise
+            remedy = f"on the command line, biosegkit view {file.name} opens it with options: {error.remedy}"
+            raise type(error)(error.found, file=error.file, expected=error.expected, remedy=remedy) from error
     return found
+
+
+def _layers(file: Path) -> list[tuple[Any, dict[str, Any], str]]:
+    """Layers of a file."""
+    from biosegkit.viewing import file_layers, label_file_layer
+
+    if looks_like_labels(file):
+        return [label_file_layer(file, file.name.split(".")[0])]
+    groups = [label_file_layer(group, f"{file.name.split('.')[0]} {group.name}") for group in _label_groups(file)]
+    return file_layers(file) + groups
 
 
 def looks_like_labels(path: Path) -> bool:

@@ -14,14 +14,20 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     -------
     list of str
         The path, as napari wants it.
+
+    Raises
+    ------
+    DataError
+        For labels at several time points.
     """
     from napari.layers import Layer
 
     from biosegkit.io import write
 
+    from .films import one_time
     from .layers import labels_of
 
-    layer = Layer.create(data, attributes, "labels")
+    layer = one_time(Layer.create(data, attributes, "labels"))
     if path.lower().endswith(".geojson"):
         write_outlines(layer, path)
     else:

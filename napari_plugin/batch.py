@@ -20,6 +20,8 @@ from qtpy.QtWidgets import (
 from .batches import Look, begun, free_folder, known_batches, layers_of, looked, step, summary, table_of
 from .columns import Columns, table_view
 from .following import Followed
+from .options import OPTIONS_TIP
+from .remedies import in_words, told
 from .rows import beside, button, tool
 from .shared import ModelBox, hub_of, own, tipped
 from .work import Latest, Task, notify, task_of
@@ -68,6 +70,8 @@ class BatchWidget(QWidget):
         self.size = tipped(QLineEdit(), "How far voxels are apart, where the files do not say it or say it wrong: "
                            "z, y, x and their unit, such as 2, 0.5, 0.5 um, or one number for pixels, such as 0.5 um")
         self.size.setPlaceholderText("as the files say")
+        self.options = tipped(QLineEdit(), OPTIONS_TIP)
+        self.options.setPlaceholderText("as the model has them")
         self.measure = tipped(QCheckBox("measurements"), "Measure every object into the table of its image (CSV)")
         self.geojson = tipped(QCheckBox("GeoJSON"), "Outlines and measurements of every object for QuPath")
         self.run = button("Run", "Predict in a process of its own, which goes on when napari is closed", self.start)
@@ -92,6 +96,7 @@ class BatchWidget(QWidget):
         form.addRow("images", beside(self.images, tool("Folder…", "Choose the folder of images", self.open_images)))
         form.addRow("results", self.out)
         form.addRow("voxel size", self.size)
+        form.addRow("options", self.options)
         form.addRow("also", beside(self.measure, self.geojson, even=True))
         form.addRow(beside(self.run, self.cancel, self.again, even=True))
         form.addRow("batch", self.batches)
@@ -109,7 +114,7 @@ class BatchWidget(QWidget):
         """Begin a batch."""
         also = [name for name, box in (("csv", self.measure), ("geojson", self.geojson)) if box.isChecked()]
         self._start(self._on_begun, begun, self.model.model, self.images.text(),
-                    self.out.text() or free_folder(self.images.text()), also, self.size.text())
+                    self.out.text() or free_folder(self.images.text()), also, self.size.text(), self.options.text())
 
     def stop(self) -> None:
         """Ask the batch to stop."""
@@ -211,7 +216,7 @@ class BatchWidget(QWidget):
         if not index.isValid() or self.look is None:
             return
         item: Item = self.look.standing.items[int(self.items.order[index.row()])]
-        self.said.setText(f"{item.name}: {item.message or item.state}")
+        self.said.setText(f"{item.name}: {in_words(item.message) or item.state}")
         if item.state == "done":
             self._opening.submit(item)
 
@@ -252,7 +257,7 @@ class BatchWidget(QWidget):
         self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
-        self.said.setText(str(error))
+        self.said.setText(told(error))
         notify(error)
 
     def _enable(self) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from biosegkit.errors import OptionError
 
 from .folders import free_beside, known
+from .options import command_options, options_in
+from .remedies import in_words
 
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
@@ -33,8 +35,11 @@ class Look:
     standing: Standing
 
 
-def begun(model: str, images: str, out: str, also: Sequence[str] = (), sizes: str = "") -> Batch:
-    """Begin a batch, paths made absolute so that it can be found from anywhere; ``sizes`` as for :func:`sizes_of`.
+def begun(model: str, images: str, out: str, also: Sequence[str] = (), sizes: str = "",
+          options: str = "") -> Batch:
+    """Begin a batch, paths made absolute so that it can be found from anywhere.
+
+    ``sizes`` is as for :func:`sizes_of`, ``options`` as for :func:`biosegkit_napari.options.options_in`.
 
     Raises
     ------
@@ -48,7 +53,8 @@ def begun(model: str, images: str, out: str, also: Sequence[str] = (), sizes: st
             raise OptionError(f"no {what}", expected="a model, images and a new folder for results",
                               remedy=f"choose the {what}")
     return start_batch(absolute_model(model), [str(Path(images).absolute())], Path(out).absolute(),
-                       {**({"also": ",".join(also)} if also else {}), **sizes_of(sizes)})
+                       {**({"also": ",".join(also)} if also else {}), **sizes_of(sizes),
+                        **command_options(options_in(options))})
 
 
 def absolute_model(model: str) -> str:
@@ -118,13 +124,13 @@ def _short(item: Item) -> str:
     message = item.message
     for path in item.images:
         message = message.replace(f"{path.resolve()}", path.name).replace(f"{path}", path.name)
-    return message
+    return in_words(message)
 
 
 def summary(standing: Standing) -> str:
     """How a batch is, in a line or two."""
     counts = [f"{n} {state}" for state in ("done", "failed", "running", "waiting") if (n := standing.count(state))]
-    return f"{standing.name}: {', '.join(counts)}" + (f"\n{standing.message}" if standing.message else "")
+    return f"{standing.name}: {', '.join(counts)}" + (f"\n{in_words(standing.message)}" if standing.message else "")
 
 
 def step(states: Sequence[str], at: int, forward: bool) -> int | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -25,32 +24,15 @@ from biosegkit.canvas import Change
 from biosegkit.corrections import ORDERS
 from biosegkit.errors import BiosegError
 
-from . import edits
-from .layers import look_at
-from .quiet import draw_labels
+from . import edits, keys
+from .layers import PLACE, Look, is_labels, look_at
+from .region import frame_of, look_to
+from .remedies import told
 from .saving import made_editable, saved
 from .shared import LayerBox, hub_of, own, tipped
 from .work import Task, notify, task_of
 
 __all__ = ["CorrectWidget"]
-
-#: Name, label, key and tooltip of what acts on the objects that are picked.
-_ACTS = (
-    ("merge", "Merge", "Shift-M", "Give all picked objects the id of the first: click one, Shift+click the others"),
-    ("delete", "Delete", "Delete", "Make background of the picked objects"),
-    ("fill_holes", "Fill holes", "H", "Fill background that the picked object encloses"),
-    ("relabel", "New id", "Shift-R", "Give the picked object an id that no other has"),
-    ("grow", "Grow", "Shift-G", "Widen the picked object into the background, never over others"),
-    ("shrink", "Shrink", "Shift-S", "Take away the rim of the picked object"),
-    ("undo", "Undo", "Control-Z", "Take back the last step, strokes of the brush too"),
-    ("redo", "Redo", "Control-Shift-Z", "Repeat the step that was taken back last"),
-)
-_TOOLS = (
-    ("pick", "Pick", "Q", "Click on an object to pick it, Shift+click for more"),
-    ("line", "Split by a line", "Shift-L", "Draw a line across an object: press, drag to its other side, let go"),
-    ("points", "Split by points", "Shift-P", "Click once in each part, with Shift for more than two parts"),
-)
-_STEPS = (("previous", "◀ Previous", "Shift-N", True), ("following", "Next ▶", "N", False))
 
 
 class CorrectWidget(QWidget):
@@ -60,12 +42,15 @@ class CorrectWidget(QWidget):
         super().__init__()
         self._viewer, self._hub = own(napari_viewer), hub_of(napari_viewer)
         self.session: edits.Session | None = None
+        #: Other time points of the layer that were corrected.
+        self._others: dict[int, edits.Session] = {}
         self._layer: Callable[[], Any] = lambda: None
         self._task: Task | None = None
         self._points: list[tuple[float, ...]] = []
         self.buttons: dict[str, QPushButton] = {}
         self._build()
         self.layer.changed.connect(self._on_layer)
+        self._viewer.dims.events.current_step.connect(self._on_step)
         let_go = weakref.WeakMethod(self._release)
         self.destroyed.connect(lambda *_: (release := let_go()) and release())
         self._on_layer()
@@ -87,16 +72,16 @@ class CorrectWidget(QWidget):
         for title, widget in (("labels", self.layer), ("order", self.order), ("steps", self.amount)):
             form.addRow(title, widget)
         grid, tools = QGridLayout(), QButtonGroup(self)
-        for k, (name, text, key, back) in enumerate(_STEPS):
+        for k, (name, text, key, back) in enumerate(keys.STEPS):
             self._add(grid, (0, k), name, text, f"Go to the {name} object in this order and pick it [{key}]",
                       lambda *_, back=back: self.go(back=back))
-        for k, (name, text, key, tip) in enumerate(_TOOLS):
+        for k, (name, text, key, tip) in enumerate(keys.TOOLS):
             button = self._add(grid, (1 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_: self._on_tool())
             button.setCheckable(True)
             tools.addButton(button)
         tools.setExclusive(True)
         self.buttons["pick"].setChecked(True)
-        for k, (name, text, key, tip) in enumerate(_ACTS):
+        for k, (name, text, key, tip) in enumerate(keys.ACTS):
             self._add(grid, (3 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_, name=name: self.act(name))
         self._add(grid, (7, 0), "editable", "Make editable", "Labels of several resolutions, or read lazily, cannot be "
                   "painted on: open the full resolution of the OME-Zarr on disk, or a copy in memory",
@@ -135,22 +120,59 @@ class CorrectWidget(QWidget):
     def _on_data(self, event: Any = None) -> None:
         """Other data in the same layer, as Tune puts them there: begin anew."""
         layer = self._layer()
-        if layer is not None and self.session is not None and layer.data is not self.session.canvas.array:
+        if layer is None or self.session is None:
+            return
+        if layer.data is not self.session.data or self.session.frame is not None:
             self._release()
             self._begin(layer)
+
+    def _on_step(self, event: Any = None) -> None:
+        """Of a time series another time point is shown: that is corrected now; what was done at others is kept."""
+        layer, before = self._layer(), self.session
+        if layer is None or before is None or before.frame is None or self._task is not None:
+            return
+        number = self._number(layer, look_at(layer))
+        if number == before.number:
+            return
+        if before.canvas.log:
+            self._others[before.number] = before
+        if number in self._others:
+            self._take(layer, self._others.pop(number))
+        else:
+            self._begin(layer)
+
+    def _number(self, layer: Any, look: Look) -> int | None:
+        """The time point of a layer that is shown, None without an axis of time."""
+        return frame_of(self._viewer, layer, look) if "t" in look.axes else None
+
+    def _on_place(self, event: Any = None) -> None:
+        """The size of the voxels was set."""
+        layer = self._layer()
+        if layer is None or self.session is None:
+            return
+        try:
+            spacing = look_at(layer).grid.spacing
+        except BiosegError as error:
+            self.said.setText(told(error))
+            return
+        for one in (self.session, *self._others.values()):
+            one.canvas.spacing = spacing
 
     def _begin(self, layer: Any) -> None:
         """List the objects of a layer in a thread."""
         try:
-            spacing = look_at(layer).grid.spacing
+            look = look_at(layer)
         except BiosegError as error:
-            self.said.setText(str(error))
+            self.said.setText(told(error))
             return
+        number = self._number(layer, look)
         stored = layer.metadata.get("edited")
         journal = None if stored is None else Path(f"{stored.path}.corrections.jsonl")
         self.said.setText("listing the objects…")
         self._begun = layer.data
-        self._start(self._on_session, _begun, layer.data, spacing, edits.scores_of(layer.features), journal)
+        scores = edits.scores_of(layer.features) if number in (None, layer.metadata.get("frame", number)) else {}
+        self._start(self._on_session, edits.readied, layer.data, look.grid.spacing, scores, journal,
+                    None if number is None else (look.axes, number))
 
     def _on_session(self, session: edits.Session) -> None:
         """The objects are listed: listen to clicks, keys and strokes."""
@@ -160,19 +182,26 @@ class CorrectWidget(QWidget):
         if layer.data is not self._begun:  # replaced meanwhile
             self._begin(layer)
             return
-        if layer.data is not session.canvas.array:  # with room for new ids
-            layer.data = session.canvas.array
-        self.session = session
-        layer.metadata["corrections"] = session.canvas.log
+        if layer.data is not session.data:  # with room for new ids
+            layer.data = session.data
+        if self.session is None:  # else it was another time point of this layer
+            self._listen(layer)
+        self._take(layer, session)
+
+    def _listen(self, layer: Any) -> None:
+        """To clicks, keys and strokes on a layer, and to other data or another size of voxels in it."""
         layer.events.paint.connect(self._on_paint)
         layer.events.data.connect(self._on_data)
+        for name in PLACE:
+            layer.events[name].connect(self._on_place)
         layer.mouse_drag_callbacks.append(self._on_mouse)
-        for name, _, key, _ in _ACTS:
-            layer.bind_key(key, lambda _, name=name: self.act(name), overwrite=True)
-        for _, _, key, back in _STEPS:
-            layer.bind_key(key, lambda _, back=back: self.go(back=back), overwrite=True)
-        for name, _, key, _ in _TOOLS:
-            layer.bind_key(key, lambda _, name=name: self.use(name), overwrite=True)
+        keys.bind(layer, self.act, self.go, self.use)
+
+    def _take(self, layer: Any, session: edits.Session) -> None:
+        """Correct this from now on."""
+        self.session = session
+        layer.metadata["corrections"] = session.canvas.log
+        self._on_place()
         self._on_tool()
         what = "class" if layer.metadata.get("task") == "semantic" else "object"
         self.said.setText(counted(len(session.canvas.ids()), what) +
@@ -183,15 +212,16 @@ class CorrectWidget(QWidget):
     def _release(self) -> None:
         """Leave the layer as it would be without this widget."""
         layer, session = self._layer(), self.session
-        self.session, self._points = None, []
+        self.session, self._points, self._others = None, [], {}
         if layer is None or session is None:
             return
         layer.events.paint.disconnect(self._on_paint)
         layer.events.data.disconnect(self._on_data)
+        for name in PLACE:
+            layer.events[name].disconnect(self._on_place)
         if self._on_mouse in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_mouse)
-        for key in (*(row[2] for row in _ACTS), *(row[2] for row in _STEPS), *(row[2] for row in _TOOLS)):
-            layer.bind_key(key, None)
+        keys.unbind(layer)
         layer.mouse_pan = layer.mode == "pan_zoom"
 
     # what is done
@@ -208,12 +238,12 @@ class CorrectWidget(QWidget):
         session = self.session
         if session is None or self._task is not None:
             return
-        under = [n for n in (session.canvas.at(p) for p in points) if n]
+        under = [n for n in map(session.at, points) if n]
         if under and (not session.picked or session.picked[0] not in under):
             session.pick(max(set(under), key=under.count))
-        axes = self._viewer.dims.not_displayed
-        options: dict[str, Any] = {"line": points, "axis": axes[0] if axes else None} if name == "line" else {
-            "points": points}
+        places, first = [session.inside(point) for point in points], self._viewer.dims.ndim - self._layer().ndim
+        across = session.across([axis - first for axis in self._viewer.dims.not_displayed])
+        options: dict[str, Any] = {"line": places, "axis": across} if name == "line" else {"points": places}
         self._start(self._on_change, edits.act, session, f"split_{name}", **options)
 
     def go(self, *, back: bool = False) -> None:
@@ -243,7 +273,8 @@ class CorrectWidget(QWidget):
         """Save what was corrected."""
         layer = self._layer()
         if layer is not None and self._task is None:
-            saved(self, layer, self._start)
+            number = None if layer.multiscale else self._number(layer, look_at(layer))
+            saved(self, layer, self._start, number)
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any,
                **options: Any) -> None:
@@ -258,10 +289,11 @@ class CorrectWidget(QWidget):
         if self.sender() in (None, self._task):  # else what came of it has begun the next already
             self._task = None
             self._enable()
+            self._on_step()  # the view may have moved on
 
     def _on_failed(self, error: BaseException) -> None:
         """Say it here; that a layer cannot be edited is nothing that somebody who looks through layers must be told."""
-        self.said.setText(str(error))
+        self.said.setText(told(error))
         if self.session is not None or not isinstance(error, BiosegError):
             notify(error)
 
@@ -304,7 +336,7 @@ class CorrectWidget(QWidget):
     def _on_paint(self, event: Any) -> None:
         if self.session is not None:
             for places, before, after in edits.strokes(event.value):
-                self.session.canvas.painted(places, before, after)
+                self.session.painted(places, before, after)
 
     def _on_mouse(self, layer: Any, event: Any) -> Iterator[None]:
         """Pick on a click, draw on a drag."""
@@ -331,7 +363,7 @@ class CorrectWidget(QWidget):
         if self.session is None:
             return
         if not self.buttons["points"].isChecked():
-            self.session.pick(self.session.canvas.at(place), more=more)
+            self.session.pick(self.session.at(place), more=more)
             self._show_pick()
             return
         self._points.append(place)
@@ -358,25 +390,3 @@ class CorrectWidget(QWidget):
         for name, button in self.buttons.items():
             button.setEnabled(idle and layer is not None and (
                 self.session is not None or name == "editable" or (name == "save")))
-
-
-def look_to(viewer: Any, layer: Any, place: tuple[float, ...]) -> None:
-    """Show a place of a layer in the middle of the view."""
-    world = layer.data_to_world(place)
-    first = viewer.dims.ndim - len(world)
-    for k, value in enumerate(world):
-        if first + k in viewer.dims.not_displayed:
-            viewer.dims.set_point(first + k, float(value))
-    shown = [d - first for d in viewer.dims.displayed]
-    viewer.camera.center = tuple(float(world[d]) for d in shown)
-
-
-def is_labels(layer: Any) -> bool:
-    """Whether a layer holds labels, other than those that show what is wrong."""
-    return hasattr(layer, "selected_label") and "errors_of" not in layer.metadata
-
-
-def _begun(data: Any, *arguments: Any) -> edits.Session:
-    """In a thread: labels with room for new ids, and what napari needs to draw such labels."""
-    draw_labels()
-    return edits.begin(edits.widened(data) if isinstance(data, np.ndarray) else data, *arguments)

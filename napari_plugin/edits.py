@@ -13,7 +13,10 @@ from biosegkit import corrections
 from biosegkit.canvas import Canvas, Change
 from biosegkit.errors import BiosegError, DataError
 
-__all__ = ["Session", "act", "begin", "is_stored", "place_of", "scores_of", "strokes", "widened"]
+from .films import Frame
+from .quiet import draw_labels
+
+__all__ = ["Session", "act", "begin", "is_stored", "place_of", "readied", "scores_of", "strokes", "widened"]
 
 #: Layers of fewer bits are widened, so that new objects find ids.
 _BITS = 32
@@ -30,11 +33,46 @@ class Session:
         How sure the model was of each object; empty if that is not known.
     picked : list of int
         Objects that were picked to be merged or deleted, the first one first.
+    frame : Frame, optional
+        The time point that is corrected, of a time series; places are those of all of it.
     """
 
     canvas: Canvas
     scores: Mapping[int, float] = field(default_factory=dict)
     picked: list[int] = field(default_factory=list)
+    frame: Frame | None = None
+
+    @property
+    def data(self) -> Any:
+        """The array of the layer."""
+        return self.canvas.array if self.frame is None else self.frame.data
+
+    @property
+    def number(self) -> int:
+        """The time point, 0 without an axis of time."""
+        return 0 if self.frame is None else self.frame.number
+
+    def inside(self, place: Sequence[Any]) -> tuple[Any, ...]:
+        """A place in the layer as one on the canvas."""
+        return tuple(place) if self.frame is None else self.frame.inside(place)
+
+    def at(self, place: Sequence[float]) -> int:
+        """The object at a place of the layer, 0 for none."""
+        return self.canvas.at(self.inside(place))
+
+    def across(self, hidden: Sequence[int]) -> int | None:
+        """The axis of the canvas that is not shown, by the axes of the layer that are not; None if all are shown."""
+        axes = self.inside(range(self.canvas.array.ndim if self.frame is None else len(self.frame.axes)))
+        return next((k for k, axis in enumerate(axes) if axis in hidden), None)
+
+    def painted(self, places: Sequence[Any], before: Any, after: Any) -> None:
+        """Take note of voxels that were painted at this time point; places are of the layer."""
+        if self.frame is not None:
+            shape = np.asarray(places[0]).shape
+            here = np.asarray(places[self.frame.axes.index("t")]) == self.frame.number
+            before, after = (np.broadcast_to(values, shape)[here] for values in (before, after))
+            places = [np.asarray(one)[here] for one in places]
+        self.canvas.painted(self.inside(places), before, after)
 
     def pick(self, number: int, *, more: bool = False) -> None:
         """Pick an object alone, or beside others; one that is picked already is let go."""
@@ -71,8 +109,11 @@ class Session:
         return number
 
 
-def begin(data: Any, spacing: Sequence[float], scores: Mapping[int, float], journal: Path | None = None) -> Session:
+def begin(data: Any, spacing: Sequence[float], scores: Mapping[int, float], journal: Path | None = None,
+          time: tuple[str, int] | None = None) -> Session:
     """Make an array ready for correction: list its objects. Done in a thread.
+
+    ``time`` has the axes of a time series, and which time point of it is corrected.
 
     Raises
     ------
@@ -84,7 +125,14 @@ def begin(data: Any, spacing: Sequence[float], scores: Mapping[int, float], jour
         raise DataError("labels of several resolutions, which napari does not edit" if several else
                         f"labels as {type(data).__name__}, of which napari would edit a copy in memory",
                         expected="an array in memory or a zarr array", remedy="click on Make editable first")
-    return Session(Canvas(data, spacing, journal=journal), scores)
+    frame = None if time is None else Frame(data, *time)
+    return Session(Canvas(data if frame is None else frame, spacing, journal=journal), scores, frame=frame)
+
+
+def readied(data: Any, *arguments: Any) -> Session:
+    """In a thread: labels with room for new ids, and what napari needs to draw such labels."""
+    draw_labels()
+    return begin(widened(data) if isinstance(data, np.ndarray) else data, *arguments)
 
 
 def is_stored(data: Any) -> bool:
@@ -127,7 +175,8 @@ def place_of(session: Session, number: int) -> tuple[float, ...]:
     window = canvas.window(number)
     inside = np.argwhere(canvas.read(window) == number)
     nearest = inside[np.argmin(((inside - inside.mean(axis=0)) ** 2).sum(axis=1))]
-    return tuple(float(p + w.start) for p, w in zip(nearest, window, strict=True))
+    place = tuple(float(p + w.start) for p, w in zip(nearest, window, strict=True))
+    return place if session.frame is None else tuple(float(p) for p in session.frame.outside(place))
 
 
 def act(session: Session, name: str, **options: Any) -> Change:

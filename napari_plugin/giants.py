@@ -21,6 +21,7 @@ from biosegkit.grid import Grid
 
 from .batches import absolute_model, features_of
 from .layers import Look, axes_of, file_of, metadata_of
+from .options import command_options
 
 if TYPE_CHECKING:
     from biosegkit.io import ReadOptions
@@ -95,7 +96,8 @@ def giant_of(wish: Wish, look: Look, model: Any) -> Giant:
     home = _home(look, metadata_of(wish.layers[0]))
     said = _told(file, home)
     _refuse_another(file, ReadOptions(**said), home, look.channels if len(wish.layers) == 1 else len(wish.layers))
-    options: dict[str, Any] = {"memory": f"{_memory(file, said, model)}GB", **({"tta": True} if wish.tta else {})}
+    options: dict[str, Any] = {"memory": f"{_memory(file, said, model)}GB", **({"tta": True} if wish.tta else {}),
+                               **command_options(wish.options)}
     if said:
         options |= {"spacing": ",".join(f"{s:.9g}" for s in home.spacing), "unit": home.unit}
     name = absolute_model(wish.model)

@@ -18,12 +18,14 @@ from biosegkit.io.arrange import NO_SIZE
 from biosegkit.io.options import UNITS
 from biosegkit.placement import grid_at, turned_home
 
-__all__ = ["Look", "axes_of", "file_of", "home_grid", "image_of", "labels_of", "look_at", "metadata_of", "part_under",
-           "snapshot", "stand_in", "voxels_of"]
+__all__ = ["PLACE", "Look", "axes_of", "file_of", "home_grid", "image_of", "is_labels", "labels_of", "look_at",
+           "matrix_to_world", "metadata_of", "part_under", "snapshot", "stand_in", "voxels_of"]
 
 #: Axes that are assumed where a layer does not name its own.
 _USUAL = {2: "yx", 3: "zyx", 4: "tzyx"}
 _SPACE = "zyx"
+#: What of a layer says how large its voxels are and what its axes mean: events, held by napari by weak reference.
+PLACE = ("scale", "units", "affine", "axis_labels")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def look_at(layer: Any, axes: str | None = None) -> Look:
                         remedy="choose other axes")
     space = [i for i, letter in enumerate(letters) if letter in _SPACE]
     unit, factors = _unit(layer, space)
-    matrix = _matrix(layer)[np.ix_([*space, -1], [*space, -1])]
+    matrix = matrix_to_world(layer)[np.ix_([*space, -1], [*space, -1])]
     matrix[:-1] *= np.array(factors)[:, None]
     grid = grid_at([shape[i] for i in space], matrix, unit)
     return Look(layer.name, letters, shape, np.dtype(levels[0].dtype), grid,
@@ -197,9 +199,22 @@ def file_of(layer: Any) -> Path | None:
     return Path(source).absolute() if source and Path(source).exists() else None
 
 
+def is_labels(layer: Any) -> bool:
+    """Whether a layer holds labels, other than those that show what is wrong."""
+    return hasattr(layer, "selected_label") and "errors_of" not in layer.metadata
+
+
 def home_grid(layer: Any, axes: str | None = None) -> Grid:
     """The grid of the file that a layer shows, at its finest resolution."""
     return turned_home(look_at(layer, axes).grid, metadata_of(layer))[1]
+
+
+def matrix_to_world(layer: Any) -> Any:
+    """From an index of the data (row by row, and 1) to the world, all transforms together; colours are no axis."""
+    from napari.utils.transforms import Affine
+
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    return np.array(layer.affine.affine_matrix @ own.affine_matrix, dtype=np.float64)
 
 
 def stand_in(look: Look, window: Sequence[slice] | None = None, channels: int | None = None) -> Image:
@@ -260,14 +275,6 @@ def _refuse_large(name: str, data: Any, keys: Sequence[Any]) -> None:
                         expected=f"{memory_text(there)} at most",
                         remedy="take a part, such as this view or a rectangle; what was segmented in blocks has a "
                         "table of its objects beside it")
-
-
-def _matrix(layer: Any) -> Any:
-    """From an index of the data to the world, all transforms of the layer together; colours are no axis of it."""
-    from napari.utils.transforms import Affine
-
-    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
-    return np.array(layer.affine.affine_matrix @ own.affine_matrix, dtype=np.float64)
 
 
 def _unit(layer: Any, space: Sequence[int]) -> tuple[str, list[float]]:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -22,10 +23,10 @@ from qtpy.QtWidgets import (
 from biosegkit.errors import BiosegError
 
 from .columns import Columns, table_view
-from .correct import is_labels, look_to
-from .layers import look_at, snapshot
+from .layers import is_labels, look_at, snapshot
 from .measurement import Comparison, Question, compared, measured, place_in, shown_columns
-from .region import frame_of
+from .region import frame_of, look_to
+from .remedies import told
 from .segment import is_image
 from .shared import LayerBox, own, tipped
 from .work import Task, notify, task_of
@@ -58,6 +59,10 @@ class MeasureWidget(QWidget):
         self._compared: tuple[Callable[[], Any], Callable[[], Any]] = (lambda: None, lambda: None)
         self._errors: Callable[[], Any] = lambda: None
         self._frame = 0
+        #: What is left to be shown of a comparison, a part at each turn of the viewer's loop.
+        self._left: list[Callable[[], None]] = []
+        self._turn = QTimer(self, singleShot=True, interval=0)
+        self._turn.timeout.connect(self._show_next)
         self.objects, self.scores, self.errors = Columns(_TIPS), Columns(_TIPS), Columns(_TIPS)
         self._table: dict[str, Any] = {}
         self._wrong: dict[str, Any] = {}
@@ -170,13 +175,25 @@ class MeasureWidget(QWidget):
         self._task.start()
 
     def _on_ended(self) -> None:
+        self.cancel.setEnabled(False)
+        if self._left:
+            self._turn.start()
+        else:
+            self._show_next()
+
+    def _show_next(self) -> None:
+        """Show the next part, each in a turn of its own so that none of them is a pause; then all is done."""
+        if self._left:
+            self._left.pop(0)()
+            self._turn.start()
+            return
         task, self._task = self._task, None
         if task is not None and task.cancelled:
             self.said.setText("cancelled: nothing was changed")
         self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
-        self.said.setText(str(error))
+        self.said.setText(told(error))
         notify(error)
 
     # what is shown
@@ -193,7 +210,7 @@ class MeasureWidget(QWidget):
             layer.features = features
 
     def _on_compared(self, found: Comparison) -> None:
-        """Show scores and errors, the latter as a layer in the place of the one before."""
+        """Show scores and errors, and then the latter as a layer in the place of the one before."""
         self._wrong = found.errors
         self.scores.show(found.scores)
         self.score_table.resizeColumnsToContents()
@@ -201,10 +218,13 @@ class MeasureWidget(QWidget):
         self.errors.show({**first, **{k: v for k, v in shown_columns(found.errors).items() if k not in first}})
         self.error_table.resizeColumnsToContents()
         self.said.setText(found.said)
-        self._show_errors(found.layer)
+        self._left = [lambda: self._show_errors(found.layer)]
 
     def _show_errors(self, made: Any) -> None:
-        """Show what is wrong: in the layer of the errors before where that fits, which is quicker than a new one."""
+        """Show what is wrong: in the layer of the errors before where that fits, else in a new one.
+
+        napari takes as long to make a layer's controls as to draw it: it is drawn in the turn after.
+        """
         before = self._errors()
         if before is not None and before in self._viewer.layers:
             if before.data.shape == made.data.shape and list(before.features["what"]) == list(made.features["what"]):
@@ -213,8 +233,10 @@ class MeasureWidget(QWidget):
                 return
             self._viewer.layers.remove(before)
         active, chosen = self._viewer.layers.selection.active, self.layer.layer
+        made.visible = False
         self._viewer.add_layer(made)
         self._errors = weakref.ref(made)
+        self._left.append(lambda: setattr(made, "visible", True))
         if active is not None:  # the labels stay what is worked at
             self._viewer.layers.selection.active = active
             self.layer.layer = chosen

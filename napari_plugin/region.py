@@ -11,7 +11,7 @@ from biosegkit.errors import OptionError
 
 from .layers import Look
 
-__all__ = ["REGIONS", "Region", "frame_of", "region_of"]
+__all__ = ["REGIONS", "Region", "frame_of", "look_to", "region_of"]
 
 #: What can be chosen, and what it means.
 REGIONS = {
@@ -51,6 +51,17 @@ def region_of(kind: str, viewer: Any, layer: Any, look: Look) -> Region:
 def frame_of(viewer: Any, layer: Any, look: Look) -> int:
     """The time point that is shown."""
     return _index(viewer, layer, look, "t") if "t" in look.axes else 0
+
+
+def look_to(viewer: Any, layer: Any, place: tuple[float, ...]) -> None:
+    """Show a place of a layer in the middle of the view."""
+    world = layer.data_to_world(place)
+    first = viewer.dims.ndim - len(world)
+    for k, value in enumerate(world):
+        if first + k in viewer.dims.not_displayed:
+            viewer.dims.set_point(first + k, float(value))
+    shown = [d - first for d in viewer.dims.displayed]
+    viewer.camera.center = tuple(float(world[d]) for d in shown)
 
 
 def _plane(viewer: Any, layer: Any, look: Look) -> int | None:

@@ -22,11 +22,11 @@ from qtpy.QtWidgets import (
 from biosegkit._words import counted
 from biosegkit.errors import BiosegError
 
-from .correct import is_labels
 from .curve import Curve
 from .following import Followed
-from .layers import look_at, snapshot
+from .layers import is_labels, look_at, snapshot
 from .region import frame_of
+from .remedies import in_words, told
 from .rows import beside, button, tool
 from .segment import is_image
 from .shared import LayerBox, as_wide_as_there_is_room, hub_of, own, tipped
@@ -65,6 +65,7 @@ class RetrainWidget(QWidget):
         self._build()
         self.hub.models_changed.connect(self._on_models)
         self.layer.changed.connect(self._on_layer)
+        self._viewer.dims.events.current_step.connect(self._name)
         self.dataset.editingFinished.connect(self._on_dataset)
         self.runs.changed.connect(self._on_run)
         self.runs.looked.connect(self._on_look)
@@ -131,7 +132,8 @@ class RetrainWidget(QWidget):
         together = [one for one in self._viewer.layers if is_image(one) and one in self._viewer.layers.selection]
         images = tuple(snapshot(one) for one in (together if image in together else [image]))
         try:
-            frame = frame_of(self._viewer, labels, look_at(labels))
+            series = image if look_at(image).frames > 1 else labels
+            frame = frame_of(self._viewer, series, look_at(series))
         except BiosegError as error:
             self._on_failed(error)
             return
@@ -140,7 +142,7 @@ class RetrainWidget(QWidget):
             _TASKS[self.kind.currentText()], frame, self.replace.isChecked()))
 
     def _on_added(self, found: Added) -> None:
-        notes = "".join(f"\n{note}" for note in found.notes)
+        notes = "".join(f"\n{in_words(note)}" for note in found.notes)
         self.said.setText(f"added {found.name}: {counted(found.cases, 'image')} in {self.dataset.text()}{notes}")
         if not self.out.text():
             self._on_dataset()
@@ -159,12 +161,23 @@ class RetrainWidget(QWidget):
 
     def _on_layer(self) -> None:
         """Other labels: what their values are, and a name for the image."""
-        layer, image = self.layer.layer, self.image.layer
+        layer = self.layer.layer
         task = None if layer is None else layer.metadata.get("task")
         if task in _TASKS.values():
             self.kind.setCurrentIndex(list(_TASKS.values()).index(task))
-        if image is not None and not self.name.isModified():
-            self.name.setText(name_of(image))
+        self._name()
+
+    def _name(self, event: Any = None) -> None:
+        """What the image may be called, of a time series with the time point that is shown."""
+        image = self.image.layer
+        if image is None or self.name.isModified():
+            return
+        try:
+            look = look_at(image)
+            moment = f"_t{frame_of(self._viewer, image, look)}" if look.frames > 1 else ""
+        except BiosegError:  # it is told when it is added
+            moment = ""
+        self.name.setText(name_of(image) + moment)
 
     # train
 
@@ -237,7 +250,7 @@ class RetrainWidget(QWidget):
         running = self.look is not None and self.look.state.name == "running"
         self.look = look
         self.curve.add(look.points)
-        parts = [f"{look.state.name}: {look.said or look.state.message}".rstrip(": "), self.curve.points.text]
+        parts = [f"{look.state.name}: {look.said or in_words(look.state.message)}".rstrip(": "), self.curve.points.text]
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":
             self.runs.rest()
@@ -294,7 +307,7 @@ class RetrainWidget(QWidget):
         self._enable()
 
     def _on_failed(self, error: BaseException) -> None:
-        self.said.setText(str(error))
+        self.said.setText(told(error))
         notify(error)
 
     def _enable(self) -> None:

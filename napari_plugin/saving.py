@@ -43,23 +43,30 @@ def made_editable(data: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str
     return copy if copy.dtype.itemsize >= 4 else copy.astype(np.uint32), kept, "a copy in memory: save it when done"
 
 
-def saved(parent: QWidget, layer: Any, start: Callable[..., None]) -> None:
-    """Save a layer: on disk what is edited there, else to a file that is asked for."""
+def saved(parent: QWidget, layer: Any, start: Callable[..., None], number: int | None = None) -> None:
+    """Save a layer: on disk what is edited there, else to a file that is asked for, of a time series one time point."""
     say: Callable[[str], None] = parent.said.setText  # type: ignore[attr-defined]
     edited = layer.metadata.get("edited")
     if edited is not None:
         start(lambda _: say(f"saved {edited.path.name}"), edited.save)
         return
-    path, _ = QFileDialog.getSaveFileName(parent, "Save labels", f"{layer.name}.ome.tif",
+    moment = "" if number is None or layer.name.rpartition(" t=")[1] else f" t={number}"
+    path, _ = QFileDialog.getSaveFileName(parent, "Save labels", f"{layer.name}{moment}.ome.tif",
                                           "Labels (*.ome.tif *.tif *.nii.gz *.ome.zarr)")
     if path:
-        start(lambda name: say(f"saved {name}"), written, snapshot(layer), path)
+        start(lambda name: say(f"saved {name}"), written, snapshot(layer), path, number)
 
 
-def written(layer: Any, path: str) -> str:
-    """Write labels with their corrections beside them; the name of the file. Done in a thread."""
+def written(layer: Any, path: str, number: int | None = None) -> str:
+    """Write labels, of a time series at a time point, with their corrections beside them. Done in a thread.
+
+    Returns
+    -------
+    str
+        The name of the file, and of which time point it is.
+    """
     from biosegkit.io import write
 
     task = str(layer.metadata.get("task", "instance"))
-    write(labels_of(layer, task), path, {"corrections": list(layer.metadata.get("corrections", ()))})
-    return Path(path).name
+    write(labels_of(layer, task, frame=number or 0), path, {"corrections": list(layer.metadata.get("corrections", ()))})
+    return Path(path).name if number is None else f"time point {number} as {Path(path).name}"

@@ -24,8 +24,10 @@ from qtpy.QtWidgets import (
 from biosegkit.errors import BiosegError
 
 from .giants import Giant
-from .layers import look_at, snapshot
+from .layers import PLACE, look_at, snapshot
+from .options import OPTIONS_TIP, options_in
 from .region import REGIONS, frame_of, region_of
+from .remedies import in_words, told
 from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
 from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
@@ -33,8 +35,6 @@ from .work import Latest, Task, notify
 
 __all__ = ["SegmentWidget", "add_result"]
 
-#: What of a layer says how large its voxels are and what its axes mean: events, held by napari by weak reference.
-_PLACE = ("scale", "units", "affine", "axis_labels")
 #: Milliseconds after the last move of the view.
 _PAUSE = 300
 _AXES = {"as the layer says": None, "y x": "yx", "z y x": "zyx", "c y x": "cyx", "c z y x": "czyx", "t y x": "tyx",
@@ -67,7 +67,8 @@ class SegmentWidget(QWidget):
         self.model.changed.connect(self._on_choice)
         for signal in (self.region.currentIndexChanged, self.axes.currentIndexChanged, self.tta.toggled):
             signal.connect(self._on_choice)
-        self.out.editingFinished.connect(self._on_out)
+        for field in (self.out, self.options):
+            field.editingFinished.connect(self._on_text)
         self._on_layer()
 
     def _build(self) -> None:
@@ -81,6 +82,8 @@ class SegmentWidget(QWidget):
         self.axes = tipped(QComboBox(), "What the axes of the data are, where the layer does not say")
         for text, letters in _AXES.items():
             self.axes.addItem(text, letters)
+        self.options = tipped(QLineEdit(), OPTIONS_TIP)
+        self.options.setPlaceholderText("as the model has them")
         self.out = tipped(QLineEdit(), "The folder for the labels and their table, of an image that is segmented in "
                           "blocks on disk; by default a new one beside it")
         self.place = QWidget()
@@ -104,7 +107,7 @@ class SegmentWidget(QWidget):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, widget in (("image", self.layer), ("model", self.model), ("region", self.region),
-                              ("axes", self.axes), ("results", self.place)):
+                              ("axes", self.axes), ("options", self.options), ("results", self.place)):
             form.addRow(title, widget)
         self._title = form.labelForField(self.place)
         self._show_place(on=False)
@@ -131,7 +134,7 @@ class SegmentWidget(QWidget):
         return Wish(self.model.model, tuple(snapshot(one) for one in together), kind,
                     region_of(kind, self._viewer, layer, look), axes, frame_of(self._viewer, layer, look),
                     self.tta.isChecked(), layer.data_level if kind == "view" and layer.multiscale else 0,
-                    self.out.text().strip())
+                    self.out.text().strip(), options_in(self.options.text()))
 
     def open_out(self) -> None:
         """Ask for the folder for results."""
@@ -140,9 +143,11 @@ class SegmentWidget(QWidget):
             self.out.setText(found)
             self._on_choice()
 
-    def _on_out(self) -> None:
-        if self.out.isModified():
-            self.out.setModified(False)
+    def _on_text(self) -> None:
+        """Something else was written in a row."""
+        if self.out.isModified() or self.options.isModified():
+            for field in (self.out, self.options):
+                field.setModified(False)
             self._on_choice()
 
     def start(self) -> None:
@@ -173,7 +178,11 @@ class SegmentWidget(QWidget):
     def toggle_volume(self) -> None:
         """Volume and planes in turn; in a volume the image shines through its labels."""
         deep = self._viewer.dims.ndisplay == 2
+        if deep:
+            self._show_contours(on=False)
         self._viewer.dims.ndisplay = 3 if deep else 2
+        if not deep:
+            self._show_contours(self.contours.isChecked())
         if deep:
             self._viewer.camera.angles = (0, 30, 60)
             for layer in self._viewer.layers:
@@ -193,7 +202,7 @@ class SegmentWidget(QWidget):
         layer, before = self.layer.layer, self._followed()
         if layer is not before:
             for one, act in ((before, "disconnect"), (layer, "connect")):
-                for name in () if one is None else _PLACE:
+                for name in () if one is None else (*PLACE, "data"):
                     getattr(one.events[name], act)(self._on_choice)
             self._followed = (lambda: None) if layer is None else weakref.ref(layer)
         self._on_choice()
@@ -208,7 +217,7 @@ class SegmentWidget(QWidget):
             self._asked = self.wish()
         except BiosegError as error:
             self._asked = None
-            self.said.setText(str(error))
+            self.said.setText(told(error))
             return
         if self._asked is None:
             self.said.setText("Open an image, and choose a model." if self.layer.layer is None else "Choose a model.")
@@ -228,7 +237,7 @@ class SegmentWidget(QWidget):
 
     def _ask(self, wish: Wish) -> tuple[Wish, Answer]:
         """In a thread: load the model and compare."""
-        return wish, looked_through(wish, answered(wish, self.hub.loaded(wish.model)))
+        return wish, looked_through(wish, answered(wish, self.hub.loaded(wish.model, wish.options)))
 
     def _on_answer(self, found: tuple[Wish, Answer]) -> None:
         wish, answer = found
@@ -247,7 +256,7 @@ class SegmentWidget(QWidget):
             widget.setVisible(on)
 
     def _on_unusable(self, error: Any) -> None:
-        self.said.setText(str(error))
+        self.said.setText(told(error))
         if not isinstance(error, BiosegError):
             notify(error)
 
@@ -260,9 +269,10 @@ class SegmentWidget(QWidget):
 
     def _on_outcome(self, outcome: Outcome) -> None:
         """Add the labels, whatever became of the image meanwhile."""
-        layer = add_result(self._viewer, self.hub, outcome)
-        layer.contour = 1 if self.contours.isChecked() and layer.ndim == 2 else layer.contour
-        notes = "".join(f"\n{note}" for note in outcome.notes)
+        add_result(self._viewer, self.hub, outcome)
+        if self.contours.isChecked():
+            self._show_contours(on=True)
+        notes = "".join(f"\n{in_words(note)}" for note in outcome.notes)
         self._done = f"{outcome.said} in {outcome.seconds:.1f} s{notes}"
 
     def _on_ended(self) -> None:
@@ -278,9 +288,10 @@ class SegmentWidget(QWidget):
         self._done, self._brought = "", brought
 
     def _show_contours(self, on: bool) -> None:
+        """Outlines of results in planes; a volume has none."""
         for layer in self._viewer.layers:
             if hasattr(layer, "contour") and layer.metadata.get("model"):
-                layer.contour = int(on)
+                layer.contour = int(on and self._viewer.dims.ndisplay == 2)
 
 
 def add_result(viewer: Any, hub: Hub, outcome: Outcome) -> Any:

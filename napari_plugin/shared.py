@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QToolButton, QWidget
 
+from .options import Options
 from .quiet import load_libraries, uncollected
 from .work import Task, notify, search
 
@@ -65,7 +66,7 @@ class Hub(QObject):
         self.results: WeakKeyDictionary[Any, Result] = WeakKeyDictionary()
         #: Results that were changed by hand since they were decoded.
         self.edited: WeakSet[Any] = WeakSet()
-        self._loaded: dict[str, Predictor] = {}
+        self._loaded: dict[tuple[str, Options], Predictor] = {}
         self._added: list[str] = []
         self.folder = Path()
 
@@ -79,23 +80,23 @@ class Hub(QObject):
     def add_model(self, model: str) -> None:
         """A model from elsewhere: a run, a bundle, ``stardist:PATH`` or ``cellpose:PATH``; it is listed first."""
         self._added = [model, *(other for other in self._added if other != model)]
-        self._loaded.pop(model, None)
+        self._loaded = {key: one for key, one in self._loaded.items() if key[0] != model}
         self.refresh()
 
-    def loaded(self, model: str) -> Predictor:
-        """A model ready to run; the last one is kept. Call this in a thread."""
-        if model not in self._loaded:
+    def loaded(self, model: str, options: Options = ()) -> Predictor:
+        """A model ready to run, with these options; the last one is kept. Call this in a thread."""
+        if (model, options) not in self._loaded:
             with uncollected():
                 load_libraries()
                 from biosegkit.engines import load_model
 
-                self._loaded = {model: load_model(model)}
+                self._loaded = {(model, options): load_model(model, options=dict(options))}
             search().imported()
-        return self._loaded[model]
+        return self._loaded[model, options]
 
     def replace_loaded(self, model: str, new: Predictor) -> None:
         """A model whose thresholds were saved."""
-        self._loaded = {model: new}
+        self._loaded = {(model, ()): new}
 
     def _refreshed(self, rows: list[Row]) -> None:
         if rows != self.rows:

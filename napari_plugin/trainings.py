@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biosegkit._words import counted
-from biosegkit.errors import BiosegError, OptionError
+from biosegkit.errors import BiosegError, DataError, OptionError
 
+from . import remedies
 from .folders import free_beside, known
-from .layers import image_of, labels_of, part_under
+from .layers import image_of, labels_of, look_at, part_under
 from .points import Points
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Addition:
     labels : snapshot
     task : {"instance", "semantic"}
     frame : int
-        Time point.
+        Time point, of the image and of labels that are a time series as well.
     overwrite : bool
         Replace the case of that name.
     """
@@ -89,8 +90,11 @@ def added(wish: Addition) -> Added:
                           remedy="choose one")
     level, window = part_under(wish.labels, wish.images[0]) if wish.images else (0, None)
     image = image_of(wish.images, frame=wish.frame, level=level, window=window)
-    labels = labels_of(wish.labels, wish.task, frame=wish.frame)
-    kept = dict(wish.labels.metadata)
+    many, kept = look_at(wish.labels).frames > 1, dict(wish.labels.metadata)
+    labels = labels_of(wish.labels, wish.task, frame=wish.frame if many else 0)
+    if many and not labels.count and kept.get("frame", wish.frame) != wish.frame:
+        raise DataError(f"no labels at time point {wish.frame}", file=wish.labels.name, expected="those that were made",
+                        remedy=f"go to time point {kept['frame']}, which was segmented")
     sources = [str(dict(layer.metadata.get("biosegkit", {})).get("source", "")) or layer.name for layer in wish.images]
     origin = {"image": [Path(source).name for source in sources], "labels": wish.labels.name, "task": wish.task,
               "model": str(kept.get("model", ""))}
@@ -170,7 +174,7 @@ def looked(handle: Handle) -> Look:
             return Look(handle, state, points, "\n".join([told(found), *found["notes"]]), judged=True)
         scores = read_scores(handle.out / "scores.json")
     except (BiosegError, KeyError) as error:
-        return Look(handle, state, points, str(error), judged=True)
+        return Look(handle, state, points, remedies.told(error), judged=True)
     name, value = next(iter(scores["headline"].items()))
     return Look(handle, state, points, f"{name} {value:.3f} on {counted(len(scores['cases']), 'held-back image')}",
                 judged=not started_from(handle))

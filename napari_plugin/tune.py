@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPu
 
 from biosegkit._words import counted
 
+from .films import Frame, blank
+from .layers import axes_of
 from .shared import LayerBox, Result, hub_of, own, tipped
 from .work import Latest, Task, notify
 
@@ -242,7 +244,11 @@ class TuneWidget(QWidget):
         if layer in self.hub.edited:
             layer, said = self._beside(layer), f"{layer.name} was edited by hand and is kept as it is, hidden"
             text = f"{text}. {said}; the thresholds act on {layer.name} from now on"
-        layer.data = data
+        if "frame" in layer.metadata:  # of a time series only that time point is another
+            Frame(layer.data, axes_of(layer), layer.metadata["frame"])[...] = data
+            layer.data = layer.data
+        else:
+            layer.data = data
         layer.features = features
         self.said.setText(text)
 
@@ -254,8 +260,8 @@ class TuneWidget(QWidget):
         """A layer for new labels beside one that was edited by hand, which is tuned no more."""
         data, settings, kind = edited.as_layer_data_tuple()
         kept = {key: value for key, value in settings["metadata"].items() if key != "corrections"}
-        new = type(edited).create(np.zeros_like(data), {**settings, "name": f"{edited.name} tuned", "metadata": kept},
-                                  kind)
+        new = type(edited).create(blank(data.shape, data.dtype),
+                                  {**settings, "name": f"{edited.name} tuned", "metadata": kept}, kind)
         self.hub.results[new] = self.hub.results.pop(edited)
         edited.visible = False
         self._tuned = new  # its rows stay

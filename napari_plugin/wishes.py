@@ -11,8 +11,10 @@ from biosegkit._words import counted
 from biosegkit.errors import BiosegError, DataError
 
 from .contrasts import EMPTY, contrasts
+from .films import in_time
 from .giants import Giant, giant_of, segmented_giant
 from .layers import Look, home_grid, image_of, look_at, stand_in
+from .options import Options
 from .region import Region
 from .remedies import in_viewer
 
@@ -45,6 +47,8 @@ class Wish:
         Of a layer with several resolutions the one in sight, for a model that knows no pixel size; 0 is the finest.
     out : str
         The folder for results, where the image is segmented in blocks; one beside its file by default.
+    options : tuple of (str, str)
+        Of the model.
     """
 
     model: str
@@ -56,6 +60,7 @@ class Wish:
     tta: bool = False
     sight: int = 0
     out: str = ""
+    options: Options = ()
 
 
 @dataclass(frozen=True)
@@ -133,20 +138,25 @@ def looked_through(wish: Wish, answer: Answer) -> Answer:
 
 def ran(wish: Wish, hub: Hub) -> Outcome:
     """Check once more, then segment; in a thread."""
-    answer = looked_through(wish, answered(wish, hub.loaded(wish.model)))
+    answer = looked_through(wish, answered(wish, hub.loaded(wish.model, wish.options)))
     if not answer.ready:
         raise DataError(answer.text)
     return _segmented(wish, answer, hub)
 
 
-def outcome_of(result: Result, name: str, begun: float) -> Outcome:
-    """Decode, and make the layer as far as it needs no viewer: in a thread."""
+def outcome_of(result: Result, name: str, begun: float, film: tuple[Any, Look, int] | None = None) -> Outcome:
+    """Decode, and make the layer as far as it needs no viewer: in a thread.
+
+    ``film`` is the layer whose time point this is, what it says of itself, and that time point.
+    """
     from napari.layers import Layer
 
     from biosegkit.viewing import label_layer
 
     prediction = result.live.decode()
     data, settings, kind = label_layer(prediction.labels, name, prediction.objects)
+    if film is not None:
+        data, settings, kind = in_time((data, settings, kind), *film)
     settings["metadata"]["model"] = result.model_name
     said = (counted(len(prediction.objects["id"]), "object") if "id" in prediction.objects else
             counted(prediction.labels.count, "class"))
@@ -159,14 +169,16 @@ def _segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
 
     from .shared import Result
 
-    moment = f" t={wish.frame}" if look_at(wish.layers[0], wish.axes).frames > 1 else ""
+    look = look_at(wish.layers[0], wish.axes)
+    film = (wish.layers[0], look, wish.frame) if look.frames > 1 else None
+    moment = "" if film is None else f" t={wish.frame}"
     begun, name = time.monotonic(), f"{wish.layers[0].name}{moment} {Path(wish.model).stem}"
     if answer.giant is not None:
         layer, said, notes = segmented_giant(answer.giant, name)
         return Outcome(layer, said, time.monotonic() - begun, notes)
-    model = hub.loaded(wish.model)
+    model = hub.loaded(wish.model, wish.options)
     image = image_of(wish.layers, axes=wish.axes, frame=wish.frame, level=answer.level, window=answer.window)
-    made = outcome_of(Result(live(model, image, tta=wish.tta), model, wish.model), name, begun)
+    made = outcome_of(Result(live(model, image, tta=wish.tta), model, wish.model), name, begun, film)
     made.layer.metadata["image"] = home_grid(wish.layers[0], wish.axes).to_dict()
     return made
 

@@ -21,6 +21,7 @@ from biosegkit.errors import BiosegError, Cancelled
 from biosegkit.progress import watched
 
 from .garbage import Search
+from .remedies import told
 
 __all__ = ["Latest", "Task", "notify", "search", "task_of"]
 
@@ -194,6 +195,6 @@ def notify(error: BaseException) -> None:
     from napari.utils.notifications import notification_manager, show_error
 
     if isinstance(error, BiosegError):
-        show_error(str(error))
+        show_error(told(error))
     else:
         notification_manager.receive_error(type(error), error, error.__traceback__)

@@ -61,6 +61,24 @@ def test_clicks_pick_merge_and_split(widget, spin):
     assert not layer.keymap
 
 
+def test_the_size_of_voxels_is_followed(model, spin):
+    from biosegkit_napari.correct import CorrectWidget
+
+    values = np.zeros((9, 21, 21), np.uint32)
+    values[4, 10, 10] = 1
+    layer = model.add_labels(values)
+    made = CorrectWidget(model)
+    spin(lambda: made.session is not None and made._task is None)
+    layer.scale = (4.0, 1.0, 1.0)
+    made.click((4.0, 10.0, 10.0))
+    made.amount.setValue(3)
+    made.act("grow")
+    spin(lambda: made._task is None)
+    z, y, x = np.mgrid[-4:5, -10:11, -10:11]
+    np.testing.assert_array_equal(layer.data == 1, (4 * z) ** 2 + y**2 + x**2 <= 9)
+    made.close()
+
+
 def test_labels_on_disk_are_opened_for_editing_and_saved(model, spin, tmp_path):
     from biosegkit_napari.correct import CorrectWidget
     from napari.utils.notifications import notification_manager
@@ -117,10 +135,10 @@ def test_layers_that_show_errors_are_not_corrected(widget, model):
 def test_labels_are_widened_and_napari_readied_in_a_thread(model, spin, monkeypatch):
     import threading
 
-    from biosegkit_napari import correct
+    from biosegkit_napari import correct, edits
 
     where = []
-    monkeypatch.setattr(correct, "draw_labels", lambda: where.append(threading.current_thread().name))
+    monkeypatch.setattr(edits, "draw_labels", lambda: where.append(threading.current_thread().name))
     layer = model.add_labels(np.eye(4, dtype=np.uint8))
     made = correct.CorrectWidget(model)
     assert layer.data.dtype == np.uint8

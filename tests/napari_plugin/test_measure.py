@@ -103,6 +103,28 @@ def test_of_a_film_the_time_that_is_shown_is_measured(model, widget, spin):
     assert film[1, y, x] == 9
 
 
+def test_what_is_wrong_is_shown_in_turns_of_which_none_is_long(model, widget, spin):
+    layer, reference = (model.add_labels(MADE // k * k, name=f"by {k}") for k in (1, 3))
+    widget.layer.layer, widget.reference.layer = layer, reference
+    seen = []
+    model.layers.events.inserted.connect(lambda event: seen.append((event.value.visible, len(widget.scores.order))))
+    shown = widget._on_compared
+
+    def recorded(found):
+        shown(found)
+        seen.append(len(model.layers))
+
+    widget._on_compared = recorded
+    widget.start_comparison()
+    spin(lambda: widget._task is None)
+    assert seen[0] == 2, "the tables first, without the layer"
+    visible, rows = seen[1]
+    assert not visible, "its controls are made before it is drawn"
+    assert rows > 3
+    assert model.layers[-1].visible
+    assert widget.compare.isEnabled()
+
+
 def test_what_is_wrong_is_counted_coloured_and_can_be_visited(model, widget, spin):
     true = blocks((1, (2, 6), (2, 12)), (2, (10, 20), (20, 24)), (5, (10, 16), (2, 6)), (6, (10, 16), (6, 10)),
                   (7, (22, 28), (2, 14)))

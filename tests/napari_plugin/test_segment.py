@@ -286,7 +286,52 @@ def test_colours_and_time_points_reach_the_model(model, segment, spin):
     widget.start()
     spin(ended(widget))
     rgb = Image(np.moveaxis(film[1], -1, 0), Grid.regular((12, 10)), ("red", "green", "blue"))
-    np.testing.assert_array_equal(model.layers[-1].data, segmenter(Bands(), plan).predict(rgb).labels.restored())
+    np.testing.assert_array_equal(model.layers[-1].data[1], segmenter(Bands(), plan).predict(rgb).labels.restored())
+    assert not model.layers[-1].data[0].any()
+
+
+def test_other_data_in_the_same_layer_are_checked_anew(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(2)))
+    layer = model.add_image(np.random.default_rng(0).random((40, 30)).astype(np.float32), name="a")
+    spin(ready(widget))
+    assert widget.said.text().startswith("40 × 30 voxels")
+    layer.data = np.random.default_rng(1).random((20, 50)).astype(np.float32)
+    spin(lambda: widget.said.text().startswith("20 × 50 voxels"))
+    layer.data = np.full((20, 50), np.nan, np.float32)
+    spin(lambda: "no finite number" in widget.said.text())
+    assert not widget.run.isEnabled()
+
+
+def test_options_of_a_model_are_given_in_a_row(model, spin):
+    from biosegkit_napari.segment import SegmentWidget
+
+    import biosegkit as bsk
+
+    widget = SegmentWidget(model)
+    stripe = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
+    model.add_image(stripe, axis_labels=("c", "y", "x"), name="two channels")
+    spin(lambda: widget.model.box.findData("otsu") >= 0)
+    widget.model.model = "otsu"
+    spin(ready(widget))
+    for text, said in (("sigmas=2", "option 'sigmas' of otsu"), ("sigma", "the option 'sigma'; expected name=value"),
+                       ("sigma=none", "option sigma=none of otsu")):
+        widget.options.setText(text)
+        widget.options.setModified(True)
+        widget.options.editingFinished.emit()
+        spin(lambda said=said: said in widget.said.text())
+        assert not widget.run.isEnabled()
+        assert "--" not in widget.said.text()
+    widget.options.setText("sigma=2.5 channel=1")
+    widget.options.setModified(True)
+    widget.options.editingFinished.emit()
+    spin(ready(widget))
+    widget.start()
+    spin(ended(widget))
+    image = Image(stripe, Grid.regular((40, 50)))
+    wanted = bsk.load_model("otsu", options={"sigma": 2.5, "channel": 1}).predict(image).labels.restored()
+    np.testing.assert_array_equal(model.layers[-1].data, wanted)
+    assert "option channel=N chooses another (in the row options)" in widget.said.text()
+    widget.deleteLater()
 
 
 def test_a_view_is_what_the_canvas_shows_of_the_finest_level(model):
