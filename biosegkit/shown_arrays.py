@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,10 +15,12 @@ from .errors import DataError
 from .io.regions import Regions
 from .views import is_lazy
 
-__all__ = ["channel_of", "colours_last", "film", "limits", "remembered", "thinned"]
+__all__ = ["channel_of", "colours_last", "film", "limits", "limits_of_most", "remembered", "thinned"]
 
 #: Voxels that are looked at for the range of the intensities.
 _LOOK = 1 << 24
+#: Part of the range below which nearly all voxels are, where the range alone would leave them dark.
+_BRIGHT = 0.75
 #: Side of the resolution that is made of an image with one only, and what may be read for it.
 _SIDE, _MOST = 4096, 8 << 30
 #: Side of the parts of a plane that are remembered, and bytes of them.
@@ -163,3 +166,25 @@ def limits(arrays: Sequence[Any]) -> tuple[float, float] | None:
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     return (low, high) if low < high else None
+
+
+def limits_of_most(array: Any) -> tuple[float, float] | None:
+    """Intensities between which nearly all voxels are, where a few very bright ones would leave all others dark.
+
+    None where the brightest thousandth takes less than a quarter of the range, which is as good then. The range of bytes
+    is all of 0 to 255, as viewers show them.
+
+    Examples
+    --------
+    >>> dim = np.arange(10_000) % 100
+    >>> limits_of_most(dim), limits_of_most(np.append(dim, [4000] * 3))
+    (None, (0.0, 99.0))
+    """
+    step = math.ceil(max(1.0, array.size / _LOOK) ** (1 / max(1, array.ndim)))
+    values = array[(slice(None, None, step),) * array.ndim]
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, most, high = (float(v) for v in (values.min(), np.percentile(values, 99.9), values.max()))
+    high = 255.0 if array.dtype == np.uint8 else high
+    return (low, most) if 0 < most - low < _BRIGHT * (high - low) else None

@@ -23,7 +23,7 @@ from .io import Pyramid, ReadOptions, open_pyramid, peek, read, read_labels
 from .io.formats import images
 from .placement import placed
 from .predictor import Prediction
-from .shown_arrays import channel_of, colours_last, film, limits, remembered, thinned
+from .shown_arrays import channel_of, colours_last, film, limits, limits_of_most, remembered, thinned
 from .views import is_lazy, viewed
 
 __all__ = ["LayerData", "file_layers", "image_layers", "label_file_layer", "label_layer", "layers",
@@ -314,7 +314,7 @@ def _as_layers(levels: Sequence[Any], channels: Sequence[str], place: Mapping[st
         arrays = [channel_of(array, k) for array in levels]
         settings: dict[str, Any] = {"name": f"{name} {channel}" if many else name}
         settings |= {"colormap": _COLOURS[k % len(_COLOURS)]} if many else {}
-        span = limits(arrays) if is_lazy(levels[0]) else None
+        span = limits(arrays) if is_lazy(levels[0]) else limits_of_most(arrays[0])
         settings |= {"contrast_limits": span} if span else {}
         found.append((_levels(arrays), {**settings, "blending": "additive", **_multiscale(levels), **place}, "image"))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,13 @@ from biosegkit.errors import OptionError
 from .folders import free_beside, known
 from .options import command_options, options_in
 from .remedies import in_words
+from .sizes import sizes_of
 
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
 
-#: A number without a sign, and what units are called.
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]-?\d+)?")
-_UNITS = {"mm": "mm", "um": "um", "µm": "um", "μm": "um", "micron": "um", "microns": "um", "nm": "nm"}
-
 __all__ = ["Look", "absolute_model", "begun", "features_of", "free_folder", "known_batches", "layers_of", "looked",
-           "sizes_of", "step", "summary", "table_of"]
+           "step", "summary", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -71,29 +67,6 @@ def absolute_model(model: str) -> str:
     return f"{prefix}:{Path(rest).absolute()}" if colon and Path(rest).exists() else model
 
 
-def sizes_of(text: str) -> dict[str, Any]:
-    """Options of the command line from the size of a voxel as a person writes it; none from nothing.
-
-    Raises
-    ------
-    OptionError
-        If it is no size.
-
-    Examples
-    --------
-    >>> sizes_of("1.75, 0.8, 0.8 um"), sizes_of("0.5 µm"), sizes_of("")
-    ({'spacing': '1.75,0.8,0.8', 'unit': 'um'}, {'pixel_size': 0.5, 'unit': 'um'}, {})
-    """
-    numbers, unit = _NUMBER.findall(text), _NUMBER.sub("", text).replace(",", " ").replace("×", " ").split()
-    if not text.strip():
-        return {}
-    if not 1 <= len(numbers) <= 3 or len(unit) != 1 or unit[0].lower() not in _UNITS:
-        raise OptionError(f"the voxel size {text!r}", expected="z, y, x and their unit, or one number for pixels",
-                          remedy="write for example 2, 0.5, 0.5 um, or 0.5 um")
-    size = {"pixel_size": float(numbers[0])} if len(numbers) == 1 else {"spacing": ",".join(numbers)}
-    return {**size, "unit": _UNITS[unit[0].lower()]}
-
-
 def free_folder(images: str) -> str:
     """A new folder for results beside a folder of images."""
     return free_beside(images, "results", "batch.json")
@@ -120,17 +93,20 @@ def table_of(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _short(item: Item) -> str:
-    """The message with the names of the image's files alone: their folder would hide what is wrong with them."""
+    """The message without folders, nor the name of the image at its beginning: they would hide what is wrong."""
     message = item.message
     for path in item.images:
         message = message.replace(f"{path.resolve()}", path.name).replace(f"{path}", path.name)
+        message = message.removeprefix(f"{path.name}: ")
     return in_words(message)
 
 
 def summary(standing: Standing) -> str:
-    """How a batch is, in a line or two."""
+    """How a batch is, in a line or two; and why images failed, if all did so for one reason."""
     counts = [f"{n} {state}" for state in ("done", "failed", "running", "waiting") if (n := standing.count(state))]
-    return f"{standing.name}: {', '.join(counts)}" + (f"\n{in_words(standing.message)}" if standing.message else "")
+    why = {_short(item) for item in standing.items if item.state == "failed"}
+    said = [in_words(standing.message)] if standing.message else []
+    return "\n".join([f"{standing.name}: {', '.join(counts)}", *said, *(why if len(why) == 1 else ())])
 
 
 def step(states: Sequence[str], at: int, forward: bool) -> int | None:

@@ -59,8 +59,8 @@ def in_viewer(error: BiosegError, layer: Any, *, unit: str, axes: str | None = N
     --------
     >>> from types import SimpleNamespace
     >>> layer = SimpleNamespace(name="cells", ndim=2, axis_labels=("y", "x"))
-    >>> print(in_viewer(BiosegError("no size", remedy="give --pixel-size in µm"), layer, unit="um").split(": ")[1])
-    viewer.layers['cells'].scale = (y, x) in um, then viewer.layers['cells'].units = ('um', 'um')
+    >>> in_viewer(BiosegError("no size", remedy="give --pixel-size in µm"), layer, unit="um")
+    'no size. write it in the row voxel size, such as 0.5 um'
     """
     options = set(re.findall(r"--[a-z][a-z-]*", error.remedy))
     remedy = error.remedy
@@ -99,13 +99,8 @@ def told(error: BaseException) -> str:
 
 
 def _sized(layer: Any, unit: str, axes: str | None) -> str:
-    """How the size of a layer's voxels is set; along axes that are not of space the unit stays what it is."""
-    letters = (axes or axes_of(layer)).replace("s", "")
-    name = f"viewer.layers[{layer.name!r}]"
-    units = tuple(("pixel" if unit == "px" else unit) if letter in "zyx" else "pixel" for letter in letters)
+    """How the size of a layer's voxels is given."""
     if unit == "px":
-        return f"in the console: {name}.units = {units}, as this model knows pixels only"
-    scale = ", ".join(letter if letter in "zyx" else "1" for letter in letters)
-    what = "voxels" if "z" in letters else "pixels"
-    return (f"set the size of the layer's {what} in the console: {name}.scale = ({scale}) in {unit}, then "
-            f"{name}.units = {units}")
+        return "write 1 px in the row voxel size, as this model knows pixels only"
+    deep = "z" in (axes or axes_of(layer))
+    return f"write it in the row voxel size, such as {'2, 0.5, 0.5' if deep else '0.5'} {unit}"

@@ -72,6 +72,7 @@ class RetrainWidget(QWidget):
         self.runs.lost.connect(self._on_failed)
         self._on_models()
         self._on_layer()
+        self._enable()
         self.find()
         if not self.hub.rows:
             self.hub.refresh()

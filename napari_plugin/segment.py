@@ -30,6 +30,7 @@ from .region import REGIONS, frame_of, region_of
 from .remedies import in_words, told
 from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
+from .sizes import set_size, size_of
 from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
 from .work import Latest, Task, notify
 
@@ -69,6 +70,7 @@ class SegmentWidget(QWidget):
             signal.connect(self._on_choice)
         for field in (self.out, self.options):
             field.editingFinished.connect(self._on_text)
+        self.size.editingFinished.connect(self._on_size)
         self._on_layer()
 
     def _build(self) -> None:
@@ -82,6 +84,8 @@ class SegmentWidget(QWidget):
         self.axes = tipped(QComboBox(), "What the axes of the data are, where the layer does not say")
         for text, letters in _AXES.items():
             self.axes.addItem(text, letters)
+        self.size = tipped(QLineEdit(), "How far voxels are apart, where the layer does not say it or says it wrong: "
+                           "z, y, x and their unit, such as 2, 0.5, 0.5 um; for 2D one number will do, such as 0.5 um")
         self.options = tipped(QLineEdit(), OPTIONS_TIP)
         self.options.setPlaceholderText("as the model has them")
         self.out = tipped(QLineEdit(), "The folder for the labels and their table, of an image that is segmented in "
@@ -107,7 +111,8 @@ class SegmentWidget(QWidget):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, widget in (("image", self.layer), ("model", self.model), ("region", self.region),
-                              ("axes", self.axes), ("options", self.options), ("results", self.place)):
+                              ("axes", self.axes), ("voxel size", self.size), ("options", self.options),
+                              ("results", self.place)):
             form.addRow(title, widget)
         self._title = form.labelForField(self.place)
         self._show_place(on=False)
@@ -142,6 +147,18 @@ class SegmentWidget(QWidget):
         if found:
             self.out.setText(found)
             self._on_choice()
+
+    def _on_size(self) -> None:
+        """A size of voxels was written: it becomes that of the layer."""
+        layer, text = self.layer.layer, self.size.text().strip()
+        if layer is None or not text:
+            return
+        try:
+            set_size(self._viewer, layer, text, self.axes.currentData())
+        except BiosegError as error:
+            self.said.setText(told(error))
+            return
+        self.size.clear()
 
     def _on_text(self) -> None:
         """Something else was written in a row."""
@@ -214,6 +231,9 @@ class SegmentWidget(QWidget):
         if self._task is not None:
             return
         try:
+            layer = self.layer.layer
+            said = "" if layer is None else size_of(layer, self.axes.currentData())
+            self.size.setPlaceholderText(said or "not known")
             self._asked = self.wish()
         except BiosegError as error:
             self._asked = None

@@ -71,3 +71,19 @@ def test_show_adds_every_layer_and_begins_in_the_middle(files, monkeypatch):
     monkeypatch.setattr(viewing, "optional", lambda name: napari)
     viewing.show(*files)
     assert added == [("image", "a dapi"), ("image", "a gfp"), ("labels", "a_labels labels"), ("point", 0, 3.0), "run"]
+
+
+def test_a_few_bright_voxels_leave_the_others_visible():
+    rng = np.random.default_rng(0)
+    dim = rng.integers(100, 400, (20, 60, 60)).astype(np.uint16)
+    hot = dim.copy()
+    hot[3, 4, :5] = 60_000
+    even = Image(dim[None], Grid.regular(dim.shape)), Image(hot[None], Grid.regular(dim.shape))
+    assert "contrast_limits" not in layers(even[0])[0][1]
+    low, high = layers(even[1])[0][1]["contrast_limits"]
+    assert low == 100
+    assert 395 <= high <= 400
+    faint = Image((dim // 20).astype(np.uint8)[None], Grid.regular(dim.shape))  # of 255 that viewers show
+    assert layers(faint)[0][1]["contrast_limits"] == (5, 19)
+    empty = Image(np.full((1, 4, 4), np.nan, np.float32), Grid.regular((4, 4)))
+    assert "contrast_limits" not in layers(empty)[0][1]

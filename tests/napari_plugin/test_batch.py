@@ -66,9 +66,12 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
     widget.start()
     spin(lambda: widget.look is not None and widget.look.standing.name == "finished", PATIENCE)
     assert (cells(widget, "state"), cells(widget, "objects")) == (["done", "failed", "done"], ["1", "", "3"])
-    assert widget.standing.text() == "finished: 2 done, 1 failed"
+    said, why = widget.standing.text().split("\n")
+    assert said == "finished: 2 done, 1 failed"
     assert (widget.bar.value(), widget.bar.maximum()) == (3, 3)
-    assert cells(widget, "message")[1].startswith("b.tif: "), "the row says why, not in which folder"
+    assert cells(widget, "message")[1].startswith("found "), "the row says why; which image it is stands before it"
+    assert str(tmp_path) not in cells(widget, "message")[1]
+    assert why == cells(widget, "message")[1], "the one reason there is is seen without a click"
 
     widget.page(forward=True)
     spin(lambda: len(model.layers) == 2)

@@ -45,6 +45,7 @@ def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_pat
                              metadata={"model": "runs/old", "corrections": [{"operation": "merge", "ids": [1, 2]}]})
     widget = make(tmp_path)
     assert widget.name.text() == "well_A_1"
+    assert not any(button.isEnabled() for button in (widget.stop, widget.again, widget.judge)), "no training yet"
     widget.dataset.setText(str(tmp_path / "set"))
     for _ in range(2):
         widget.start_adding()

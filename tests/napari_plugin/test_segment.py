@@ -56,6 +56,13 @@ def segment(model, spin):
         widget.deleteLater()
 
 
+def write(field, text):
+    """As somebody does: write, and press Enter."""
+    field.setText(text)
+    field.setModified(True)
+    field.editingFinished.emit()
+
+
 def ready(widget):
     return lambda: widget.run.isEnabled()
 
@@ -112,9 +119,10 @@ def test_a_size_that_is_set_is_asked_about_anew_and_the_remedy_is_that_of_the_vi
     assert not widget.run.isEnabled()
     said = widget.said.text()
     assert "--" not in said
-    statements = [line.split(" in um")[0] for line in said.partition("console: ")[2].split(", then ")]
-    for statement in statements:  # as somebody would type them
-        exec(statement, {"viewer": model, "y": 0.5, "x": 0.5})
+    assert said.endswith("write it in the row voxel size, such as 0.5 um")
+    write(widget.size, "0.5, 0.5")
+    assert "expected z, y, x and their unit" in widget.said.text()
+    write(widget.size, "0.5 um")
     spin(ready(widget))
     assert widget.said.text().startswith("12 × 10 voxels at 0.5 × 0.5 um.")
     layer.scale = (0.25, 0.5)
@@ -136,6 +144,32 @@ def test_a_size_that_is_set_is_asked_about_anew_and_the_remedy_is_that_of_the_vi
     spin(ready(widget))
 
 
+def test_a_size_is_given_to_what_lies_on_the_image_and_the_plane_stays(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(3, resample=True, unit="um", spacing=(2.0, 1.0, 1.0))))
+    here, there = ({"biosegkit": {"source": name}} for name in ("a.tif", "b.tif"))
+    stack = np.random.default_rng(0).random((9, 12, 10)).astype(np.float32)
+    strange = model.add_image(stack, name="of another file", metadata=there)
+    second = model.add_image(stack, name="another channel", metadata=here)
+    part = model.add_labels(np.ones((2, 5, 4), np.uint8), translate=(3, 6, 2), name="labels of a part")
+    image = model.add_image(stack, name="stack", metadata=here)
+    model.dims.set_point(0, 6)
+    widget.layer.layer = image
+    spin(lambda: "voxel size" in widget.said.text())
+    assert widget.size.placeholderText() == "not known"
+    write(widget.size, "0.5 um")
+    assert "expected z, y, x and their unit" in widget.said.text()
+    write(widget.size, "1.75, 0.8, 0.4 µm")
+    spin(ready(widget))
+    assert widget.said.text().startswith("9 × 12 × 10 voxels at 1.75 × 0.8 × 0.4 um.")
+    assert widget.size.placeholderText() == "1.75, 0.8, 0.4 um"
+    assert model.dims.point[0] == pytest.approx(6 * 1.75)
+    for layer in (image, second, part):
+        assert tuple(layer.scale) == (1.75, 0.8, 0.4), layer.name
+        assert {str(unit) for unit in layer.units} == {"micrometer"}
+    np.testing.assert_allclose(part.translate, (3 * 1.75, 6 * 0.8, 2 * 0.4))
+    assert tuple(strange.scale) == (1, 1, 1)
+
+
 def test_a_layer_that_was_followed_is_freed_when_it_is_deleted(model, segment, spin):
     widget = segment(segmenter(Bands(), stub_plan(2)))
     layer = weakref.ref(model.add_image(np.eye(12, 10, dtype=np.float32), name="cells"))
@@ -149,9 +183,9 @@ def test_a_layer_that_was_followed_is_freed_when_it_is_deleted(model, segment, s
 
 @pytest.mark.parametrize(("axes", "unit", "plan", "wanted"), [
     ("tzyx", "pixel", stub_plan(3, resample=True, unit="um"),
-     ".scale = (1, z, y, x) in um, then viewer.layers['a b'].units = ('pixel', 'um', 'um', 'um')"),
+     "write it in the row voxel size, such as 2, 0.5, 0.5 um"),
     ("yx", "um", stub_plan(2, resample=True, unit="px"),
-     ".units = ('pixel', 'pixel'), as this model knows pixels only"),
+     "write 1 px in the row voxel size, as this model knows pixels only"),
     ("yx", "pixel", stub_plan(3), "use a 2D model, or choose what the axes are"),
     ("yx", "pixel", stub_plan(2, channels=2), "and all are given)"),
 ])
@@ -315,15 +349,11 @@ def test_options_of_a_model_are_given_in_a_row(model, spin):
     spin(ready(widget))
     for text, said in (("sigmas=2", "option 'sigmas' of otsu"), ("sigma", "the option 'sigma'; expected name=value"),
                        ("sigma=none", "option sigma=none of otsu")):
-        widget.options.setText(text)
-        widget.options.setModified(True)
-        widget.options.editingFinished.emit()
+        write(widget.options, text)
         spin(lambda said=said: said in widget.said.text())
         assert not widget.run.isEnabled()
         assert "--" not in widget.said.text()
-    widget.options.setText("sigma=2.5 channel=1")
-    widget.options.setModified(True)
-    widget.options.editingFinished.emit()
+    write(widget.options, "sigma=2.5 channel=1")
     spin(ready(widget))
     widget.start()
     spin(ended(widget))

@@ -20,8 +20,8 @@ from waiting import PATIENCE
 pytestmark = pytest.mark.gui
 TEXT = Path(__file__).parents[2].joinpath("docs/tutorial_napari.md").read_text(encoding="utf-8")
 #: What the text sets in code that is typed in a terminal or in the console, is a file, or a value.
-TYPED = {"biosegkit train data -o nuclei --budget 15m", "viewer.layers[0].scale = (1.75, 0.8, 0.8)",
-         '.units = ("um",) * 3', "biosegkit predict", "benchmarks/napari_pictures.py"}
+TYPED = {"biosegkit train data -o nuclei --budget 15m", "1.75, 0.8, 0.8 um", "biosegkit predict",
+         "benchmarks/napari_pictures.py"}
 
 
 class User:
@@ -237,11 +237,11 @@ def in_three_dimensions(user):
     user.viewer.layers.clear()
     user.viewer.dims.ndisplay = 2
     user.menu("File > Open Sample > biosegkit > 3D nuclei")
-    user.viewer.layers[0].scale = (1.75, 0.8, 0.8)
-    user.viewer.layers[0].units = ("um",) * 3
     segment = user.open("Layers > Segment > Segment")
     user.choose("image", "nuclei")
     user.choose("model", "otsu")
+    segment.size.setText("1.75, 0.8, 0.8 um")
+    segment.size.editingFinished.emit()
     user.press("Run")
     user.spin(lambda: segment._task is None)
     assert tuple(user.viewer.layers[-1].scale) == (1.75, 0.8, 0.8)
