@@ -171,8 +171,8 @@ def limits(arrays: Sequence[Any]) -> tuple[float, float] | None:
 def limits_of_most(array: Any) -> tuple[float, float] | None:
     """Intensities between which nearly all voxels are, where a few very bright ones would leave all others dark.
 
-    None where the brightest thousandth takes less than a quarter of the range, which is as good then. The range of bytes
-    is all of 0 to 255, as viewers show them.
+    None where the brightest thousandth takes less than a quarter of the range, which is as good then. The range of
+    bytes is all of 0 to 255, as viewers show them.
 
     Examples
     --------

@@ -183,7 +183,9 @@ def label_file_layer(path: str | Path, name: str, options: ReadOptions | None = 
     """
     header = peek(path, options)
     if header.bytes <= _WHOLE or header.dtype.kind not in "ui" or header.channels != 1:
-        return label_layer(read_labels(path, "instance", options), name)
+        data, settings, kind = label_layer(read_labels(path, "instance", options), name)
+        del settings["metadata"]["task"]  # a file does not say whether its values are objects or classes
+        return data, settings, kind
     return _lazy_labels(path, name, options)
 
 
@@ -226,7 +228,7 @@ def _lazy_labels(path: str | Path, name: str, options: ReadOptions | None, grid:
     turn, place = placed(finest.grid)
     arrays = _with_overview([viewed(array, turn) for array in pyramid.arrays], str(path))
     levels = [channel_of(array, 0) for array in arrays]
-    metadata = _kept(finest, turn) | {"task": "instance"}
+    metadata = _kept(finest, turn)
     return _levels(levels), {"name": name, **place, **_multiscale(levels), "metadata": metadata}, "labels"
 
 

@@ -222,6 +222,12 @@ class BatchWidget(QWidget):
 
     def _on_opened(self, layers: list[Any]) -> None:
         """Put an image and its labels in the place of those that were shown, unless these were edited."""
+        if not self.shown:  # the first result: what is open of other images would lie on it
+            others = [layer for layer in self._viewer.layers if layer.visible]
+            for layer in others:
+                layer.visible = False
+            if others:
+                self.said.setText(f"{self.said.text()}; other layers are hidden")
         if self._edited or any(layer.metadata.get("corrections") for layer in self.shown):
             kept = ", ".join(layer.name for layer in self.shown if hasattr(layer, "selected_label"))
             self.said.setText(f"{kept} was edited and stays open: save it, or add it to a data set (Retrain)")

@@ -238,7 +238,7 @@ class CorrectWidget(QWidget):
         session = self.session
         if session is None or self._task is not None:
             return
-        under = [n for n in map(session.at, points) if n]
+        under = session.along(points) if name == "line" else [n for n in map(session.at, points) if n]
         if under and (not session.picked or session.picked[0] not in under):
             session.pick(max(set(under), key=under.count))
         places, first = [session.inside(point) for point in points], self._viewer.dims.ndim - self._layer().ndim

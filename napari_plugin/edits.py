@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ class Session:
     def at(self, place: Sequence[float]) -> int:
         """The object at a place of the layer, 0 for none."""
         return self.canvas.at(self.inside(place))
+
+    def along(self, points: Sequence[Sequence[float]]) -> list[int]:
+        """The objects under a line through places of the layer, one entry per step of a voxel at most."""
+        found = []
+        for a, b in pairwise(np.asarray(points, float)):
+            steps = int(np.ceil(np.abs(b - a).max())) + 1
+            found += [self.at(a + (b - a) * k / steps) for k in range(steps + 1)]
+        return [number for number in found if number]
 
     def across(self, hidden: Sequence[int]) -> int | None:
         """The axis of the canvas that is not shown, by the axes of the layer that are not; None if all are shown."""

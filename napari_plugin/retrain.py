@@ -41,6 +41,7 @@ from .trainings import (
     looked,
     name_of,
     options_of,
+    recorded_task,
     started_from,
 )
 from .work import Task, notify, task_of
@@ -158,12 +159,13 @@ class RetrainWidget(QWidget):
     def _on_dataset(self) -> None:
         """Another data set: a new model beside it, and the trainings that are there."""
         self.out.setText(free_folder(self.dataset.text()))
+        self._on_layer()
         self.find()
 
     def _on_layer(self) -> None:
-        """Other labels: what their values are, and a name for the image."""
+        """Other labels: what their values are, by themselves or by the data set, and a name for the image."""
         layer = self.layer.layer
-        task = None if layer is None else layer.metadata.get("task")
+        task = None if layer is None else layer.metadata.get("task") or recorded_task(self.dataset.text())
         if task in _TASKS.values():
             self.kind.setCurrentIndex(list(_TASKS.values()).index(task))
         self._name()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from biosegkit.runs import Handle, State
 
 __all__ = ["Addition", "Look", "added", "begun", "brought", "free_folder", "known_runs", "looked", "name_of",
-           "options_of", "started_from"]
+           "options_of", "recorded_task", "started_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,17 @@ def options_of(budget: str, model: str, task: str) -> dict[str, Any]:
 
     parse_duration(budget)
     return {"budget": budget, "task": task, **({"from": model} if model else {})}
+
+
+def recorded_task(dataset: str) -> str:
+    """Whether the labels that were added to a data set are objects or classes; empty where that is not known."""
+    from biosegkit.curate import provenance
+
+    try:
+        tasks = {str(entry.get("task", "")) for entry in provenance(dataset).values()} if dataset else set()
+    except BiosegError:  # told when an image is added
+        return ""
+    return tasks.pop() if len(tasks) == 1 else ""
 
 
 def free_folder(dataset: str) -> str:

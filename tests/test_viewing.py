@@ -79,11 +79,11 @@ def test_a_few_bright_voxels_leave_the_others_visible():
     hot = dim.copy()
     hot[3, 4, :5] = 60_000
     even = Image(dim[None], Grid.regular(dim.shape)), Image(hot[None], Grid.regular(dim.shape))
-    assert "contrast_limits" not in layers(even[0])[0][1]
-    low, high = layers(even[1])[0][1]["contrast_limits"]
+    assert "contrast_limits" not in viewing.layers(even[0])[0][1]
+    low, high = viewing.layers(even[1])[0][1]["contrast_limits"]
     assert low == 100
     assert 395 <= high <= 400
     faint = Image((dim // 20).astype(np.uint8)[None], Grid.regular(dim.shape))  # of 255 that viewers show
-    assert layers(faint)[0][1]["contrast_limits"] == (5, 19)
+    assert viewing.layers(faint)[0][1]["contrast_limits"] == (5, 19)
     empty = Image(np.full((1, 4, 4), np.nan, np.float32), Grid.regular((4, 4)))
-    assert "contrast_limits" not in layers(empty)[0][1]
+    assert "contrast_limits" not in viewing.layers(empty)[0][1]

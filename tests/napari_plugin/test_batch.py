@@ -73,9 +73,12 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
     assert str(tmp_path) not in cells(widget, "message")[1]
     assert why == cells(widget, "message")[1], "the one reason there is is seen without a click"
 
+    other = model.add_image(np.zeros((9, 9)), name="other")
     widget.page(forward=True)
-    spin(lambda: len(model.layers) == 2)
-    assert [layer.name for layer in model.layers] == ["a", "a labels"]
+    spin(lambda: len(model.layers) == 3)
+    assert [(one.name, one.visible) for one in model.layers] == [("other", False), ("a", True), ("a labels", True)]
+    assert widget.said.text().endswith("other layers are hidden")
+    model.layers.remove(other)
     widget.table.selectRow(1)
     assert "b.tif" in widget.said.text()
     assert [layer.name for layer in model.layers] == ["a", "a labels"], "what failed leaves the view"

@@ -38,6 +38,39 @@ def make(model, spin):
         widget.deleteLater()
 
 
+def test_classes_stay_classes_for_the_next_image_of_a_data_set(model, make, spin, tmp_path):
+    from biosegkit_napari._reader import read_layers
+
+    from biosegkit.grid import Grid
+    from biosegkit.image import Image, Labels
+    from biosegkit.io import write
+
+    def opened(name):
+        grid, rng = Grid.regular((12, 12), 0.5, "um"), np.random.default_rng(0)
+        write(Image(rng.integers(0, 99, (1, 12, 12), np.uint8), grid), tmp_path / f"{name}.tif")
+        write(Labels.from_values(rng.integers(0, 3, (12, 12)), grid, "semantic"), tmp_path / f"{name}_labels.tif")
+        model.layers.clear()
+        for data, settings, kind in read_layers([str(tmp_path / f"{name}.tif"), str(tmp_path / f"{name}_labels.tif")]):
+            getattr(model, f"add_{kind}")(data, **settings)
+
+    opened("a")
+    widget = make(tmp_path)
+    widget.dataset.setText(str(tmp_path / "set"))
+    widget.dataset.editingFinished.emit()
+    assert widget.kind.currentText() == "objects", "which a file does not say"
+    widget.kind.setCurrentText("classes")
+    opened("b")
+    assert widget.kind.currentText() == "classes", "the choice stays"
+    widget.start_adding()
+    spin(lambda: widget._task is None)
+    again = make(tmp_path)
+    again.dataset.setText(str(tmp_path / "set"))
+    again.dataset.editingFinished.emit()
+    assert again.kind.currentText() == "classes", "as the data set has them"
+    model.add_labels(np.zeros((12, 12), np.uint8), metadata={"task": "instance"}, name="found")
+    assert again.kind.currentText() == "objects", "as the layer says"
+
+
 def test_an_image_is_added_with_labels_and_provenance(model, make, spin, tmp_path):
     image, labels = discs((24, 24))
     model.add_image(image, name="well A 1", scale=(0.5, 0.5), units="um")
