@@ -25,8 +25,8 @@ from PIL import Image as Picture
 
 HERE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 SIZE = (1280, 800)
-#: Of the embryos, in micrometres (SOURCE.md of the data set).
-SPACING = (1.75, 0.8, 0.8)
+#: Of the voxels of the embryos (SOURCE.md of the data set).
+SPACING = "1.75, 0.8, 0.8 um"
 
 
 class Window:
@@ -77,13 +77,15 @@ class Window:
         print(name, (HERE / f"{name}.png").stat().st_size // 1000, "kB")
 
 
-def segmented(window: Window, model: str, seconds: float = 300.0, **choices: str):
-    """Segment what is open with a model; the layer and the widget."""
+def segmented(window: Window, model: str, seconds: float = 300.0, size: str = "", **choices: str):
+    """Segment what is open with a model, its voxels of a size that the file does not say; the layer and the widget."""
     widget = window.dock("Segment")
     window.wait(lambda: widget.model.box.findData(model) >= 0, seconds)
     widget.model.model = model
     for name, value in choices.items():
         getattr(widget, name).setCurrentText(value)
+    widget.size.setText(size)
+    widget.size.editingFinished.emit()
     window.wait(widget.run.isEnabled, seconds, widget.said.text)
     widget.start()
     window.wait(lambda: widget._task is None, seconds)
@@ -156,9 +158,8 @@ def stack(window: Window, data: Path) -> None:
     """Nuclei of an embryo in 3D."""
     image, _ = case(data, "bbbc050_mouse_embryo", -2, "test")
     shutil.copy(image, "embryo.tif")
-    layer, = window.viewer.open("embryo.tif", plugin="biosegkit")
-    layer.scale, layer.units = SPACING, ("um",) * 3  # which this file does not say
-    _, widget = segmented(window, "nuclei3d")
+    window.viewer.open("embryo.tif", plugin="biosegkit")
+    _, widget = segmented(window, "nuclei3d", size=SPACING)
     widget.toggle_volume()
     window.viewer.reset_view()
     window.shoot("05-stack")

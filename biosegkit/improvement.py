@@ -11,6 +11,7 @@ from typing import Any
 from ._atomic import write_json
 from ._words import counted
 from .cases import Dataset
+from .curate import provenance
 from .engines import load_model
 from .errors import DataError
 from .io import read_labels
@@ -73,7 +74,8 @@ def improvement(run: str | Path, before: str | Path, dataset: Dataset, *, device
         rows["before"][name] = score_pair(predict(model, image).labels, truth, options)
         rows["after"][name] = score_pair(read_labels(_predicted(run, name), task), truth, options)
     found = {when: summarise(scores, task, unit=unit, options=options)["headline"] for when, scores in rows.items()}
-    result = {**found, "cases": len(ids), "model": Path(before).name, "notes": _notes(run, Path(before), ids)}
+    notes = [*_notes(run, Path(before), ids), *_own_labels(dataset, before, ids)]
+    result = {**found, "cases": len(ids), "model": Path(before).name, "notes": notes}
     write_json(run / "improvement.json", {"schema_version": 1, **result})
     return result
 
@@ -126,6 +128,14 @@ def _notes(run: Path, before: Path, ids: list[str]) -> list[str]:
         before / "scores.json").is_file() else set()
     seen = [case for case in ids if mine[case] in set(theirs.values()) - held]
     return [f"the model before has learnt from {len(seen)} of these images"] if seen else []
+
+
+def _own_labels(dataset: Dataset, before: str | Path, ids: list[str]) -> list[str]:
+    """Whether the labels of these cases began as what the model before had found."""
+    known = provenance(dataset.source) if Path(dataset.source).is_dir() else {}
+    own = [case for case in ids if Path(str(known.get(case, {}).get("model", ""))).name == Path(before).name]
+    which = f"the labels of {len(own)} of these images began as results of the model before"
+    return [f"{which}, which scores too high on them"] if own else []
 
 
 def _first_images(table: Path) -> dict[str, str]:

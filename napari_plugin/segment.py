@@ -234,6 +234,8 @@ class SegmentWidget(QWidget):
             layer = self.layer.layer
             said = "" if layer is None else size_of(layer, self.axes.currentData())
             self.size.setPlaceholderText(said or "not known")
+            deep = layer is not None and look_at(layer, self.axes.currentData()).grid.ndim == 3
+            self.volume.setEnabled(deep or self._viewer.dims.ndisplay == 3)
             self._asked = self.wish()
         except BiosegError as error:
             self._asked = None

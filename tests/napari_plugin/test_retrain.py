@@ -182,6 +182,9 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     (tmp_path / "new.process.json").write_text(json.dumps({
         "schema_version": 1, "dataset": "set", "options": {"from": "old"}, "pid": 2**22 + 7, "born": 0.0,
         "said_before": 0, "cwd": str(tmp_path)}))
+    held = json.loads((tmp_path / "old/scores.json").read_text())["cases"][0]["case"]
+    (tmp_path / "set/provenance.json").write_text(json.dumps({
+        "schema_version": 1, "cases": {held: {"model": "runs/old"}, "another": {"model": "old"}}}))
     widget = make(tmp_path)
     spin(lambda: widget.look is not None)
     assert widget.standing.text().startswith("finished: ap@0.50")
@@ -195,7 +198,8 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     for name, value in scores["headline"].items():
         assert found["before"][name] == pytest.approx(value, nan_ok=True), "as it was scored when it was trained"
     assert found["after"]["ap@0.50"] == 1.0
-    assert found["notes"] == []
+    note, = found["notes"]
+    assert note.startswith("the labels of 1 of these images began as results of the model before")
     gain = f"ap@0.50 {scores['headline']['ap@0.50']:.3f} → 1.000"
     assert [Path(row.model).name for row in hub_of(model).rows if row.gain == gain] == ["new"]
     assert any(gain in widget.start.itemText(i) for i in range(widget.start.count()))

@@ -324,6 +324,18 @@ def test_colours_and_time_points_reach_the_model(model, segment, spin):
     assert not model.layers[-1].data[0].any()
 
 
+def test_a_volume_is_offered_of_what_has_planes(model, segment, spin):
+    widget = segment(segmenter(Bands(), stub_plan(2)))
+    flat = model.add_image(np.eye(9, dtype=np.float32), name="flat")
+    spin(ready(widget))
+    assert not widget.volume.isEnabled()
+    model.add_image(np.random.default_rng(0).random((5, 9, 9)), name="deep")
+    assert widget.volume.isEnabled()
+    widget.toggle_volume()
+    widget.layer.layer = flat
+    assert widget.volume.isEnabled(), "the way back"
+
+
 def test_other_data_in_the_same_layer_are_checked_anew(model, segment, spin):
     widget = segment(segmenter(Bands(), stub_plan(2)))
     layer = model.add_image(np.random.default_rng(0).random((40, 30)).astype(np.float32), name="a")

@@ -20,8 +20,7 @@ from waiting import PATIENCE
 pytestmark = pytest.mark.gui
 TEXT = Path(__file__).parents[2].joinpath("docs/tutorial_napari.md").read_text(encoding="utf-8")
 #: What the text sets in code that is typed in a terminal or in the console, is a file, or a value.
-TYPED = {"biosegkit train data -o nuclei --budget 15m", "1.75, 0.8, 0.8 um", "biosegkit predict",
-         "benchmarks/napari_pictures.py"}
+TYPED = {"biosegkit train data -o nuclei --budget 15m", "biosegkit predict", "benchmarks/napari_pictures.py"}
 
 
 class User:
@@ -84,6 +83,17 @@ class User:
         self.spin(lambda: any(box.itemText(i).split("  ")[0] == value for i in range(box.count())))
         box.setCurrentIndex(next(i for i in range(box.count()) if box.itemText(i).split("  ")[0] == value))
         self.used.add(value)
+
+    def write(self, row, text):
+        """A text into a row, and Enter."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+        from qtpy.QtWidgets import QLabel
+
+        label, = [one for one in self.dock.findChildren(QLabel) if one.text() == row]
+        QTest.keyClicks(label.buddy(), text)
+        QTest.keyClick(label.buddy(), Qt.Key.Key_Return)
+        self.used |= {row, text}
 
     def key(self, name):
         """A key, as the text writes it, on the canvas."""
@@ -240,8 +250,7 @@ def in_three_dimensions(user):
     segment = user.open("Layers > Segment > Segment")
     user.choose("image", "nuclei")
     user.choose("model", "otsu")
-    segment.size.setText("1.75, 0.8, 0.8 um")
-    segment.size.editingFinished.emit()
+    user.write("voxel size", "1.75, 0.8, 0.8 um")
     user.press("Run")
     user.spin(lambda: segment._task is None)
     assert tuple(user.viewer.layers[-1].scale) == (1.75, 0.8, 0.8)
