@@ -29,7 +29,7 @@ from .region import frame_of, look_to
 from .remedies import told
 from .segment import is_image
 from .shared import LayerBox, own, tipped
-from .work import Task, notify, task_of
+from .work import Task, notify, paint_later, task_of
 
 __all__ = ["MeasureWidget"]
 
@@ -234,6 +234,7 @@ class MeasureWidget(QWidget):
             self._viewer.layers.remove(before)
         active, chosen = self._viewer.layers.selection.active, self.layer.layer
         made.visible = False
+        paint_later(self)
         self._viewer.add_layer(made)
         self._errors = weakref.ref(made)
         self._left.append(lambda: setattr(made, "visible", True))

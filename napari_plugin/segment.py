@@ -32,7 +32,7 @@ from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
 from .sizes import set_size, size_of
 from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
-from .work import Latest, Task, notify
+from .work import Latest, Task, notify, paint_later
 
 __all__ = ["SegmentWidget", "add_result"]
 
@@ -291,6 +291,7 @@ class SegmentWidget(QWidget):
 
     def _on_outcome(self, outcome: Outcome) -> None:
         """Add the labels, whatever became of the image meanwhile."""
+        paint_later(self)
         add_result(self._viewer, self.hub, outcome)
         if self.contours.isChecked():
             self._show_contours(on=True)

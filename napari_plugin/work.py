@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from biosegkit.errors import BiosegError, Cancelled
 from biosegkit.progress import watched
@@ -23,7 +23,7 @@ from biosegkit.progress import watched
 from .garbage import Search
 from .remedies import told
 
-__all__ = ["Latest", "Task", "notify", "search", "task_of"]
+__all__ = ["Latest", "Task", "notify", "paint_later", "search", "task_of"]
 
 #: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
 _RUNNING: set[Task] = set()
@@ -127,6 +127,21 @@ class Task(QObject):
             self.failed.emit(error)
         self.ended.emit()
         search().release()
+
+
+def paint_later(widget: Any) -> None:
+    """Let the window of a widget be painted in the next turn of the loop, not in this one, whatever changes in it now.
+
+    A layer takes napari nearly a tenth of a second to add, and the window half of that to paint: one after the other
+    without a break would be a pause.
+    """
+    window = widget.window()
+    if window.updatesEnabled():
+        window.setUpdatesEnabled(False)
+        turn = QTimer(window, singleShot=True, interval=0)
+        turn.timeout.connect(partial(window.setUpdatesEnabled, True))
+        turn.timeout.connect(turn.deleteLater)
+        turn.start()
 
 
 def task_of(widget: Any, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> Task:
