@@ -14,7 +14,7 @@ from biosegkit._words import counted
 from .films import Frame, blank
 from .layers import axes_of
 from .shared import LayerBox, Result, hub_of, own, tipped
-from .work import Latest, Task, notify
+from .work import Latest, Task, notify, paint_later
 
 if TYPE_CHECKING:
     from biosegkit.image import Labels
@@ -244,6 +244,7 @@ class TuneWidget(QWidget):
         if layer in self.hub.edited:
             layer, said = self._beside(layer), f"{layer.name} was edited by hand and is kept as it is, hidden"
             text = f"{text}. {said}; the thresholds act on {layer.name} from now on"
+        paint_later(self)
         if "frame" in layer.metadata:  # of a time series only that time point is another
             Frame(layer.data, axes_of(layer), layer.metadata["frame"])[...] = data
             layer.data = layer.data

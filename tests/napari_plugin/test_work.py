@@ -245,3 +245,20 @@ def test_blocks_without_collections_overlap_and_the_last_to_end_lets_them_be_aga
     go.set()
     other.join(30)
     assert gc.isenabled()
+
+
+def test_a_window_is_painted_in_the_next_turn(application, spin):
+    from biosegkit_napari.work import paint_later
+    from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+    window, inner = QWidget(), QWidget()
+    QVBoxLayout(window).addWidget(inner)
+    paint_later(inner)
+    paint_later(inner)
+    assert not window.updatesEnabled()
+    spin(window.updatesEnabled)
+    window.setUpdatesEnabled(False)  # by somebody else, who will allow it again
+    paint_later(inner)
+    application.processEvents()
+    assert not window.updatesEnabled()
+    window.deleteLater()
