@@ -154,7 +154,8 @@ def _refuse_mixed(number: Array, counts: Array, file: str) -> None:
     mixed = int(np.count_nonzero(thin & ((pieces > 1) | (counts < _MIXED))))
     if 2 * mixed > len(counts) and mixed >= _MIXED:
         raise DataError(f"coloured labels with {counted(len(counts), 'colour')}, {mixed} of them specks and broken "
-                        "lines: edges mixed by smoothing, resizing or JPEG", file=file, expected="one even colour per object",
+                        "lines: edges mixed by smoothing, resizing or JPEG", file=file,
+                        expected="one even colour per object",
                         remedy="export the labels without smoothing, resized by nearest neighbour, as PNG or TIFF; "
                         "best with a number per object")
 
