@@ -255,8 +255,9 @@ def strips(turned, shape=(70, 70), width=4, length=38):
 
 
 @pytest.mark.parametrize("turned", np.linspace(0.0, np.pi, 9))
-@pytest.mark.parametrize("method", [METHODS["boundary"](), METHODS["star"](merge=True, n_rays=16),
-                                    METHODS["distance"](), METHODS["flow_eikonal"](repulsion=0.9)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [
+    METHODS["boundary"](), METHODS["star"](merge=True, n_rays=16), METHODS["distance"](),
+    METHODS["flow_eikonal"](repulsion=0.9)], ids=lambda m: type(m).__name__)
 def test_long_thin_objects_side_by_side_stay_whole_at_any_angle(method, turned):
     """Four voxels wide: a border of one leaves a core of two, and a ray along a strip is ten times one across."""
     labels = strips(turned)
