@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +13,19 @@ from ._words import counted
 from .cases import Case, Dataset, on_grid_of, split_notes, trainable
 from .errors import BiosegError, DataError, FileError, Problem
 from .image import COLOURS, Image, Labels, Task
+from .io.arrange import NO_SIZE
+from .io.colours import DRAWN
 from .io.sniff import ending
-from .label_problems import label_problems, mixed_problems, object_problems, thin_values
+from .label_problems import (
+    label_problems,
+    labels_to_check,
+    mixed_problems,
+    object_problems,
+    refused_colours,
+    thin_values,
+)
 from .object_classes import class_problems, vote_problems
-from .pictures import is_labels, neighbour_correlations, noise_problems
+from .pictures import digest, is_labels, neighbour_correlations, noise_problems
 from .splits import group_problems
 from .task_choice import IdCounts, choose_task, count_ids
 
@@ -179,8 +187,7 @@ def visit(dataset: Dataset, case: Case) -> Visit:
         return Visit((_from_error(case, file, error),))
     problems = image_problems(image, case.id, file)
     try:
-        # The number of a value does not depend on the task, which is not known yet.
-        labels = dataset.load_labels(case, "instance")
+        labels = labels_to_check(dataset, case)
     except BiosegError as error:
         code = "D1" if case.labels is None else None
         return Visit((*problems, _from_error(case, file, error, code)))
@@ -201,7 +208,7 @@ def visit(dataset: Dataset, case: Case) -> Visit:
                                 "a label file may stand where the image should: put the image there"))
     problems += label_problems(dataset, case, ids, values) + vote_problems(case.id, str(case.classes), votes)
     facts = Facts(case.id, case.group, case.split, file, image.grid.shape, image.channels, image.grid.spacing,
-                  image.grid.unit, str(image.array.dtype), _digest(image),
+                  image.grid.unit, str(image.array.dtype), digest(image),
                   tuple(dict.fromkeys((*image.notes, *labels.notes))), ids, values,
                   () if votes is None else tuple(int(v) for v in votes.values if v), neighbour_correlations(image),
                   thin_values(labels, voxels))
@@ -244,14 +251,6 @@ def _from_error(case: Case, file: str, error: BiosegError, code: str | None = No
     return Problem(code, "error", case.id, error.file or file, error.found, error.expected, error.remedy)
 
 
-def _digest(image: Image) -> str:
-    """A hash of the voxels and their arrangement."""
-    digest = hashlib.blake2b(repr((image.array.shape, str(image.array.dtype))).encode(), digest_size=16)
-    for channel in image.array:
-        digest.update(np.ascontiguousarray(channel).data)
-    return digest.hexdigest()
-
-
 def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) -> list[Problem]:
     """Problems that only show when cases are compared: D2 to D5, G6, G7, L7, L10, L11, V13, and the readers' notes."""
     found = [*dataset.problems, *(Problem("D1", "warning", "", dataset.source, note, "", "check which files are used")
@@ -260,12 +259,15 @@ def compare(dataset: Dataset, facts: Sequence[Facts], task: Task | None = None) 
         return found
     task = task or task_of(dataset, facts)[0]
     found += _kind_problems(dataset, facts) + _twin_problems(facts) + _spacing_problems(facts)
-    found += _name_problems(facts) + noise_problems(facts) + _note_problems(facts)
+    refused = refused_colours(dataset, facts) if task != "instance" else []
+    found += _name_problems(facts) + noise_problems(facts) + _note_problems(facts, but=DRAWN if refused else NO_SIZE)
     if not any(f.ids.present for f in facts):
         found.append(Problem("L7", "error", "", dataset.source, "no foreground in any case", "labelled voxels",
                              "check the labels, --map and the ignore value"))
     if task == "instance":
         found += object_problems(facts)
+    elif refused:
+        found += [_from_error(case, str(case.labels), error) for case, error in refused]
     elif (values := len({v for f in facts for v in f.values})) > CLASSES:
         found.append(Problem("L5", "error", "", dataset.source, counted(values, "different label value"),
                              f"at most {CLASSES} classes", "--task instance if the values are objects"))
@@ -376,12 +378,12 @@ def _name_problems(facts: Sequence[Facts]) -> list[Problem]:
             for ids in names.values() if len(ids) > 1]
 
 
-def _note_problems(facts: Sequence[Facts]) -> list[Problem]:
-    """What readers repaired: one warning per kind of note, with the number of cases."""
+def _note_problems(facts: Sequence[Facts], but: str = NO_SIZE) -> list[Problem]:
+    """What readers repaired: one warning per kind of note, with the number of cases; what is told else is left out."""
     kinds: dict[str, list[tuple[Facts, str]]] = {}
     for f in facts:
         for note in f.notes:
-            if not note.startswith("no pixel size"):  # told once for the data set
+            if not note.startswith((but, NO_SIZE)):
                 kinds.setdefault(re.sub(r"[\d.]+", "#", note), []).append((f, note))
     found = []
     for hits in kinds.values():

@@ -14,7 +14,7 @@ from .errors import DataError
 from .grid import Grid, Turn
 from .views import View, is_lazy
 
-__all__ = ["COLOURS", "GREY", "Image", "Labels", "Task", "equal_channels", "smallest_unsigned"]
+__all__ = ["COLOURS", "GREY", "Image", "Labels", "Task", "equal_channels", "places", "smallest_unsigned"]
 
 Task = Literal["semantic", "instance"]
 Array = npt.NDArray[Any]
@@ -192,7 +192,7 @@ class Labels:
             whole = _mapped(whole, mapping)
         ignore = None if ignore_value is None else whole == ignore_value
         values = np.unique(whole)
-        flat = _places(whole, values)
+        flat = places(whole, values)
         if ignore is not None and ignore_value is not None and ignore.any():
             position = int(np.searchsorted(values, ignore_value))
             lookup = np.arange(values.size) - (np.arange(values.size) > position)
@@ -244,12 +244,12 @@ class Labels:
         return replace(self, array=turn.apply(self.array), grid=self.grid.turned(turn), ignore=ignore)
 
 
-def _places(whole: Array, values: Array) -> Array:
+def places(whole: Array, values: Array) -> Array:
     """The place of the value of every voxel among the sorted values: by a table, unless that were larger than them.
 
     Examples
     --------
-    >>> _places(np.array([[-3, 5], [5, 0]], np.int8), np.array([-3, 0, 5], np.int8)).tolist()
+    >>> places(np.array([[-3, 5], [5, 0]], np.int8), np.array([-3, 0, 5], np.int8)).tolist()
     [[0, 2], [2, 1]]
     """
     if not values.size:

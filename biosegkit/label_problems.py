@@ -10,17 +10,51 @@ import numpy.typing as npt
 
 from ._words import counted
 from .cases import Case, Dataset
-from .errors import Problem
+from .errors import BiosegError, DataError, Problem
 from .image import Labels
+from .io.colours import DRAWN, in_squares
 from .task_choice import IdCounts
 
 if TYPE_CHECKING:
     from .checks import Facts
 
-__all__ = ["label_problems", "mixed_problems", "object_problems", "thin_values"]
+__all__ = ["label_problems", "labels_to_check", "mixed_problems", "object_problems", "refused_colours", "thin_values"]
 
 #: Thin values in one case from which they speak for interpolation: a few classes may be lines.
 _THIN = 4
+
+
+def labels_to_check(dataset: Dataset, case: Case) -> Labels:
+    """The labels as objects: the number of a value does not depend on the task, which is not known yet.
+
+    Of colours it does: where no class is named each is taken for an object, which :func:`refused_colours` takes back if
+    the set turns out to have classes. Where they cannot be objects, the error says what classes need.
+    """
+    if dataset.about.task != "instance" and dataset.about.known_values:
+        return dataset.load_labels(case, "semantic")
+    try:
+        return dataset.load_labels(case, "instance")
+    except DataError as error:
+        if dataset.about.task != "instance" and error.found.startswith("coloured labels"):
+            dataset.load_labels(case, "semantic")
+        raise
+
+
+def refused_colours(dataset: Dataset, facts: Sequence[Facts]) -> list[tuple[Case, BiosegError]]:
+    """V9 of a set with classes: the colours that nobody named, of each case that was read as objects by its colours."""
+    found = []
+    for name in (f.id for f in facts if _drawn(f)):
+        case = dataset.case(name)
+        try:
+            dataset.load_labels(case, "semantic")
+        except BiosegError as error:
+            found.append((case, error))
+    return found
+
+
+def _drawn(facts: Facts) -> bool:
+    """Whether the labels were read as objects by their colours."""
+    return any(note.startswith(DRAWN) for note in facts.notes)
 
 
 def label_problems(dataset: Dataset, case: Case, ids: IdCounts, values: Sequence[int]) -> list[Problem]:
@@ -53,8 +87,9 @@ def object_problems(facts: Sequence[Facts]) -> list[Problem]:
         parts = [f"{f.ids.split} of {counted(f.ids.present, 'id')} in several pieces"] * bool(f.ids.split)
         parts += [f"{counted(f.ids.single, 'object')} of one voxel"] * bool(f.ids.single)
         if parts:
+            shared = "give objects that share a colour one each, or a number; " * _drawn(f)
             found.append(Problem("L10", "warning", f.id, f.file, "; ".join(parts), "one connected piece per object",
-                                 "correct the labels; most methods keep one piece of each"))
+                                 f"{shared}correct the labels; most methods keep one piece of each"))
     return found
 
 
@@ -76,16 +111,9 @@ def thin_values(labels: Labels, voxels: npt.NDArray[np.int64]) -> int:
     >>> thin_values(labels, np.bincount(labels.array.ravel()))
     2
     """
-    a = labels.array
-    if min(a.shape[-2:]) < 2:
+    if min(labels.array.shape[-2:]) < 2:
         return 0
-    square = ((a[..., :-1, :-1] == a[..., 1:, :-1]) & (a[..., :-1, :-1] == a[..., :-1, 1:])
-              & (a[..., :-1, :-1] == a[..., 1:, 1:]))
-    inside = np.zeros(a.shape, bool)
-    for down in (slice(None, -1), slice(1, None)):
-        for right in (slice(None, -1), slice(1, None)):
-            inside[..., down, right] |= square
-    thick = np.bincount(a[inside], minlength=len(voxels))
+    thick = np.bincount(labels.array[in_squares(labels.array)], minlength=len(voxels))
     return int(np.count_nonzero(2 * thick[1:] < voxels[1:]))
 
 

@@ -17,6 +17,7 @@ from .checks import stated_task
 from .errors import DataError, FileError, OptionError
 from .image import Labels, Task
 from .io.sniff import ending
+from .label_problems import labels_to_check
 from .layouts import grouped, stem, walk
 from .task_choice import choose_task, count_ids
 
@@ -286,7 +287,7 @@ def _task(dataset: Dataset, paths: Mapping[str, Path], task: Task | None) -> tup
         return recorded, f"scored as {recorded}: the predictions' records say so"
     counts, recurring = [], Counter[int]()
     for case in dataset:
-        labels = dataset.load_labels(case, "semantic")
+        labels = labels_to_check(dataset, case)
         found, voxels = count_ids(labels)
         counts.append(found)
         recurring.update(int(v) for v, n in zip(labels.values[1:], voxels[1:], strict=True) if n)

@@ -1,7 +1,8 @@
-"""Images without a picture in them: noise, whose neighbouring voxels are not alike (V13), and labels (D1)."""
+"""Images told apart (D3), and those without a picture: noise, whose neighbouring voxels differ (V13), labels (D1)."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from .image import Image, Labels
 if TYPE_CHECKING:
     from .checks import Facts
 
-__all__ = ["is_labels", "neighbour_correlations", "noise_problems"]
+__all__ = ["digest", "is_labels", "neighbour_correlations", "noise_problems"]
 
 #: Voxels looked at in the middle of an image.
 _LOOKED_AT = 2**21
@@ -60,6 +61,14 @@ def _correlation(values: npt.NDArray[np.float64]) -> float:
         if spread > 0:
             found.append(float((first * second).sum()) / spread)
     return max(found, default=math.nan)
+
+
+def digest(image: Image) -> str:
+    """A hash of the voxels and their arrangement."""
+    found = hashlib.blake2b(repr((image.array.shape, str(image.array.dtype))).encode(), digest_size=16)
+    for channel in image.array:
+        found.update(np.ascontiguousarray(channel).data)
+    return found.hexdigest()
 
 
 def is_labels(image: Image, labels: Labels) -> bool:

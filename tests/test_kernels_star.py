@@ -5,6 +5,7 @@ import pytest
 
 from biosegkit.errors import DataError, OptionError
 from biosegkit.kernels import ray_bytes
+from biosegkit.kernels.distance import boundary_distance
 from biosegkit.kernels.ray_distances import ray_distances, sparse_ray_distances
 from biosegkit.kernels.rays import circle, sphere, spiral
 from biosegkit.kernels.star_nms import suppress
@@ -222,6 +223,27 @@ def test_merging_finds_what_no_point_sees_whole():
     crescent = ((ring < 24) & (ring > 14) & ~((x > 32) & (abs(y - 32) < 5))).astype(np.uint8)
     assert oracle(Star(), crescent, (1.0, 1.0))["ap50"] == 0.0
     assert oracle(Star(merge=True), crescent, (1.0, 1.0))["ap90"] == 1.0
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_what_merging_leaves_out_early_is_held_by_what_it_keeps(ndim):
+    """Every voxel a candidate: those that are kept paint the object, however few they are."""
+    grid = np.indices((40, 44) if ndim == 2 else (12, 28, 30)).astype(float)
+    ring = np.hypot(grid[-2] - 14, grid[-1] - 14)
+    hook = (ring < 12) & (ring > 6) & ~((grid[-1] > 14) & (abs(grid[-2] - 14) < 5))
+    labels = (hook if ndim == 2 else hook & (grid[0] > 2) & (grid[0] < 9)).astype(np.uint8)
+    rays = circle(32) if ndim == 2 else sphere(48)
+    lengths, places = ray_distances(labels, rays, border=True), np.argwhere(labels)
+    depth = boundary_distance(labels)[labels > 0]
+    order = np.argsort(-depth, kind="stable")
+    places, reach = places[order], lengths[:, labels > 0].T[order].astype(np.float32)
+    leader = suppress(places, reach, rays, threshold=0.4, merge=True)
+    kept = leader >= 0
+    assert (leader[kept] == 0).all()
+    assert kept.sum() < len(places) / 4
+    painted = paint_shapes(labels.shape, places[kept], reach[kept], rays) > 0
+    everything = paint_shapes(labels.shape, places, reach, rays) > 0
+    assert (painted & everything).sum() >= 0.95 * everything.sum()  # a shape is left out where nine tenths are held
 
 
 def test_scores_thresholds_and_options():

@@ -210,12 +210,12 @@ def test_what_is_learnt_near_ignored_voxels_would_be_the_same_without_them(name,
 HONEST = ("signed_distance", "boundary", "hv")
 
 
-@every
+@pytest.mark.parametrize("name", [*OBJECTS, "star merged"])
 @everywhere
 @quick
 @given(seed=st.integers(0, 2**32 - 1))
 def test_blocks_give_what_the_whole_image_gives(name, space, seed):
-    method = METHODS[name]()
+    method = METHODS["star"](merge=True, n_rays=16) if name == "star merged" else METHODS[name]()
     labels, spacing = drawn(seed, method, space)
     rng = np.random.default_rng([seed, 3])
     maps = {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in ideal(method, labels, spacing).items()}
@@ -244,6 +244,24 @@ def test_blocks_give_what_the_whole_image_gives(name, space, seed):
     else:
         assert same_share(painted, whole) >= 0.995
     assert len(set(listed)) == len(listed)
+
+
+def strips(turned, shape=(70, 70), width=4, length=38):
+    """Strips side by side that touch along their length, and which strip a voxel is of by its coordinates."""
+    y, x = np.indices(shape) - (shape[0] - 1) / 2
+    across, along = np.cos(turned) * y - np.sin(turned) * x, np.sin(turned) * y + np.cos(turned) * x
+    number = np.floor(across / width) + 4
+    return np.where((number >= 1) & (number <= 6) & (abs(along) < length / 2), number, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turned", np.linspace(0.0, np.pi, 9))
+@pytest.mark.parametrize("method", [
+    METHODS["boundary"](), METHODS["star"](merge=True, n_rays=16), METHODS["distance"](),
+    METHODS["flow_eikonal"](repulsion=0.9)], ids=lambda m: type(m).__name__)
+def test_long_thin_objects_side_by_side_stay_whole_at_any_angle(method, turned):
+    """Four voxels wide: a border of one leaves a core of two, and a ray along a strip is ten times one across."""
+    labels = strips(turned)
+    assert oracle(method, labels, (1.0, 1.0))["ap90"] == 1.0
 
 
 @every

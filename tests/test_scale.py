@@ -136,6 +136,14 @@ def test_larger_objects_get_more_rays_and_so_large_a_part_of_an_outline_lies_bet
     assert [h.channels for h in METHODS["star"](**found).heads(ndim) if h.name == "distances"] == [rays]
 
 
+@pytest.mark.parametrize(("shape", "merge"), [({}, False), ({"elongated": 0.6}, True), ({"star_convex": 0.5}, True),
+                                              ({"solidity": spread(0.7)}, True)])
+def test_polygons_of_long_and_bent_objects_are_merged(shape, merge):
+    found = objects(24.0, 2).model_copy(update=shape)
+    assert method_lengths("star", found, (1.0, 1.0)).get("merge", False) is merge
+    assert "merge" not in method_lengths("star", found, (1.0, 1.0, 1.0))
+
+
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 

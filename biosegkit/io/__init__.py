@@ -111,13 +111,14 @@ def read_labels(
         The value of voxels without annotation (L9).
     mapping : mapping of int or str to int, optional
         Values to rename on reading, e.g. ``{255: 1}``; of labels drawn in colours the number that each colour stands
-        for, ``{"#ff0000": 1}``. Black that is not named is 0.
+        for, ``{"#ff0000": 1}``. Black that is not named is 0. Of objects every other colour is one, whose value is
+        ``0xrrggbb``; objects of one colour are one.
 
     Raises
     ------
     FileError, DataError
-        As for :func:`read`; also for fractional (L3) or negative (L4) values and colours that ``mapping``
-        does not name (V9).
+        As for :func:`read`; also for fractional (L3) or negative (L4) values, colours of classes that ``mapping``
+        does not name, and colours of objects that are mixed along edges (V9).
 
     Examples
     --------
@@ -134,7 +135,8 @@ def read_labels(
         array, grid, notes = _masks(Path(path), task, options)
         numbers = {k: v for k, v in names.items() if isinstance(k, int)}
     else:
-        array, grid, notes, numbers = arrange.to_plane(opened(path, options, labels=True), options, names)
+        taken = None if task != "instance" else () if ignore_value is None else (ignore_value,)
+        array, grid, notes, numbers = arrange.to_plane(opened(path, options, labels=True), options, names, taken)
     found = Labels.from_values(array, grid, task or "semantic", ignore_value=ignore_value, mapping=numbers,
                                source=str(path), notes=notes)
     return found if task else replace(found, task_said=False)

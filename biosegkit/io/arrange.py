@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -105,14 +106,16 @@ def to_regions(raw: Raw, options: ReadOptions) -> tuple[list[tuple[Regions, Grid
     return found, channel_names(options, names, layout.channels, raw.file), layout.notes
 
 
-def to_plane(raw: Raw, options: ReadOptions,
-             names: Renaming = MappingProxyType({})) -> tuple[Array, Grid, tuple[str, ...], dict[int, int]]:
+def to_plane(raw: Raw, options: ReadOptions, names: Renaming = MappingProxyType({}),
+             taken: Collection[int] | None = None) -> tuple[Array, Grid, tuple[str, ...], dict[int, int]]:
     """One value per voxel for labels: (array, grid, notes, what values are to be renamed to).
+
+    ``taken`` is given where labels are objects: numbers that no colour may stand for.
 
     Raises
     ------
     DataError
-        For several channels, or colours that are not grey and not named.
+        For several channels, or colours that are neither grey nor named nor objects.
     """
     layout = _layout(raw, options)
     array = _loaded(raw, layout, options)
@@ -124,8 +127,8 @@ def to_plane(raw: Raw, options: ReadOptions,
                         expected="one integer per voxel",
                         remedy="export an indexed or grey label image; name the axes with --axes if they were misread")
     if layout.colour or len(numbers) < len(names):
-        plane, numbers = read_by_colour(array, names, raw.file, raw.palette)
-        return plane, layout.grid, layout.notes, numbers
+        plane, numbers, notes = read_by_colour(array, names, raw.file, raw.palette, taken)
+        return plane, layout.grid, (*layout.notes, *notes), numbers
     return array[0], layout.grid, layout.notes, numbers
 
 

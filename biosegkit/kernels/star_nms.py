@@ -27,6 +27,8 @@ RULES: tuple[Rule, ...] = ("stardist", "iou")
 
 #: A shape that is covered to this share by one kept shape adds nothing when shapes are merged.
 _COVERED = 0.9
+#: Two of one object whose centres are no farther apart than this share of a shape's narrowest half hold the same.
+_TWIN = 0.5
 #: A rough overlap decides when it is this far from the threshold (its error is a third of that).
 _DOUBT = 0.12
 _ROUGH = 0.04
@@ -60,7 +62,8 @@ def suppress(
         Overlap as the common area over the smaller area, or over the area of the union.
     merge : bool
         Keep a suppressed shape as part of the object that suppressed it if each holds the other's centre and it is
-        not covered anyway; a shape of which that is true for two objects makes them one. For objects that are not
+        not covered anyway; a shape of which that is true for two objects makes them one. One whose centre is close to
+        that of a kept one, each holding the other's, is dropped before anything is compared. For objects that are not
         star-shaped (the idea of Walter et al., "StarDist-OPP").
 
     Returns
@@ -126,8 +129,11 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
         if flat:
             diagonals_of(mine, boxes[j])
         sizes[j] = size
+        found = _gather(kept, centres, j, bits, near)
+        if merge and _has_twin((centres, distances, steps, faces), (j, near[:found], mine, boxes[j]), other, room):
+            continue
         hit, root, covered = False, -1, False
-        for n in range(_gather(kept, centres, j, bits, near)):
+        for n in range(found):
             i = near[n]
             for a in range(3):
                 shift[a] = centres[i, a] - centres[j, a]
@@ -165,6 +171,29 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
     for j in range(count):
         if leader[j] >= 0:
             leader[j] = find(parent, j)
+
+
+@numba.njit(cache=True, nogil=True)
+def _has_twin(shapes, this, other, room):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Whether a kept shape has its centre close to that of this one, and each holds the other's."""
+    centres, distances, steps, faces = shapes
+    j, near, mine, box = this
+    ndim = faces.shape[1]
+    narrow = np.inf
+    for a in range(3 - ndim, 3):
+        narrow = min(narrow, 0.5 * (box[3 + a] - box[a]))
+    shift, none = np.zeros(3), (0.0, 0.0, 0.0)
+    for i in near:
+        apart = 0.0
+        for a in range(3):
+            shift[a] = centres[i, a] - centres[j, a]
+            apart += shift[a] ** 2
+        if apart > (_TWIN * narrow) ** 2 or not holds(mine, faces, (shift[0], shift[1], shift[2]), room):
+            continue
+        place(distances[i], steps, shift, other)
+        if holds(other, faces, none, room):
+            return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)

@@ -16,7 +16,8 @@ from biosegkit.plan.schema import LabelTable, MethodEvidence
 if TYPE_CHECKING:
     from biosegkit.fingerprint_schema import ObjectStatistics
 
-__all__ = ["TOLERANCE", "ceiling", "checked_method", "decided", "kind_of", "method_of_task", "shortlist"]
+__all__ = ["TOLERANCE", "ceiling", "checked_method", "decided", "kind_of", "long_or_bent", "method_of_task",
+           "shortlist"]
 
 #: A method whose ceiling is this far below the best is left out.
 TOLERANCE = 0.015
@@ -85,18 +86,24 @@ def kind_of(objects: ObjectStatistics | None) -> tuple[str, str]:
     if objects is None:
         return "round", "nothing is known of the shape of the objects"
     contact = 0.0 if objects.contact is None else objects.contact
-    solidity = 1.0 if objects.solidity is None else objects.solidity.median
     stars = 1.0 if objects.star_convex is None else objects.star_convex
     if contact >= _DENSE:
         return "dense", f"{contact:.0%} of the objects' surface lies on another object"
-    if objects.elongated >= _LONG:
-        return "long or bent", f"{objects.elongated:.0%} of the objects are at least twice as long as wide"
-    if solidity < _BENT:
-        return "long or bent", f"the median object fills {solidity:.0%} of its convex hull"
-    if stars < _STARS:
-        return "long or bent", f"only {stars:.0%} of the objects are star-convex"
+    if why := long_or_bent(objects):
+        return "long or bent", why
     return "round", (f"{stars:.0%} of the objects are star-convex, {objects.elongated:.0%} elongated, "
                      f"{contact:.0%} of their surface lies on another")
+
+
+def long_or_bent(objects: ObjectStatistics) -> str:
+    """What was measured that makes objects long or bent; empty if they are not."""
+    solidity = 1.0 if objects.solidity is None else objects.solidity.median
+    stars = 1.0 if objects.star_convex is None else objects.star_convex
+    if objects.elongated >= _LONG:
+        return f"{objects.elongated:.0%} of the objects are at least twice as long as wide"
+    if solidity < _BENT:
+        return f"the median object fills {solidity:.0%} of its convex hull"
+    return f"only {stars:.0%} of the objects are star-convex" if stars < _STARS else ""
 
 
 def shortlist(names: Iterable[str], objects: ObjectStatistics | None) -> tuple[MethodEvidence, ...]:

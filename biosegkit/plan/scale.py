@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from biosegkit.plan.method_choice import long_or_bent
 from biosegkit.plan.nnunet import NnunetSpec
 from biosegkit.plan.schema import Decision
 from biosegkit.plan.spacing import new_shape
@@ -124,7 +125,8 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     Notes
     -----
     A signed distance is steep across a sixth of a diameter but not within three voxels, or the ridge of a thin object
-    falls into pieces. Distances of ``star`` are learnt in usual radii, along more rays for larger objects. Falls of
+    falls into pieces. Distances of ``star`` are learnt in usual radii, along more rays for larger objects; where they
+    are long or bent, no place sees them whole, and polygons are merged (polyhedra are not: it takes minutes). Falls of
     ``hv`` are measured over a voxel of the network, however fine the image is. Along the axis of a long object
     ``flow_eikonal`` has no slope: its voxels are sinks that hardly part, and what parts less than touching objects do
     is one object; across thick slices even those part little. No voxel is farther from the centre of its object than
@@ -143,8 +145,9 @@ def method_lengths(method: str, objects: ObjectStatistics | None, spacing: Seque
     if method == "signed_distance":
         return {"length": _rounded(max(3 * finest, 0.0 if objects is None else objects.diameter.median / 6))}
     if method == "star" and objects is not None:  # distances are learnt in usual radii
+        merge = {"merge": True} if len(spacing) == 2 and long_or_bent(objects) else {}
         return {"scale": _rounded(max(objects.diameter.median / 2, finest)),
-                "n_rays": rays_for(objects.diameter.p95 / finest, len(spacing))}
+                "n_rays": rays_for(objects.diameter.p95 / finest, len(spacing)), **merge}
     if method == "offset" and objects is not None:
         voxel = objects.diameter.median / max(objects.diameter_px.median, 1e-6)
         longest = max(extent.maximum for extent in objects.extent_px)
