@@ -218,6 +218,10 @@ def predict(model: Model,
     failed = [o for o in outcomes if o.error]
     out().print(f"{len(outcomes) - len(failed)} of {counted(len(outcomes), 'image')} done, results in {output}")
     if failed:
+        out().print(f"failures in {output / 'failures.csv'}", soft_wrap=True, markup=False)
+    if (output / "report.html").is_file():
+        out().print(f"all on one page in {output / 'report.html'}", soft_wrap=True, markup=False)
+    if failed:
         raise typer.Exit(1)
 
 

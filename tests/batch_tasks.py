@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from biosegkit.batch.tasks import carry_out, image_task
+from biosegkit.errors import Stopped
 
 
 def dying_image_task(errand, job, states):
@@ -39,8 +40,10 @@ class Alone:
 
     def results(self, agenda, claim, stop):
         count = 0
-        while (task := agenda.take()) is not None:
+        while not stop() and (task := agenda.take()) is not None:
             if count == self.crash:
                 raise KeyboardInterrupt
             yield task, carry_out(task.function, task.arguments, claim)
             count += 1
+        if stop():
+            raise Stopped("stopped between two tasks")

@@ -316,8 +316,7 @@ def _record(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "file": Path(job.output).name, "task": work.labels.task, "objects": found["objects"],
         "grid": work.image.grid.to_dict(), "notes": list(dict.fromkeys([*notes, *source.remarks(job)])),
         "blocks": len(work.blocks), "exact": work.method.exact,
-        "options": {"tta": job.tta, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
-                    **({"save_maps": True} if job.maps else {})},
+        "options": job.asked,
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         **of_model, **({"maps": names} if names else {}),
     }

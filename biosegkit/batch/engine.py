@@ -13,13 +13,15 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from biosegkit._atomic import read_json
 from biosegkit._lazy import optional
 from biosegkit._words import counted
 from biosegkit.errors import BiosegError, FileError, OptionError, Stopped
@@ -27,7 +29,7 @@ from biosegkit.errors import BiosegError, FileError, OptionError, Stopped
 from .head_start import ENVIRONMENT, PRELOAD
 from .tasks import Answer, Claim, carry_out
 
-__all__ = ["Agenda", "Crew", "DaskCrew", "Staff", "Task", "employ"]
+__all__ = ["Agenda", "Crew", "DaskCrew", "Staff", "Task", "employ", "refuse_others"]
 
 #: Times a task may be running in a process that dies: this often beside others, then as often alone.
 DEATHS = 2
@@ -39,6 +41,8 @@ CONNECT = 30.0
 _LOOK = 2.0
 #: How often dask looks at its own event loops and processes: its defaults cost two workers 5 % of a core.
 _TICK, _MONITOR = "500ms", "5s"
+_EXPECTED = "the address or the scheduler file of a dask scheduler that is running"
+_SAME = "give workers the environment that biosegkit predict has"
 _numbers = itertools.count()
 
 
@@ -176,7 +180,8 @@ class DaskCrew:
             raise self._gone()
         error = future.exception()
         if type(error).__name__ != "KilledWorker":
-            return task, Answer(None, f"{type(error).__name__}: {error}")
+            remedy = f". {_SAME}" if isinstance(error, ImportError) else ""
+            return task, Answer(None, f"{task.name}: {type(error).__name__}: {error}{remedy}")
         if "-alone-" not in future.key:
             self._suspects.append(task)
             return None
@@ -218,6 +223,7 @@ def employ(staff: Staff) -> Iterator[DaskCrew]:
     distributed = optional("distributed")
     with ExitStack() as stack:
         if staff.scheduler is not None:
+            stack.enter_context(_quiet("distributed.client"))  # what goes wrong is an error with a remedy, said once
             client = stack.enter_context(_joined(distributed, staff.scheduler))
             yield DaskCrew(client, PATIENCE[1])
             return
@@ -227,14 +233,79 @@ def employ(staff: Staff) -> Iterator[DaskCrew]:
         yield DaskCrew(client, PATIENCE[0])
 
 
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Nothing is logged by this name for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _joined(distributed: ModuleType, place: str) -> Any:
     """A client of a scheduler that runs somewhere."""
-    given = {"scheduler_file": place} if Path(place).is_file() else {"address": place}
+    address = _address_of(distributed, place)
     try:
-        return distributed.Client(**given, timeout=CONNECT, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
+        with ExitStack() as stack:
+            stack.enter_context(client)
+            refuse_others(client.run(metadata.version, "biosegkit", on_error="return"))
+            stack.pop_all()
+        return client
+    except TypeError as error:  # of tls:// without certificates
+        raise OptionError(f"no scheduler at {place} ({error})", expected="dask's configuration to name certificates",
+                          remedy="set distributed.comm.tls in it, as for the scheduler") from error
     except (OSError, ValueError) as error:
-        raise OptionError(f"no scheduler at {place} ({error})", expected="the address or the scheduler file of a dask "
-                          "scheduler that is running", remedy="start one with `dask scheduler`") from error
+        raise OptionError(f"no scheduler at {place} ({error})", expected=_EXPECTED,
+                          remedy="start one with `dask scheduler`") from error
+
+
+def refuse_others(versions: Mapping[str, Any]) -> None:
+    """Refuse workers that could do nothing, before every image fails by them; those that come later answer themselves.
+
+    Parameters
+    ----------
+    versions : dict
+        Of biosegkit, or why there is none, by the address of a worker.
+
+    Raises
+    ------
+    OptionError
+        If one has another version than this process.
+
+    Examples
+    --------
+    >>> refuse_others({"tcp://10.0.0.2:4001": metadata.version("biosegkit")})
+    """
+    mine = metadata.version("biosegkit")
+    for address, version in versions.items():
+        if version != mine:
+            found = f"biosegkit {version}" if isinstance(version, str) else "no biosegkit"
+            raise OptionError(f"{found} in the worker {address}", expected=f"biosegkit {mine}, as here",
+                              remedy=_SAME)
+
+
+def _address_of(distributed: ModuleType, place: str) -> str:
+    """The address that was given, or that a scheduler file names."""
+    if not Path(place).is_file() and Path(place).suffix != ".json":
+        address = place
+    else:
+        try:
+            address = str(dict(read_json(Path(place)))["address"])
+        except (FileError, KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"no scheduler file {place} ({error})", expected="the one that a running dask scheduler "
+                              "wrote", remedy=f"start one with `dask scheduler --scheduler-file {place}`") from error
+    try:
+        host, _ = distributed.comm.get_address_host_port(address)
+    except ValueError as error:
+        raise OptionError(f"no address: {place!r} ({error})", expected=_EXPECTED,
+                          remedy="for example --scheduler tcp://host:8786") from error
+    if not host:
+        raise OptionError(f"no host in {place!r}", expected=_EXPECTED, remedy="for example --scheduler tcp://host:8786")
+    return address
 
 
 @contextmanager

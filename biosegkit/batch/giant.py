@@ -100,6 +100,13 @@ class GiantJob:
         return Path(self.work) if self.work else work_folder(self.output)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, for the record; memory limits change no result."""
+        reading = {k: v for k, v in asdict(self.reading).items() if k != "memory_budget" and v not in (None, ())}
+        return {"tta": self.tta, "thresholds": dict(self.thresholds), "tissue": Path(self.tissue).stem,
+                **({"reading": reading} if reading else {}), **({"save_maps": True} if self.maps else {})}
+
+    @property
     def kept(self) -> Path:
         """Where states are, and what they depend on."""
         return Path(self.states) if self.states else self.folder

@@ -30,7 +30,7 @@ from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, resolv
 from .tasks import Errand, opened
 from .tissue import tissue_of
 
-__all__ = ["GIANT", "Begun", "Stages", "begin", "finish", "giant_job", "is_giant", "stages_of", "wish_for_giants"]
+__all__ = ["GIANT", "Begun", "Stages", "begin", "checked_tissue", "finish", "giant_job", "is_giant", "stages_of"]
 
 #: Voxels of an ordinary image, at most.
 GIANT = 64_000_000
@@ -90,18 +90,27 @@ def is_giant(path: Path, reading: ReadOptions, model: Predictor | None = None) -
     return voxels > GIANT or (kind in ("tiff", "dicom") and len(pyramid.grids) > 1)
 
 
-def wish_for_giants(wish: Wish) -> Wish:
+def checked_tissue(wish: Wish, giants: int) -> Wish:
     """The wish, with a mask that workers in another folder find too.
+
+    Parameters
+    ----------
+    wish : Wish
+    giants : int
+        How many of the images are segmented in blocks.
 
     Raises
     ------
     OptionError
-        If the mask is not there; before anything runs.
+        If the mask is not there, or would be of no use; before anything runs.
     """
     if wish.tissue in ("auto", "off"):
         return wish
     if not Path(wish.tissue).is_file():
         raise OptionError(f"--tissue {wish.tissue}", expected="auto, off, or a file", remedy="check the path")
+    if not giants:
+        raise OptionError(f"--tissue {wish.tissue} without a slide or another image that is done in blocks",
+                          expected="at least one", remedy="leave it out: ordinary images are looked at everywhere")
     return replace(wish, tissue=str(Path(wish.tissue).absolute()))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from biosegkit._atomic import sweep
+from biosegkit.errors import BiosegError, FileError, Stopped
 from biosegkit.inputs import Input, Job
 from biosegkit.predict import Todo, files_to_do, predict_jobs
 from biosegkit.predictor import Predictor
@@ -22,9 +21,11 @@ from biosegkit.signals import asked_to_stop
 from .agenda import Call, Chain, Chains
 from .chains import in_blocks, whole
 from .engine import Crew, Staff, Task, employ
-from .giants import giant_job, is_giant, stages_of, wish_for_giants
+from .giants import checked_tissue, giant_job, is_giant, stages_of
+from .ledger import FILE as LEDGER
 from .ledger import Ledger, open_ledger
-from .report import write_batch_report
+from .made_with import about_run, rows_of
+from .report import REPORT, Left, write_batch_report
 from .tasks import Answer, Claim, Errand, Opening, absolute, open_model
 
 __all__ = ["Standing", "predict_batch"]
@@ -114,13 +115,16 @@ def predict_batch(
     giant = None if stages is None else partial(_is_giant, model, wish)
     todo = files_to_do(model, inputs, Path(out), wish, states, anew=not (resume or overwrite), is_giant=giant)
     resume = resume and not overwrite
-    if any(job.giant for job in todo.jobs):
-        wish, staff = wish_for_giants(wish), staff or Staff()
+    giants = sum(job.giant for job in todo.jobs)
+    wish = checked_tissue(wish, giants)
+    if staff is None and (giants or (todo.out / LEDGER).is_file()):  # a batch goes on as one: ledger and page tell of it
+        staff = Staff()
     if staff is None:
         return _here(model, todo, wish, progress, resume)
     opening = replace(opening, digest=getattr(model, "digest", None))
-    about = _about(opening, wish, staff)
+    about = about_run(opening, wish, staff)
     with ExitStack() as stack:
+        hired = None if staff.scheduler is None else stack.enter_context(employ(staff))  # a wrong one leaves no folder
         holder = stack.enter_context(todo.held())
         for folder in (todo.out, todo.kept):
             if folder is not None:
@@ -129,13 +133,12 @@ def predict_batch(
         ledger.begin(about, [(shown(job), _place(job, todo.out)) for job in todo.jobs])
         errand = Errand(opening, wish, Claim(str(todo.out.absolute()), holder), resume)
         batch = _Batch(todo, ledger, progress)
-        with _closing(ledger, batch), asked_to_stop() as stop, employ(staff) as crew:
-            giants = sum(job.giant for job in todo.jobs)
+        stack.enter_context(_reporting(batch, rows_of(about, model, staff, todo.kept)))
+        with _closing(ledger, batch), asked_to_stop() as stop, nullcontext(hired) if hired else employ(staff) as crew:
             chains = [whole(errand, absolute(job), kept) if stages is None or not job.giant else
                       in_blocks(errand, absolute(job), giant_job(errand, absolute(job), staff, giants, kept), stages)
                       for job, kept in ((job, _states_of(todo, job)) for job in todo.jobs)]
             batch.carry_out(crew, chains, errand.claim, stop)
-        write_batch_report(todo.out, batch.sorted, about={k: v for k, v in about.items() if not k.endswith("hash")})
     return batch.sorted
 
 
@@ -174,14 +177,6 @@ def _checked(opening: Opening) -> Opening:
     return opening
 
 
-def _about(opening: Opening, wish: Wish, staff: Staff) -> dict[str, Any]:
-    """What the ledger says of a run."""
-    options = json.dumps(wish.data, sort_keys=True, default=str)
-    return {"version": Claim("", "").version, "model": Path(opening.model).name, "options": options,
-            "model_hash": opening.digest, "options_hash": hashlib.sha256(options.encode()).hexdigest(),
-            "workers": staff.scheduler or f"{staff.workers or 1} on this machine"}
-
-
 def _place(job: Job, out: Path) -> str:
     """The name of an output in the ledger."""
     return job.output.relative_to(out).as_posix()
@@ -196,6 +191,23 @@ def _closing(ledger: Ledger, batch: _Batch) -> Iterator[None]:
         state = "failed" if batch.standing.failed else "done"
     finally:
         ledger.end(state)
+
+
+@contextmanager
+def _reporting(batch: _Batch, about: Mapping[str, str]) -> Iterator[None]:
+    """The page of the batch at its end, also where it is stopped or broken off by an error; none of an earlier run.
+
+    A second Ctrl-C waits for nothing.
+    """
+    (batch.out / REPORT).unlink(missing_ok=True)
+    try:
+        yield
+    except BiosegError as error:
+        why = "stopped" if isinstance(error, Stopped) else f"broken off: found {error.found}"
+        with suppress(FileError):  # such as a full disk, which is the error already
+            write_batch_report(batch.out, batch.sorted, about=about, left=batch.left, ended=why)
+        raise
+    write_batch_report(batch.out, batch.sorted, about=about)
 
 
 class _Batch:
@@ -220,6 +232,11 @@ class _Batch:
     def sorted(self) -> list[Outcome]:
         """Outcomes in the order of the inputs."""
         return [self.outcomes[number] for number in sorted(self.outcomes)]
+
+    @property
+    def left(self) -> list[Left]:
+        """Images that are not over, in the order of the inputs."""
+        return [Left(shown(job), job.output) for number, job in enumerate(self.jobs) if number not in self.outcomes]
 
     def carry_out(self, crew: Crew, chains: Sequence[Chain], claim: Claim, stop: Callable[[], bool]) -> None:
         """Have everything done."""

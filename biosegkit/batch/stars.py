@@ -133,8 +133,7 @@ def finish_stars(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     record = {
         "file": Path(job.output).name, "task": "instance", "objects": found["objects"], "grid": grid.to_dict(),
         "notes": [*work.facts["notes"], *notes], "blocks": sum(map(len, work.groups)), "exact": True,
-        "options": {"tta": False, "thresholds": dict(job.thresholds), "tissue": Path(job.tissue).stem,
-                    **({"save_maps": True} if job.maps else {})},
+        "options": job.asked,
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "device": describe(work.model.device), "model": work.model.record, "made_from": dict(made_from or {}),
         **({"maps": names} if names else {}),

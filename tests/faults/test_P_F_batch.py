@@ -1,11 +1,16 @@
 """Batches by worker processes: an image, a worker, a run or a disk that fails costs nothing else."""
 
+import json
 import os
+import re
 import signal
 import sqlite3
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ from typer.testing import CliRunner
 
 from biosegkit._atomic import sha256
 from biosegkit.batch import chains, engine, run
-from biosegkit.batch.engine import Staff, employ
+from biosegkit.batch.engine import Staff, employ, refuse_others
 from biosegkit.batch.ledger import FILE
 from biosegkit.batch.run import predict_batch
 from biosegkit.batch.tasks import Claim, Errand, Opening, absolute, image_task, opened
@@ -25,7 +30,7 @@ from biosegkit.errors import FileError, OptionError, PlanError, Stopped
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.inputs import find_jobs
-from biosegkit.io import write
+from biosegkit.io import ReadOptions, write
 from biosegkit.predict import predict_files
 from biosegkit.records import Wish
 
@@ -66,6 +71,11 @@ def add(name, shape=(20, 17), seed=None):
     im = image(shape, seed=ord(name[0]) if seed is None else seed, top=255)
     Path("in").mkdir(exist_ok=True)
     write(Image(im.array.astype(np.uint8), Grid.regular(shape)), f"in/{name}.tif")
+
+
+def one_more(name):
+    """The version of a package as workers know it; in the process of a test with a number behind it."""
+    return metadata.version(name) + os.environ.get("DRIVER_ALONE", "")
 
 
 def hashes(folder, *without):
@@ -155,8 +165,15 @@ def test_P8_a_signal_ends_what_runs_and_resume_does_the_rest(files, number):
     assert dict(ledger("SELECT state, count(*) FROM images GROUP BY state")) == {"done": len(done),
                                                                                  "waiting": 8 - len(done)}
     assert ledger("SELECT state FROM runs") == [("stopped",)]
+    page = Path("out/report.html").read_text("utf-8")
+    assert "did not come to its end</b> (stopped)" in page
+    assert f"<b>{8 - len(done)}</b><span>not done" in page
+    assert page.count("<td>not begun</td>") == 8 - len(done)
     found = predict_batch(files, "in", "out", TWO, resume=True)
     assert {Path(o.output).name for o in found if o.state == "kept"} == done
+    page = Path("out/report.html").read_text("utf-8")
+    assert "did not come to its end" not in page
+    assert "Not done" not in page
 
 
 def test_F8_two_batches_in_one_folder_exclude_each_other(files):
@@ -247,11 +264,111 @@ def test_staff_that_cannot_be_is_refused(options, match):
         Staff(**options)
 
 
-def test_P4_no_scheduler_at_the_address_is_an_error_that_names_it(monkeypatch):
+@pytest.mark.parametrize(("address", "match"), [
+    ("tcp://127.0.0.1:9", r"no scheduler at tcp://127.0.0.1:9"), ("gone.json", r"no scheduler file gone\.json"),
+    ("in/a.tif", "no scheduler file in/a.tif"), ("node7", "no address: 'node7'.*tcp://host:8786"),
+    ("8786", "no address: '8786'"), ("tcp://:8786", "no host in 'tcp://:8786'"),
+    ("tls://127.0.0.1:9", "no scheduler at tls://127.0.0.1:9.*certificates"),
+    ("http://127.0.0.1:8787/status", "unknown address scheme 'http'"),
+])
+def test_P4_no_scheduler_at_the_address_is_an_error_that_names_it_and_leaves_nothing(files, monkeypatch, address,
+                                                                                    match):
     monkeypatch.setattr(engine, "CONNECT", 1)
-    with pytest.raises(OptionError, match=r"no scheduler at tcp://127.0.0.1:9"), \
-            employ(Staff(scheduler="tcp://127.0.0.1:9")):
-        pytest.fail("hired")
+    monkeypatch.setattr(run, "employ", employ)
+    with pytest.raises(OptionError, match=match):
+        predict_batch(files, "in", "out", Staff(scheduler=address))
+    assert not Path("out").exists()
+
+
+def test_P4_workers_that_could_do_nothing_are_refused_before_anything_runs(files, monkeypatch):
+    """Another version, found by a scheduler and a worker that run; and no biosegkit at all."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(run, "employ", employ)
+    mine = metadata.version("biosegkit")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        with employ(Staff(scheduler=cluster.scheduler_address)) as crew:
+            assert list(crew.client.run(metadata.version, "biosegkit").values()) == [mine]
+        monkeypatch.setenv("DRIVER_ALONE", ".1")  # workers began without it
+        monkeypatch.setattr(engine, "metadata", SimpleNamespace(version=one_more))
+        with pytest.raises(OptionError, match=rf"biosegkit {mine} in the worker tcp://.* {mine}\.1, as here.*environment"):
+            predict_batch(files, "in", "out", Staff(scheduler=cluster.scheduler_address))
+    assert not Path("out").exists()
+    with pytest.raises(OptionError, match="no biosegkit in the worker tcp://b:1"):
+        refuse_others({"tcp://a:1": f"{mine}.1", "tcp://b:1": metadata.PackageNotFoundError("biosegkit")})
+
+
+def test_P8_the_page_of_a_stopped_batch_has_failures_first_and_what_earlier_runs_left(files, monkeypatch):
+    """In the second run ``a`` fails and nothing else is reached; what the first one did is still there."""
+    predict_batch(files, ["in/b.tif", "in/a.tif"], "out", TWO, wish=Wish(also=("thumbnail",)))
+    Path("in/a.tif").write_bytes(b"II*\0" + b"0" * 9999)  # the largest is begun first
+
+    @contextmanager
+    def alone(_):
+        yield Alone()
+
+    def progress(standing, outcome):
+        if standing.ended == 1 and outcome is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(run, "employ", alone)
+    with pytest.raises(Stopped):
+        predict_batch(files, "in", "out", TWO, wish=Wish(also=("thumbnail",)), resume=True, progress=progress)
+    page = Path("out/report.html").read_text("utf-8")
+    text = ("not come to its end", "<h2>Failed</h2>", "in/a.tif: found", "<h2>Not done</h2>", "in/c.tif", "not begun",
+            "<h2>Results</h2>", 'alt="in/b.tif"', "data:image/jpeg", ">from before</td>")
+    places = [page.index(part) for part in text]
+    assert places == sorted(places)
+    assert page.count("data:image/jpeg") == 1
+
+
+def test_F10_the_page_of_an_earlier_run_does_not_stay(files, crew):
+    predict_batch(files, "in", "out", TWO)
+    assert "every image was done" in Path("out/report.html").read_text("utf-8")
+    Path("in/a.tif").write_bytes(b"II*\0")
+
+    def gone(standing, outcome):
+        assert not Path("out/report.html").exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch(files, "in", "out", TWO, resume=True, progress=gone)
+    assert not Path("out/report.html").exists()
+
+
+def test_F10_a_batch_that_goes_on_without_workers_is_a_batch_still(files, monkeypatch):
+    predict_batch(files, "in", "out", TWO)
+    hired = []
+
+    @contextmanager
+    def alone(staff):
+        hired.append(staff)
+        yield Alone()
+
+    monkeypatch.setattr(run, "employ", alone)
+    add("d")
+    assert states(predict_batch(files, "in", "out", resume=True))["d"] == "done"
+    assert hired == [Staff()]
+    assert "in/d.tif" in Path("out/report.html").read_text("utf-8")
+    assert ledger("SELECT state FROM images WHERE output = 'd.tif'") == [("done",)]
+
+
+def test_X7_every_option_that_changes_the_result_is_on_the_page_and_in_the_ledger(files):
+    wish = Wish(tta=True, save_maps=True, tissue="off", also=("csv",), reading=ReadOptions(pixel_size=0.31, axes="yx"))
+    predict_batch(replace(files, options=(("fill_holes", "foreground"),)), "in", "out", TWO, wish=wish)
+    page = re.sub(r"\s+", " ", Path("out/report.html").read_text("utf-8"))
+    rows = dict(re.findall(r'<td class="key">(.*?)</td><td><code>(.*?)</code>', page))
+    assert rows.pop("model hash") == load("model", "cpu").tidied(fill_holes="foreground").digest
+    assert rows == {
+        "biosegkit": metadata.version("biosegkit"), "model": "model", "tta": "yes",
+        "option": "fill_holes=foreground, largest=none", "tissue": "off", "axes": "yx", "pixel-size": "0.31",
+        "device": "cpu", "save-maps": "yes", "also": "csv", "workers": "2 on this machine"}
+    ((options,),) = ledger("SELECT options FROM runs")
+    assert json.loads(options) == {
+        "tta": True, "thresholds": {}, "save_maps": True, "also": ["csv"], "tissue": "off", "device": "cpu",
+        "option": {"fill_holes": "foreground"}, "depth": None,
+        "reading": {"axes": "yx", "spacing": None, "unit": None, "pixel_size": 0.31, "channel_names": [],
+                    "frame": None, "series": None}}
+    assert ledger("SELECT r.options_hash = i.options_hash FROM runs r, images i") == [(1,)] * 3
 
 
 def test_arrays_do_not_travel(files, crew, monkeypatch):
