@@ -225,6 +225,7 @@ def employ(staff: Staff) -> Iterator[DaskCrew]:
         if staff.scheduler is not None:
             stack.enter_context(_quiet("distributed.client"))  # what goes wrong is an error with a remedy, said once
             client = stack.enter_context(_joined(distributed, staff.scheduler))
+            refuse_others(client.run(metadata.version, "biosegkit", on_error="return"))
             yield DaskCrew(client, PATIENCE[1])
             return
         cluster = stack.enter_context(_hired(distributed, staff))
@@ -249,12 +250,7 @@ def _joined(distributed: ModuleType, place: str) -> Any:
     """A client of a scheduler that runs somewhere."""
     address = _address_of(distributed, place)
     try:
-        client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
-        with ExitStack() as stack:
-            stack.enter_context(client)
-            refuse_others(client.run(metadata.version, "biosegkit", on_error="return"))
-            stack.pop_all()
-        return client
+        return distributed.Client(address, timeout=CONNECT, set_as_default=False)
     except TypeError as error:  # of tls:// without certificates
         raise OptionError(f"no scheduler at {place} ({error})", expected="dask's configuration to name certificates",
                           remedy="set distributed.comm.tls in it, as for the scheduler") from error

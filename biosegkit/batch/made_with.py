@@ -1,4 +1,4 @@
-"""What a batch is made with, said for its page and its ledger: everything that changes the result, by its option's name."""
+"""What a batch is made with, for its page and its ledger: all that changes the result, by the names of options."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from biosegkit.layouts import stem
 from biosegkit.outputs import output_path
 from biosegkit.pages import render
 from biosegkit.plan.units import duration_text
-from biosegkit.records import Outcome, count_of, record_path
+from biosegkit.records import Outcome, count_of
 
 from .steps import steps_done, work_folder
 

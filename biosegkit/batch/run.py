@@ -117,7 +117,7 @@ def predict_batch(
     resume = resume and not overwrite
     giants = sum(job.giant for job in todo.jobs)
     wish = checked_tissue(wish, giants)
-    if staff is None and (giants or (todo.out / LEDGER).is_file()):  # a batch goes on as one: ledger and page tell of it
+    if staff is None and (giants or (todo.out / LEDGER).is_file()):  # a batch goes on as one: its page tells of it
         staff = Staff()
     if staff is None:
         return _here(model, todo, wish, progress, resume)
