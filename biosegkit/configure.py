@@ -202,7 +202,7 @@ def _with_members(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, second
     if plan.preset != "default" or len({c.group for c in fingerprint.cases}) < 10:
         return plan
     c, augmentation = plan.configuration, plan.training.augmentation
-    seen = wanted_steps(0.85 * seconds, c.ndim) * c.batch * math.prod(c.patch)
+    seen = wanted_steps(0.85 * seconds, c.ndim, c.voxels) * c.voxels
     orientations = 2 ** len(augmentation.mirror_axes) * (2 if augmentation.transpose_axes else 1)
     visits = seen / sum(_voxels(case, c) for case in fingerprint.cases) / orientations
     wanted = members_for(visits, seconds, augmentation.elastic > 0)
@@ -249,7 +249,7 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
     configuration, training = plan.configuration, plan.training
     searched = plan.preset == "default" and device.type != "cuda" and not limits.fixed
     if limits.per_fold is not None and searched:
-        best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim)
+        best = chosen(probes, 0.85 * limits.per_fold, limits.memory, configuration.ndim, configuration.voxels)
         configuration = with_width(configuration, best.width)
         decisions.append(_width_decision(best, probes, limits, configuration))
     if device.type == "cuda":
@@ -284,7 +284,7 @@ def _width_decision(best: Probe, probes: Sequence[Probe], limits: _Limits, confi
     if not widths_of(configuration.architecture.name):
         return Decision(name="width", value="its own", reason="this network has one width")
     seconds = 0.85 * (limits.per_fold or 0.0)
-    wanted, widths = wanted_steps(seconds, configuration.ndim), sorted(p.width for p in probes)
+    wanted, widths = wanted_steps(seconds, configuration.ndim, configuration.voxels), sorted(p.width for p in probes)
     fits = best.step_seconds <= seconds / wanted and best.peak <= limits.memory
     rule = (f"the widest of the probed {widths} that leaves about" if fits else
             f"the narrowest of the probed {widths}, as none leaves")

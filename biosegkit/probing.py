@@ -77,11 +77,11 @@ def probed_widths(plan: Plan, device: torch.device, per_fold: float | None, memo
     found: list[Probe] = []
     widths = () if fixed else widths_of(plan.configuration.architecture.name)
     if per_fold is not None:
-        first = next_width([], 0.85 * per_fold, memory, plan.configuration.ndim, widths) if widths else None
+        first = next_width([], 0.85 * per_fold, memory, widths=widths) if widths else None
         plan, one = _first(plan, first, device, until)
         found.append(one)
     while per_fold is not None and widths and len(found) < 4:
-        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim, widths)
+        wanted = next_width(found, 0.85 * per_fold, memory, plan.configuration.ndim, widths, plan.configuration.voxels)
         late = until is not None and time.monotonic() > until
         if wanted is None or (late and wanted > found[-1].width):
             break

@@ -95,3 +95,11 @@ def test_networks_grow_as_visits_would():
     assert members_for(BENT_VISITS, 1e6, bent=True) == 1 < members_for(BENT_VISITS, 1e6)
     assert members_for(2 * BENT_VISITS, 1e6, bent=True) == 4
     assert [members_for(1e6, k * MEMBER_SECONDS) for k in (0.5, 1, 2.9, 3)] == [1, 1, 2, 3]
+
+
+@given(st.floats(60, 7200), st.integers(100, 10**7))
+def test_a_smaller_2d_batch_gets_more_steps_of_at_most_the_same_arithmetic(seconds, voxels):
+    usual, wanted = wanted_steps(seconds, 2), wanted_steps(seconds, 2, voxels)
+    assert usual <= wanted <= 2.1 * usual + 1
+    assert voxels >= 77_000 or (wanted - 0.5) * voxels <= (usual + 0.5) * 77_000
+    assert wanted_steps(seconds, 3, voxels) == wanted_steps(seconds, 3)

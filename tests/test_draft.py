@@ -377,7 +377,7 @@ def test_the_margin_is_that_of_the_new_objects_in_voxels_of_the_models_network(m
 
 def test_augmentation_is_that_of_the_models_patch():
     """Turning by 90 degrees would give patches of another shape than the model's."""
-    oblong = plan_of(fingerprint((256, 120), unit="um", task="instance"), method="distance")
+    oblong = plan_of(fingerprint((256, 60), unit="um", task="instance"), method="distance")
     found = fingerprint((256, 256), unit="um", task="instance")
     assert plan_of(found, method="distance").training.augmentation.transpose_axes == (0, 1)
     plan = like(found, oblong)

@@ -24,7 +24,18 @@ from biosegkit.metrics.instances import instance_counts
 from biosegkit.oracles import crops_of, evidence_of
 from biosegkit.plan.draft import Wishes, draft
 from biosegkit.plan.method_choice import decided
-from biosegkit.plan.scale import ABREAST, FIELD, FINEST, LARGE, SMALL, THICK, WORTH, method_lengths, scale_of
+from biosegkit.plan.scale import (
+    ABREAST,
+    FIELD,
+    FINEST,
+    LARGE,
+    SMALL,
+    THICK,
+    WORTH,
+    method_lengths,
+    scale_of,
+    small_patch,
+)
 from biosegkit.plan.schema import Plan
 from biosegkit.prepared import prepare
 from biosegkit.preprocess import make_sample
@@ -196,3 +207,11 @@ def test_a_model_of_large_objects_answers_on_any_images_own_grid(tmp_path):
     ready = prepare(physical, plan)
     assert ready.shape == prepare(image, plan).shape
     assert not [note for note in ready.notes if "spacing" in note]
+
+
+@given(st.floats(1, 500), st.floats(0.1, 4))
+def test_a_small_patch_holds_five_objects_within_its_limits(wide, step):
+    voxels = small_patch(160 * 160, wide * step, (step, step))
+    assert 96**2 <= voxels <= 160**2
+    if 20 <= wide <= 31:
+        assert abs(voxels**0.5 - 5 * wide) < 0.5

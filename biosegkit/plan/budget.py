@@ -39,6 +39,9 @@ WORTH_STEPS, VALIDATIONS, WATCHING = 100, 20, 0.04
 WIDTHS = (8, 12, 16, 20, 24, 32)
 #: Steps wanted in four minutes of training, by number of axes (a 2D batch holds about half the voxels of a 3D one).
 STEPS_IN_FOUR_MINUTES = {2: 2400, 3: 1100}
+#: Voxels of the 2D batch that this holds for, and of the least one: of batches between them more are wanted, the
+#: arithmetic being equal.
+USUAL_BATCH, LEAST_BATCH = 77_000, 36_864
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,16 @@ class Allowance:
         return max(1.0, self.left)
 
 
-def wanted_steps(seconds: float, ndim: int = 3) -> int:
-    """Steps to aim at in a training of this length.
+def wanted_steps(seconds: float, ndim: int = 3, voxels: int = USUAL_BATCH) -> int:
+    """Steps to aim at in a training of this length, with so many voxels in a step (in 2D).
 
     Examples
     --------
-    >>> wanted_steps(240), wanted_steps(960)
-    (1100, 2200)
+    >>> wanted_steps(240), wanted_steps(960), wanted_steps(240, 2), wanted_steps(240, 2, voxels=38_500)
+    (1100, 2200, 2400, 4800)
     """
-    return max(100, round(STEPS_IN_FOUR_MINUTES[ndim] * math.sqrt(seconds / 240)))
+    more = max(1.0, USUAL_BATCH / max(voxels, LEAST_BATCH)) if ndim == 2 else 1.0
+    return max(100, round(more * STEPS_IN_FOUR_MINUTES[ndim] * math.sqrt(seconds / 240)))
 
 
 def widths_of(network: str) -> tuple[int, ...]:
@@ -94,7 +98,7 @@ def widths_of(network: str) -> tuple[int, ...]:
 
 
 def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3,
-               widths: Sequence[int] = WIDTHS) -> int | None:
+               widths: Sequence[int] = WIDTHS, voxels: int = USUAL_BATCH) -> int | None:
     """The width to probe next, or None when the widest of ``widths`` that fits time and memory is among the probes.
 
     Time is taken to grow with width to the power 1.3 (measured: below 2, as narrow layers are bound by memory
@@ -104,7 +108,7 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int =
     if not known:
         return 16 if seconds >= SHORT else widths[0]
     last = probes[-1]
-    goal = seconds / wanted_steps(seconds, ndim)
+    goal = seconds / wanted_steps(seconds, ndim, voxels)
 
     def expected(width: int) -> float:
         return known[width].step_seconds if width in known else last.step_seconds * (width / last.width) ** 1.3
@@ -114,9 +118,10 @@ def next_width(probes: Sequence[Probe], seconds: float, memory: int, ndim: int =
     return None if best in known else best
 
 
-def chosen(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3) -> Probe:
+def chosen(probes: Sequence[Probe], seconds: float, memory: int, ndim: int = 3,
+           voxels: int = USUAL_BATCH) -> Probe:
     """The widest probe that allows the wanted steps within memory; the narrowest if none does."""
-    goal = seconds / wanted_steps(seconds, ndim)
+    goal = seconds / wanted_steps(seconds, ndim, voxels)
     fitting = [p for p in probes if p.step_seconds <= goal and p.peak <= memory]
     return max(fitting, key=lambda p: p.width) if fitting else min(probes, key=lambda p: p.width)
 

@@ -20,8 +20,8 @@ from biosegkit.plan.spacing import new_shape
 if TYPE_CHECKING:
     from biosegkit.fingerprint_schema import ObjectStatistics
 
-__all__ = ["LARGE", "SMALL", "Scale", "margin_of", "method_lengths", "patch_voxels", "rays_for", "scale_of",
-           "scaled"]
+__all__ = ["LARGE", "SMALL", "Scale", "margin_of", "method_lengths", "patch_voxels", "rays_for", "scale_of", "scaled",
+           "small_patch"]
 
 #: Median diameter in voxels above which objects are looked at through larger voxels: three of them fill a 2D patch.
 LARGE = {2: 40.0, 3: 30.0}
@@ -39,6 +39,8 @@ EVEN = 2.0
 BETWEEN_RAYS, RAYS = 3.5, {2: (16, 64), 3: (48, 128)}
 #: Median objects that should stand side by side in a patch, and how much larger a patch may become for it.
 ABREAST, GROWTH = 3.0, 1.5
+#: The same of the small patches of a CPU in 2D, and the least voxels of one.
+SEEN_ABREAST, SMALLEST = 5.0, 96 * 96
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ def scaled(spec: NnunetSpec, scale: Scale) -> NnunetSpec:
     shapes = tuple(new_shape(shape, spacing, scale.spacing)
                    for shape, spacing in zip(spec.shapes, spec.spacings, strict=True))
     return replace(spec, spacings=(scale.spacing,) * len(shapes), shapes=shapes)
+
+
+def small_patch(most: int, wide: float, spacing: Sequence[float]) -> int:
+    """Voxels of a patch in 2D that holds five objects of a diameter side by side, of at least 96² and at most ``most``.
+
+    Examples
+    --------
+    >>> [small_patch(25_600, wide, (1.0, 1.0)) for wide in (8, 25, 80)]
+    [9216, 15625, 25600]
+    """
+    return min(most, max(SMALLEST, round(math.prod(SEEN_ABREAST * wide / s for s in spacing))))
 
 
 def patch_voxels(usual: int, wide: float, spacing: Sequence[float], seconds: float | None) -> int:

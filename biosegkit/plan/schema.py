@@ -7,6 +7,7 @@ number; unknown keys are refused.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,6 +174,11 @@ class Configuration(_Frozen):
     tile_step: tuple[int, ...]
     batch_dice: bool = False
     architecture: Architecture
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of one step: of all patches of a batch."""
+        return self.batch * math.prod(self.patch)
 
 
 class Augmentation(_Frozen):
