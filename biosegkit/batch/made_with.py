@@ -52,14 +52,12 @@ def rows_of(about: Mapping[str, Any], model: Predictor, staff: Staff, states: Pa
     ('otsu', 'no', 'auto', '2 on this machine')
     """
     options: dict[str, Any] = json.loads(about["options"])
-    own = dict(getattr(model, "thresholds", {})) if isinstance(model, Bundle) else {}
-    asked = options["thresholds"]
     reading = {name: value for name, value in options["reading"].items() if value not in (None, [], "")}
     rows = {
         "biosegkit": about["version"],
         "model": about["model"],
         "model hash": about["model_hash"] or "unknown",
-        "threshold": _pairs({**own, **asked}, "those of the model") + ("" if asked or not own else " (the model's)"),
+        "threshold": _thresholds(model, options["thresholds"]),
         "tta": _yes(options["tta"]),
         "option": _pairs(model.postprocessing if isinstance(model, Bundle) else options["option"], "none"),
         "depth": options["depth"] or "",
@@ -75,6 +73,13 @@ def rows_of(about: Mapping[str, Any], model: Predictor, staff: Staff, states: Pa
     return {name: text for name, text in rows.items() if text}
 
 
+def _thresholds(model: Predictor, asked: Mapping[str, float]) -> str:
+    """All of them, where the model names its own."""
+    own = model.thresholds if isinstance(model, Bundle) else {}
+    return _pairs({**own, **asked}, "" if isinstance(model, Bundle) else "its own") + (
+        " (the model's)" if own and not asked else "")
+
+
 def _tissue(choice: str) -> str:
     """The choice; of a mask its name and what is in it."""
     return choice if choice in ("auto", "off") else f"{Path(choice).name} (sha256 {sha256(choice)[:12]})"
@@ -88,7 +93,7 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return _yes(value)
     if isinstance(value, list | tuple):
-        return ", ".join(map(_said, value))
+        return " ".join(map(_said, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
