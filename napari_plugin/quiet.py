@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,12 @@ def draw_labels() -> None:
     a pool of threads that two threads must not use at once: there it is left to napari.
     """
     if "napari" in sys.modules and sys.platform != "darwin":
-        from napari.layers import Labels
+        _compile_labels()
 
-        Labels(np.zeros((2, 2), np.uint32))
+
+@cache
+def _compile_labels() -> None:
+    """Once is enough: a layer made in a thread while the viewer works is not without risk."""
+    from napari.layers import Labels
+
+    Labels(np.zeros((2, 2), np.uint32))
