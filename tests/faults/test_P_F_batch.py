@@ -73,11 +73,6 @@ def add(name, shape=(20, 17), seed=None):
     write(Image(im.array.astype(np.uint8), Grid.regular(shape)), f"in/{name}.tif")
 
 
-def one_more(name):
-    """The version of a package as workers know it; in the process of a test with a number behind it."""
-    return metadata.version(name) + os.environ.get("DRIVER_ALONE", "")
-
-
 def hashes(folder, *without):
     return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(Path(folder).rglob("*"))
             if p.is_file() and p.name not in (FILE, "report.html", *without)}
@@ -283,6 +278,11 @@ def test_P4_no_scheduler_at_the_address_is_an_error_that_names_it_and_leaves_not
 def test_P4_workers_that_could_do_nothing_are_refused_before_anything_runs(files, monkeypatch):
     """Another version, found by a scheduler and a worker that run; and no biosegkit at all."""
     distributed = pytest.importorskip("distributed")
+
+    def one_more(name):
+        """The version of a package as workers know it; in the process of a test with a number behind it."""
+        return metadata.version(name) + os.environ.get("DRIVER_ALONE", "")
+
     monkeypatch.setattr(run, "employ", employ)
     mine = metadata.version("biosegkit")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
