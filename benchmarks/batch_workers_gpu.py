@@ -28,7 +28,7 @@ from side_by_side import nuclei, say
 import biosegkit as bsk
 from biosegkit import batch_processes, loop, patches
 from biosegkit.device import describe, usable_cores
-from biosegkit.plan.budget import MOST_WORKERS
+from biosegkit.plan.budget import MOST_THREADS, MOST_WORKERS
 from biosegkit.preprocess import load_or_make
 from biosegkit.schedule import Pace
 from biosegkit.segmenter import method_of
@@ -102,7 +102,7 @@ def ways(plan, method, samples, pinned):
     one = patches.make_batch(samples, plan, method, 0)
     yield "the same batch", repeat(one), None
     with closing(patches.batches(samples, plan, method, 0)) as made:
-        yield f"{min(patches.MOST_THREADS, plan.training.workers)} threads", made, None
+        yield f"{min(MOST_THREADS, plan.training.workers)} threads", made, None
     crews = []
 
     class Seen(batch_processes._Crew):

@@ -29,7 +29,8 @@ from torch import Tensor
 from ._words import counted
 from .batch_worker import Memory, array_at, copy_samples, places_of
 from .methods.protocol import Method
-from .patches import MOST_THREADS, Batch, Sample, ahead, batches, make_batch
+from .patches import Batch, Sample, ahead, batches, make_batch
+from .plan.budget import MOST_THREADS, by_processes
 from .plan.schema import Plan
 from .segmenter import method_of
 
@@ -39,9 +40,6 @@ __all__ = ["batches_by_processes", "batches_for"]
 _EACH = 1 << 30
 #: Share of the free memory that the copy of the samples may take.
 _SHARED = 0.5
-#: Seconds of a budget below which threads make the batches: a dozen processes take some 10 s to start, and what they
-#: import is in the way of a training that has a minute.
-_SHORT = 120
 #: Of the processes: none has threads beside its own, and none sees the device, which training holds.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": ""}
@@ -56,9 +54,8 @@ def batches_for(device: torch.device, samples: Sequence[Sample], plan: Plan, met
     They are made by processes for a CUDA device, and come in pinned memory; else as `biosegkit.patches.batches` has it.
     A process knows only the method of the plan: for another one there are threads, as for a budget below two minutes.
     """
-    short = plan.budget.seconds is not None and plan.budget.seconds < _SHORT
-    able = bool(sys.executable) and not getattr(sys, "frozen", False)
-    if device.type == "cuda" and plan.training.workers and able and not short and method == method_of(plan):
+    able = bool(sys.executable) and not getattr(sys, "frozen", False) and method == method_of(plan)
+    if device.type == "cuda" and plan.training.workers and able and by_processes(plan.budget.seconds):
         return batches_by_processes(samples, plan, method, start, pinned=True)
     return batches(samples, plan, method, start)
 

@@ -253,7 +253,7 @@ def _settled(plan: Plan, probes: Sequence[Probe], device: torch.device, limits: 
         configuration = with_width(configuration, best.width)
         decisions.append(_width_decision(best, probes, limits, configuration))
     if device.type == "cuda":
-        training, best, told = with_workers(training, usable_cores(), best, batch_seconds(plan))
+        training, best, told = with_workers(training, usable_cores(), best, batch_seconds(plan), limits.seconds)
         decisions.append(told)
     tuned, tuning = _tuning(plan, fingerprint, limits.per_fold)
     training = training.model_copy(update={"tune_cases": tuned})

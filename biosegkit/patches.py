@@ -24,14 +24,13 @@ from .errors import BiosegError, DataError
 from .kernels.affine import affine_linear, affine_nearest
 from .methods.classes import encode_classes
 from .methods.protocol import Method
+from .plan.budget import MOST_THREADS
 from .plan.schema import Augmentation, Configuration, Plan
 
-__all__ = ["MOST_THREADS", "Batch", "Sample", "ahead", "annotated_voxels", "batches", "foreground_voxels", "make_batch"]
+__all__ = ["Batch", "Sample", "ahead", "annotated_voxels", "batches", "foreground_voxels", "make_batch"]
 
 Array = npt.NDArray[Any]
 
-#: Threads that make batches, at most: they share the interpreter with the thread that trains.
-MOST_THREADS = 6
 #: No augmentation at all: for validation patches.
 NONE = Augmentation(rotation=0, scaling=0, noise=0, blur=0, brightness=0, contrast=0, low_resolution=0,
                     gamma_inverted=0, gamma=0, mirror_axes=())

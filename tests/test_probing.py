@@ -13,8 +13,8 @@ from biosegkit.configure import make_plan
 from biosegkit.errors import OptionError
 from biosegkit.fingerprint import measure
 from biosegkit.loop import make_network, make_optimizer
-from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations
-from biosegkit.plan.schema import Budget
+from biosegkit.plan.budget import SHORT, WIDTHS, Probe, next_width, steps_between_validations, with_workers
+from biosegkit.plan.schema import Budget, Training
 from biosegkit.plan.units import duration_text, parse_duration
 from biosegkit.probing import CLOSING, preparing_seconds, probe, probed_widths, rehearse
 from biosegkit.segmenter import method_of
@@ -191,6 +191,15 @@ def test_a_gpu_gets_its_batches_from_processes_and_a_cpu_makes_them_itself(datas
     settled = configure._settled(plan, [Probe(8, 0.1, 0.01, 0)], torch.device("cuda"), limits, fingerprint)
     assert settled.training.workers == workers
     assert [d.value for d in settled.decisions if d.name == "workers"] == [str(workers)]
+
+
+@pytest.mark.parametrize(("budget", "workers", "makers"), [(119, 6, "threads"), (120, 12, "processes"),
+                                                           (None, 12, "processes")])
+def test_a_short_budget_on_a_gpu_plans_with_threads(budget, workers, makers):
+    """A batch takes 1.2 s of one core: 0.2 s with six makers, 0.1 s with twelve."""
+    training, cost, told = with_workers(Training(steps=5), 64, Probe(32, 0.01, 0.01, 0), 1.2, budget)
+    assert (training.workers, cost.step_seconds) == (workers, pytest.approx(1.2 / workers))
+    assert told.reason.startswith(makers)
 
 
 @pytest.mark.parametrize(("step_seconds", "said"), [

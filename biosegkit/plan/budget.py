@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from biosegkit.plan.networks import NETWORKS, width_for
 from biosegkit.plan.schema import Decision, Training
 
-__all__ = ["Allowance", "Probe", "budget_for", "members_for", "next_width", "steps_between_validations", "steps_for",
-           "wanted_steps", "widths_of", "with_workers"]
+__all__ = ["Allowance", "Probe", "budget_for", "by_processes", "members_for", "next_width", "steps_between_validations",
+           "steps_for", "wanted_steps", "widths_of", "with_workers"]
 
 #: Visits of a case in one orientation up to which one network gains from more steps. On hippocampus the Dice of
 #: held-back patches was best between 15 and 20 of 38 visits. With 105 training cases for training and 35 others for the
@@ -29,6 +29,11 @@ MOST_MEMBERS = 5
 #: that starts the GPU's kernels, which got 0.66 of its speed beside one such thread and 0.13 beside four (two cores, no
 #: GPU).
 MOST_WORKERS = 12
+#: Threads that make batches, at most: they share the interpreter with the thread that trains.
+MOST_THREADS = 6
+#: Seconds of a budget below which threads make the batches for a GPU: a dozen processes take some 10 s to start, and
+#: what they import is in the way of a training that has a minute.
+PROCESSES_FROM = 120
 #: Least time for each of several networks: less was not measured to pay, and on the demo's phantom five networks of
 #: twenty seconds reached Dice 0.72 where one had reached 0.83.
 MEMBER_SECONDS = 300
@@ -188,8 +193,20 @@ def steps_for(seconds: float, step_seconds: float) -> int:
     return max(1, int(seconds / (1.05 * step_seconds)))
 
 
-def with_workers(training: Training, cores: int, cost: Probe, batch_seconds: float) -> tuple[Training, Probe, Decision]:
-    """Processes that make batches while a GPU computes, one core left to it; on a CPU they would take its cores.
+def by_processes(budget: float | None) -> bool:
+    """Whether processes make the batches for a GPU; threads do where the budget, in seconds, is short.
+
+    Examples
+    --------
+    >>> by_processes(None), by_processes(900), by_processes(60)
+    (True, True, False)
+    """
+    return budget is None or budget >= PROCESSES_FROM
+
+
+def with_workers(training: Training, cores: int, cost: Probe, batch_seconds: float,
+                 budget: float | None = None) -> tuple[Training, Probe, Decision]:
+    """Who makes batches while a GPU computes, one core left to it; on a CPU they would take its cores.
 
     Parameters
     ----------
@@ -200,12 +217,14 @@ def with_workers(training: Training, cores: int, cost: Probe, batch_seconds: flo
         Of a step whose batch is there.
     batch_seconds : float
         In which one core makes a batch.
+    budget : float, optional
+        Seconds of the whole training: `by_processes` says what the makers are.
 
     Returns
     -------
     training : Training
     cost : Probe
-        A step takes no less time than all processes together need for a batch.
+        A step takes no less time than all makers together need for a batch.
     decision : Decision
 
     Examples
@@ -214,9 +233,10 @@ def with_workers(training: Training, cores: int, cost: Probe, batch_seconds: flo
     >>> found.workers, cost.step_seconds
     (4, 0.05)
     """
-    workers = max(1, min(MOST_WORKERS, cores - 1))
+    most, makers = (MOST_WORKERS, "processes") if by_processes(budget) else (MOST_THREADS, "threads")
+    workers = max(1, min(most, cores - 1))
     paced = replace(cost, step_seconds=max(cost.step_seconds, batch_seconds / workers))
     decision = Decision(name="workers", value=str(workers), reason=(
-        f"processes make batches while the GPU computes: a step takes {cost.step_seconds * 1e3:.0f} ms, a batch of "
+        f"{makers} make batches while the GPU computes: a step takes {cost.step_seconds * 1e3:.0f} ms, a batch of "
         f"noise on one core {batch_seconds * 1e3:.0f} ms"))
     return training.model_copy(update={"workers": workers}), paced, decision
