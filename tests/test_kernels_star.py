@@ -273,6 +273,24 @@ def test_what_merging_leaves_out_early_is_held_by_what_it_keeps(ndim):
     assert (painted & everything).sum() >= 0.95 * everything.sum()  # a shape is left out where nine tenths are held
 
 
+@pytest.mark.parametrize("overlap", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize("probability", [0.3, 0.5, 0.7])
+def test_discs_that_touch_are_never_merged(probability, overlap):
+    """Distances a tenth too long or too short reach over the border, but no shape holds the centre beyond it."""
+    y, x = np.indices((68, 68))
+    labels = np.where(np.hypot(y % 17 - 8, x % 17 - 8) <= 8.5, 1 + y // 17 * 4 + x // 17, 0).astype(np.uint8)
+    method, rng = Star(merge=True), np.random.default_rng(2)
+    maps = method.ideal(method.encode(labels, (1.0, 1.0))[0])
+    maps["distances"] *= rng.uniform(0.9, 1.1, maps["distances"].shape).astype(np.float32)
+    found, table = decode(method, maps, {"probability": probability, "overlap": overlap})
+    assert len(table["id"]) == labels.max() == 16
+    for disc in range(1, 17):  # each has an object of its own
+        most = np.bincount(found[labels == disc]).argmax()
+        common = ((found == most) & (labels == disc)).sum()
+        assert most > 0
+        assert common >= 0.8 * ((found == most) | (labels == disc)).sum()
+
+
 def test_scores_thresholds_and_options():
     labels = blobs((40, 44), 3, 4, 5, 7)
     method = Star(scale=6.0)

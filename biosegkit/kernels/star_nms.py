@@ -147,18 +147,21 @@ def _greedy(centres, distances, steps, faces, rule, bits, leader):  # type: igno
                     hit = True
                     break
             place(distances[i], steps, shift, other)
-            common = overlap(other, box, mine, boxes[j], faces, not merge, room)
+            # centre of j in i, and centre of i in j; an overlap costs far more
+            held = merge and (holds(other, faces, (0.0, 0.0, 0.0), room)
+                              and holds(mine, faces, (shift[0], shift[1], shift[2]), room))
+            if hit and not held:
+                continue  # dropped anyway unless it belongs to others
+            common = overlap(other, box, mine, boxes[j], faces, not held, room)
             share = _share(common, size, sizes[i], union_rule)
-            if not merge and abs(share - threshold) < _DOUBT:
+            if not held and abs(share - threshold) < _DOUBT:
                 share = _share(overlap(other, box, mine, boxes[j], faces, False, room), size, sizes[i], union_rule)
             if not share > threshold:
                 continue
             hit = True
             if not merge:
                 break
-            # centre of j in i, and centre of i in j
-            held = holds(other, faces, (0.0, 0.0, 0.0), room)
-            if not (held and holds(mine, faces, (shift[0], shift[1], shift[2]), room)):
+            if not held:
                 continue
             root = find(parent, i) if root < 0 else union(parent, root, i)
             covered = covered or common >= _COVERED * size
