@@ -25,12 +25,13 @@ from biosegkit.bundle import load, write_bundle
 from biosegkit.engines import load_model
 from biosegkit.errors import OptionError
 from biosegkit.grid import Grid
-from biosegkit.image import Image
+from biosegkit.image import Image, Labels
 from biosegkit.io import ReadOptions, read, read_labels, write
 from biosegkit.io.zarr import CHUNK
 from biosegkit.records import Wish
 
 OPENING = Opening("model", "cpu")
+EVERYWHERE = Wish(tissue="off")
 
 
 @pytest.fixture
@@ -54,14 +55,14 @@ def folder(tmp_path, monkeypatch):
     return levels
 
 
-def batch(crash=None, resume=False, **options):
+def batch(crash=None, resume=False, wish=EVERYWHERE, **options):
     @contextmanager
     def alone(staff):
         yield Alone(crash)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "employ", alone)
-        return predict_batch(OPENING, "in", "out", Staff(1), resume=resume, wish=Wish(tissue="off"), **options)
+        return predict_batch(OPENING, "in", "out", Staff(1), resume=resume, wish=wish, **options)
 
 
 def hashes(folder="out"):
@@ -167,6 +168,29 @@ def test_pixel_size_is_asked_for_and_options_without_meaning_are_refused(folder)
     with pytest.raises(OptionError, match="geojsom"):
         predict_batch(OPENING, "in", "other", Staff(1), wish=Wish(also=("geojsom",)))
     assert not Path("other").exists()
+
+
+def test_a_mask_that_no_image_could_use_is_refused_and_one_that_some_can_use_is_for_slides_alone(folder):
+    """Where the mask is 0 no slide has an object; an ordinary image beside it has those it has without a mask."""
+    left = np.zeros((28, 36), np.uint8)
+    left[:, :18] = 1
+    write(Labels.from_values(left, Grid.regular(left.shape), "semantic"), "mask.tif")
+    masked = Wish(tissue="mask.tif")
+    with pytest.raises(OptionError, match=r"mask\.tif without a slide.*ordinary images"):
+        predict_batch(OPENING, "in/small.tif", "out", wish=masked)
+    with pytest.raises(OptionError, match=r"mask\.tif without a slide"):
+        predict_batch(OPENING, "in/small.tif", "out", Staff(1), wish=masked)
+    assert not Path("out").exists()
+    Path("in/cut.svs").unlink()
+    everywhere = {Path(o.input).name: o.objects for o in batch()}
+    there = {Path(o.input).name: o for o in batch(wish=masked, overwrite=True)}
+    assert {name: o.state for name, o in there.items()} == dict.fromkeys(("a.ome.tif", "b.svs", "small.tif"), "done")
+    for name in "ab":
+        labels = read_labels(f"out/{name}.ome.zarr", "instance").restored()
+        assert labels[:, :64].any()
+        assert not labels[:, 128:].any()  # blocks and tiles are 64 wide; the mask ends at 90
+    assert there["small.tif"].objects == everywhere["small.tif"]
+    assert there["a.ome.tif"].objects < everywhere["a.ome.tif"]
 
 
 def test_slides_of_openslide_and_of_dicom_go_in_blocks_too(folder):
