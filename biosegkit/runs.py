@@ -16,7 +16,9 @@ from typing import Any, Literal
 from ._atomic import read_json, write_json
 from ._options import Planning
 from .errors import BiosegError, FileError, OptionError
+from .plan.units import parse_duration
 from .processes import arguments, begun, beside, is_running, said, stop, why_ended
+from .time_needed import enough_in
 
 __all__ = ["Handle", "State", "attach", "find_runs", "resume", "start_training"]
 
@@ -35,10 +37,13 @@ class State:
         ``stopped`` can be resumed; ``failed`` ended by itself before it was done.
     message : str
         What it says: the stage it is at, or why it ended.
+    enough : str
+        The budget that would have done, of a training that was refused for too small a one; else empty.
     """
 
     name: Literal["running", "finished", "stopped", "failed"]
     message: str = ""
+    enough: str = ""
 
 
 @dataclass(eq=False)
@@ -90,7 +95,7 @@ class Handle:
         if (self.out / "run.json").is_file() and read_json(self.out / "run.json").get("finished"):
             return State("finished", str(self.out))
         why = why_ended(said(self.out, self.said_before))
-        return State("stopped" if why is None else "failed", why or "it can be resumed")
+        return State("stopped" if why is None else "failed", why or "it can be resumed", enough_in(why or ""))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl`` that have come since the last call, of all folds, each with its ``fold``.
@@ -199,13 +204,20 @@ def attach(out: str | Path) -> Handle:
                         remedy="resume the run on the command line") from error
 
 
-def resume(out: str | Path) -> Handle:
+def resume(out: str | Path, budget: str | None = None) -> Handle:
     """Take up a training that was stopped or failed, with the options it was begun with.
+
+    Parameters
+    ----------
+    out : path
+        The RUN folder.
+    budget : str, optional
+        More time, for a training that was refused for too little: nothing was trained, it begins anew.
 
     Raises
     ------
     OptionError
-        If it is running, or done.
+        If it is running, or done; or for another budget of one that had enough.
     FileError
         If none was begun.
     """
@@ -215,6 +227,12 @@ def resume(out: str | Path) -> Handle:
         raise OptionError(f"a training that is {state.name}", file=before.out, expected="one that was stopped",
                           remedy="wait for it, or start another in a new folder")
     planned = any((before.out / name).exists() for name in _BEGUN)
+    if budget is not None:
+        if not state.enough or not parse_duration(budget):
+            raise OptionError(f"a budget of {budget}", file=before.out, expected="the time that it was begun with",
+                              remedy="leave the budget out, or start another in a new folder")
+        more = {**before.options, "budget": budget, **({"overwrite": True} if planned else {})}
+        return _started(before.dataset, before.out, more, before.cwd)
     left_out = {f.name for f in fields(Planning)} | {"plan", "overwrite"} if planned else ()
     return _started(before.dataset, before.out, before.options, before.cwd, left_out, again=planned)
 

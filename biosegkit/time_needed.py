@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from .plan.budget import Allowance, budget_for
 from .plan.schema import Plan
 from .plan.units import duration_text, parse_duration
 
-__all__ = ["LEAST_STEPS", "reading_within", "refuse_late", "seconds_of", "too_small"]
+__all__ = ["LEAST_STEPS", "enough_in", "reading_within", "refuse_late", "seconds_of", "too_small"]
 
 #: Share of a budget in which the program has to have started.
 TO_START = 0.5
@@ -91,6 +92,18 @@ def too_small(seconds: float, least: float, why: str) -> OptionError:
     enough = duration_text(10 * math.ceil(least / 10))
     return OptionError(f"--budget {duration_text(seconds)}", expected=f"at least {enough} here: {why}",
                        remedy=f"give --budget {enough} or more")
+
+
+def enough_in(message: str) -> str:
+    """The budget that would do, from the message of a refusal; empty if it is not about the budget.
+
+    Examples
+    --------
+    >>> enough_in(str(too_small(30, 41, "a step takes 2 s"))), enough_in("found no labels")
+    ('50s', '')
+    """
+    found = re.search(r"--budget (\w+) or more", message)
+    return found[1] if found else ""
 
 
 def seconds_of(budget: str | float | None) -> float | None:

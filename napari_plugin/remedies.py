@@ -18,7 +18,7 @@ _WORDS = tuple((re.compile(pattern), words) for pattern, words in (
     (r"`biosegkit train … --resume`", "Resume in Retrain"),
     (r"(?:,? (?:and|or)|, or) replace (?:it|them) with --overwrite", ", or choose another folder"),
     (r"use --resume or --overwrite", "resume it, or choose another folder"),
-    (r", and --overwrite", ", in another folder"),
+    (r"(--budget \S+ or more), and --overwrite", r"\1"),
     (r"--resume", "Resume"),
     (r"more with --memory", "more memory"),
     (r", give more --memory \(memory_budget\)", ", close other programs"),

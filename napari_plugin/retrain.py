@@ -99,7 +99,8 @@ class RetrainWidget(QWidget):
             looked, known_runs, "Trainings beside the data set and in the current folder, the newest first",
             tool("Attach…", "Follow a training in another folder: its RUN folder", self.open_run))
         self.stop = button("Stop", "Stop after the current step; it can be resumed", self.stop_training)
-        self.again = button("Resume", "Go on where it was stopped", self.resume_training)
+        self.again = button("Resume", "Go on where it was stopped; if it had too little time, begin again with that in "
+                            "the row time", self.resume_training)
         self.judge = button("Before and after", "Score the model before on the images that the new one has not seen",
                              self.start_judging)
         self.said = tipped(QLabel(), "What was done last, or what is in the way")
@@ -253,7 +254,12 @@ class RetrainWidget(QWidget):
         running = self.look is not None and self.look.state.name == "running"
         self.look = look
         self.curve.add(look.points)
-        parts = [f"{look.state.name}: {look.said or in_words(look.state.message)}".rstrip(": "), self.curve.points.text]
+        parts = [f"{look.state.name}: {look.said or in_words(look.state.message)}".rstrip(": ")]
+        if look.state.enough:
+            self.budget.setText(look.state.enough)
+            parts.append("that time is in the row time now, where more can be given; Resume begins again with it")
+        else:
+            parts.append(self.curve.points.text)
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":
             self.runs.rest()
@@ -274,11 +280,12 @@ class RetrainWidget(QWidget):
         self.runs.ask()
 
     def resume_training(self) -> None:
-        """Go on with a training that was stopped."""
+        """Go on with a training that was stopped; one that had too little time begins again with what is written."""
         from biosegkit.runs import resume
 
-        if self.handle is not None and self._task is None:
-            self._start(self._on_begun, resume, self.handle.out)
+        if self.handle is not None and self.look is not None and self._task is None:
+            self._start(self._on_begun, resume, self.handle.out,
+                        self.budget.text() if self.look.state.enough else None)
 
     def start_judging(self) -> None:
         """Score the model before on the held-back images of the new one."""

@@ -13,6 +13,7 @@ from small_sets import tiny_plan, write_instances
 
 from biosegkit import processes, runs
 from biosegkit.errors import BiosegError, FileError, OptionError
+from biosegkit.plan.units import parse_duration
 
 
 def wait(condition, seconds=120):
@@ -62,6 +63,37 @@ def test_a_training_that_is_refused_says_why(tmp_path):
     assert "1 image without labels: c0" in state.message
     with pytest.raises(FileError, match="an output that exists"):
         runs.start_training(tmp_path / "set", tmp_path / "set")
+
+
+def test_a_training_that_had_too_little_time_begins_again_with_more(tmp_path, monkeypatch):
+    write_instances(tmp_path / "set")
+    handle = runs.start_training(tmp_path / "set", tmp_path / "run", {"budget": "1s", "task": "instance"})
+    assert wait(lambda: not handle.running())
+    state = runs.attach(tmp_path / "run").state()
+    assert state.name == "failed"
+    assert f"give --budget {state.enough} or more" in state.message
+    assert parse_duration(state.enough) > 1
+    begun, words = runs.begun, []
+
+    def noted(given, out, cwd):
+        words.append(given)
+        return begun(["--version"], out, cwd)
+
+    monkeypatch.setattr(runs, "begun", noted)
+    with pytest.raises(OptionError, match="soon"):
+        runs.resume(tmp_path / "run", "soon")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    (tmp_path / "run/plan.json").write_text("{}")  # as where it was refused only before the first step
+    again = runs.resume(tmp_path / "run", state.enough)
+    place = ["train", str(tmp_path / "set"), "-o", str(tmp_path / "run")]
+    assert words == [[*place, "--budget", state.enough, "--task", "instance", "--overwrite"]]
+    assert wait(lambda: not again.running())
+    assert again.state().enough == ""
+    with pytest.raises(OptionError, match="the time that it was begun with"):
+        runs.resume(tmp_path / "run", "2h")
+    (tmp_path / "run/plan.json").unlink()
+    runs.resume(tmp_path / "run")
+    assert words[1:] == [[*place, "--budget", state.enough, "--task", "instance", "--overwrite"]]
 
 
 def test_what_never_began_is_not_found(tmp_path):

@@ -22,6 +22,7 @@ from biosegkit.errors import DataError
     ("give it: --pixel-size 0.25 for 0.25 um", "give the voxel size, such as 0.25 um"),
     ("continue it with --resume or replace it with --overwrite", "continue it with Resume, or choose another folder"),
     ("give --budget 3m or more", "give a time of 3m or more"),
+    ("give --budget 3m or more, and --overwrite", "give a time of 3m or more"),
     ("give more with --memory", "give more memory"),
     ("close other programs, or plan again with less --memory", "close other programs, or plan again with less memory"),
     ("begin with another model, or leave --from out", "begin with another model, or begin with nothing: a new network"),

@@ -165,6 +165,29 @@ def test_a_training_is_followed_left_found_again_and_stopped(make, spin, tmp_pat
         runs.attach(tmp_path / "run").stop()
 
 
+def test_a_training_that_had_too_little_time_begins_again_with_the_time_that_is_written(make, spin, tmp_path,
+                                                                                         monkeypatch):
+    (tmp_path / "run.process.json").write_text(json.dumps({
+        "schema_version": 1, "dataset": str(tmp_path / "set"), "options": {"budget": "30s"}, "pid": 2**22 + 7,
+        "born": 0.0, "said_before": 0, "cwd": str(tmp_path)}))
+    (tmp_path / "run.log").write_text(
+        "error\n  found    --budget 30s\n  expected at least 50s here: a step takes 2s\n"
+        "  remedy   give --budget 50s or more, and --overwrite\n")
+    widget = make(tmp_path)
+    spin(lambda: widget.look is not None)
+    assert widget.budget.text() == "50s"
+    failed, what_now = widget.standing.text().split("\n")
+    assert failed.endswith("give a time of 50s or more"), "in the words of the rows"
+    assert "Resume begins again with it" in what_now
+    assert widget.again.isEnabled()
+    asked = []
+    monkeypatch.setattr(runs, "resume", lambda *given: asked.append(given) or runs.attach(tmp_path / "run"))
+    widget.budget.setText("2m")
+    widget.again.click()
+    spin(lambda: widget._task is None)
+    assert asked == [(tmp_path / "run", "2m")]
+
+
 def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make, spin, tmp_path, monkeypatch):
     """The new run is the old one with true labels as its predictions of what was held back: its AP is 1."""
     from biosegkit_napari.shared import hub_of
