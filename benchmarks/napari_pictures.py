@@ -250,7 +250,7 @@ def batch(window: Window, data: Path) -> None:
     widget.page(forward=True)
     window.wait(lambda: len(window.viewer.layers) == 2)
     widget.page(forward=True)
-    window.wait(lambda: not widget._opening.busy)
+    window.wait(lambda: not widget._opening.busy and not widget._turns.busy)
     window.viewer.layers[-1].contour = 2
     window.shoot("11-batch")
 

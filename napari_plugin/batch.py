@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from qtpy.QtWidgets import (
 
 from .batches import Look, begun, free_folder, known_batches, layers_of, looked, step, summary, table_of
 from .columns import Columns, table_view
+from .films import LayerData
 from .following import Followed
 from .options import OPTIONS_TIP
 from .remedies import in_words, told
 from .rows import beside, button, tool
 from .shared import ModelBox, hub_of, own, tipped
-from .work import Latest, Task, notify, task_of
+from .work import Latest, Task, Turns, add_layer, notify, paint_later, task_of
 
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
@@ -47,9 +49,9 @@ class BatchWidget(QWidget):
         #: What is shown of the batch now: its layers, the image that they are of, and whether it was edited.
         self.shown: list[Any] = []
         self._edited = False
-        self.items = Columns(_TIPS)
+        self.items, self._turns = Columns(_TIPS), Turns(self)
         self._build()
-        self._opening = Latest(_opened)
+        self._opening = Latest(layers_of)
         self._opening.returned.connect(self._on_opened)
         self._opening.failed.connect(self._on_failed)
         self.destroyed.connect(self._opening.cancel)
@@ -220,8 +222,12 @@ class BatchWidget(QWidget):
         if item.state == "done":
             self._opening.submit(item)
 
-    def _on_opened(self, layers: list[Any]) -> None:
-        """Put an image and its labels in the place of those that were shown, unless these were edited."""
+    def _on_opened(self, layers: list[LayerData]) -> None:
+        """Put an image and its labels in the place of those that were shown, a layer at a time."""
+        self._turns.do(self._clear, *(partial(self._show, layer) for layer in layers), self._viewer.reset_view)
+
+    def _clear(self) -> None:
+        """Let go of what was shown, unless it was edited."""
         if not self.shown:  # the first result: what is open of other images would lie on it
             others = [layer for layer in self._viewer.layers if layer.visible]
             for layer in others:
@@ -237,12 +243,16 @@ class BatchWidget(QWidget):
             for layer in self.shown:
                 if layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)
-        self.shown, self._edited = [self._viewer.add_layer(layer) for layer in layers], False
-        for layer in self.shown:
-            if hasattr(layer, "selected_label"):
-                layer.events.paint.connect(self._on_edit)
-                layer.events.labels_update.connect(self._on_edit)
-        self._viewer.reset_view()
+        self.shown, self._edited = [], False
+
+    def _show(self, made: LayerData) -> None:
+        """One more layer, whose edits are heard of."""
+        paint_later(self)
+        layer = add_layer(self._viewer, made)
+        self.shown.append(layer)
+        if hasattr(layer, "selected_label"):
+            layer.events.paint.connect(self._on_edit)
+            layer.events.labels_update.connect(self._on_edit)
 
     def _on_edit(self, event: Any = None) -> None:
         """A stroke of the brush, a fill: what is shown is no longer what was found."""
@@ -277,10 +287,3 @@ class BatchWidget(QWidget):
         some = standing is not None and standing.count("done") > 0
         self.previous.setEnabled(some)
         self.following.setEnabled(some)
-
-
-def _opened(item: Item) -> list[Any]:
-    """In a thread: the layers of an image, as far as they need no viewer."""
-    from napari.layers import Layer
-
-    return [Layer.create(*layer) for layer in layers_of(item)]

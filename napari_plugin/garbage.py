@@ -1,4 +1,4 @@
-"""Full searches for cyclic garbage, which stop every thread, only while nobody touches the viewer and nothing runs."""
+"""Searches for cyclic garbage in the viewer's thread alone, and full ones only while nobody touches it and nothing runs."""
 
 from __future__ import annotations
 
@@ -8,40 +8,50 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QApplication
 
+from . import quiet
+
 __all__ = ["Search"]
 
 #: Milliseconds between two looks at the pointer, and how often in a row it must be found at rest.
 _EVERY, _STILL = 500, 6
-#: A threshold that no count reaches.
-_NEVER = 1 << 30
+#: Milliseconds between two searches through what is new, where there is enough of it.
+_NEW = 50
 #: A full search is due when there are more old objects than after the last one by this factor, as in Python itself.
 _GROWN = 1.25
 
 
 class Search(QObject):
-    """Holds full searches back from the first task on until the viewer is at rest, and then does the one that is due.
+    """Takes Python's searches over from the first task on until the viewer is at rest.
 
-    In a process with napari and PyTorch half a million objects are looked at, for a third of a second and more, in
-    whichever thread happens to make one object too many; for the viewer that is a pause. What is new is searched as
-    ever, and arrays that no cycle refers to go at once as always.
+    Python searches in whichever thread happens to make one object too many. A thread that works for the viewer must
+    not: what it finds may be a widget, or what a canvas drew with. Even to walk through objects of Qt is not safe
+    there, for PyQt looks up its table of connections without the lock that the viewer's thread changes it under; that
+    has ended the process. So what is new is searched here, by a timer of the viewer's thread and by Python's own
+    thresholds; arrays that no cycle refers to go at once as always.
+
+    A full search looks at half a million objects in a process with napari and PyTorch, for a third of a second and
+    more; for the viewer that is a pause. The one that is due is done when the viewer is at rest.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: tuple[int, int, int] | None = None
+        self._taken = False
         self._old = _old_objects()  # most of them imported: none of them is searched for its own sake
         self._held, self._still = 0, 0
         self._place = QCursor.pos()
-        self._timer = QTimer(self)
+        self._timer, self._new = QTimer(self), QTimer(self)
         self._timer.setInterval(_EVERY)
         self._timer.timeout.connect(self._look)
+        self._new.setInterval(_NEW)
+        self._new.timeout.connect(self.search_new)
 
     def hold(self) -> None:
-        """No full search until `release`, and a rest after it; calls are counted."""
+        """No full search until `release`, and a rest after it; calls are counted. In the viewer's thread."""
         self._held += 1
-        if self._before is None:
-            self._before = gc.get_threshold()
-            gc.set_threshold(*self._before[:2], _NEVER)
+        if not self._taken:
+            self._taken = True
+            quiet.stop_collecting()
+            self._new.start()
 
     def release(self) -> None:
         """One task less; after the last, wait for a rest."""
@@ -57,9 +67,16 @@ class Search(QObject):
     def end(self) -> None:
         """Python's own rule again, at once."""
         self._timer.stop()
-        if self._before is not None:
-            gc.set_threshold(*self._before)
-            self._before = None
+        self._new.stop()
+        if self._taken:
+            self._taken = False
+            quiet.collect_again()
+
+    def search_new(self) -> None:
+        """Search what is new, as Python would have; not while something is imported, nor where nobody wants it."""
+        (new, young, _), (most_new, most_young, _) = gc.get_count(), gc.get_threshold()
+        if quiet.collects(besides=1) and 0 < most_new < new:
+            gc.collect(1 if young > most_young else 0)
 
     def _look(self) -> None:
         """Search when the pointer has not moved for a while, no button was pressed, and nothing was at work."""
@@ -68,7 +85,7 @@ class Search(QObject):
         touched = place != before or QApplication.mouseButtons().value
         self._still = 0 if touched or self._held else self._still + 1
         if self._still >= _STILL:
-            if gc.isenabled() and _old_objects() > _GROWN * self._old:
+            if quiet.collects(besides=1) and _old_objects() > _GROWN * self._old:
                 gc.collect()
                 self._old = _old_objects()
             self.end()

@@ -20,6 +20,7 @@ from biosegkit.errors import BiosegError, Cancelled, DataError
 from biosegkit.grid import Grid
 
 from .batches import absolute_model, features_of
+from .films import LayerData
 from .layers import Look, axes_of, file_of, metadata_of
 from .options import command_options
 
@@ -105,7 +106,7 @@ def giant_of(wish: Wish, look: Look, model: Any) -> Giant:
     return Giant(name, str(file), out, options, home, goes_on)
 
 
-def segmented_giant(giant: Giant, name: str) -> tuple[Any, str, tuple[str, ...]]:
+def segmented_giant(giant: Giant, name: str) -> tuple[LayerData, str, tuple[str, ...]]:
     """The layer of the labels, how many there are, and notes; ticks of progress come in blocks.
 
     Raises
@@ -115,8 +116,6 @@ def segmented_giant(giant: Giant, name: str) -> tuple[Any, str, tuple[str, ...]]
     Cancelled
         What was computed is kept, and goes on when the same is wished for again.
     """
-    from napari.layers import Layer
-
     from biosegkit._atomic import read_json
     from biosegkit._words import counted
     from biosegkit.records import record_path
@@ -131,9 +130,8 @@ def segmented_giant(giant: Giant, name: str) -> tuple[Any, str, tuple[str, ...]]
     features = features_of(item)
     if features is not None:
         settings["features"] = features
-    layer = Layer.create(data, settings, kind)
     said = "classes" if item.objects is None else counted(item.objects, "object")
-    return layer, f"{said}, kept in {item.output}", tuple(map(str, record.get("notes", ())))
+    return (data, settings, kind), f"{said}, kept in {item.output}", tuple(map(str, record.get("notes", ())))
 
 
 def _done(giant: Giant) -> Item:

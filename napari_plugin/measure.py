@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QTimer
+import numpy as np
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -23,13 +23,14 @@ from qtpy.QtWidgets import (
 from biosegkit.errors import BiosegError
 
 from .columns import Columns, table_view
+from .films import LayerData
 from .layers import is_labels, look_at, snapshot
 from .measurement import Comparison, Question, compared, measured, place_in, shown_columns
 from .region import frame_of, look_to
 from .remedies import told
 from .segment import is_image
 from .shared import LayerBox, own, tipped
-from .work import Task, notify, paint_later, task_of
+from .work import Task, Turns, add_layer, notify, paint_later, task_of
 
 __all__ = ["MeasureWidget"]
 
@@ -59,10 +60,8 @@ class MeasureWidget(QWidget):
         self._compared: tuple[Callable[[], Any], Callable[[], Any]] = (lambda: None, lambda: None)
         self._errors: Callable[[], Any] = lambda: None
         self._frame = 0
-        #: What is left to be shown of a comparison, a part at each turn of the viewer's loop.
-        self._left: list[Callable[[], None]] = []
-        self._turn = QTimer(self, singleShot=True, interval=0)
-        self._turn.timeout.connect(self._show_next)
+        #: What is left to be shown of a comparison.
+        self._turns = Turns(self)
         self.objects, self.scores, self.errors = Columns(_TIPS), Columns(_TIPS), Columns(_TIPS)
         self._table: dict[str, Any] = {}
         self._wrong: dict[str, Any] = {}
@@ -176,17 +175,10 @@ class MeasureWidget(QWidget):
 
     def _on_ended(self) -> None:
         self.cancel.setEnabled(False)
-        if self._left:
-            self._turn.start()
-        else:
-            self._show_next()
+        self._turns.do(self._rest)
 
-    def _show_next(self) -> None:
-        """Show the next part, each in a turn of its own so that none of them is a pause; then all is done."""
-        if self._left:
-            self._left.pop(0)()
-            self._turn.start()
-            return
+    def _rest(self) -> None:
+        """All is shown."""
         task, self._task = self._task, None
         if task is not None and task.cancelled:
             self.said.setText("cancelled: nothing was changed")
@@ -218,26 +210,21 @@ class MeasureWidget(QWidget):
         self.errors.show({**first, **{k: v for k, v in shown_columns(found.errors).items() if k not in first}})
         self.error_table.resizeColumnsToContents()
         self.said.setText(found.said)
-        self._left = [lambda: self._show_errors(found.layer)]
+        self._turns.do(lambda: self._show_errors(found.layer))
 
-    def _show_errors(self, made: Any) -> None:
-        """Show what is wrong: in the layer of the errors before where that fits, else in a new one.
-
-        napari takes as long to make a layer's controls as to draw it: it is drawn in the turn after.
-        """
+    def _show_errors(self, made: LayerData) -> None:
+        """Show what is wrong: in the layer of the errors before where that fits, else in a new one."""
+        data, settings, _ = made
         before = self._errors()
         if before is not None and before in self._viewer.layers:
-            if before.data.shape == made.data.shape and list(before.features["what"]) == list(made.features["what"]):
-                before.data, before.name = made.data, made.name
-                before.scale, before.translate, before.affine = made.scale, made.translate, made.affine
+            fits = before.data.shape == data.shape and list(before.features["what"]) == settings["features"]["what"]
+            if fits and _same_place(before, settings):
+                before.data, before.name = data, settings["name"]
                 return
             self._viewer.layers.remove(before)
         active, chosen = self._viewer.layers.selection.active, self.layer.layer
-        made.visible = False
         paint_later(self)
-        self._viewer.add_layer(made)
-        self._errors = weakref.ref(made)
-        self._left.append(lambda: setattr(made, "visible", True))
+        self._errors = weakref.ref(add_layer(self._viewer, made))
         if active is not None:  # the labels stay what is worked at
             self._viewer.layers.selection.active = active
             self.layer.layer = chosen
@@ -309,6 +296,13 @@ class MeasureWidget(QWidget):
         self.measure.setEnabled(idle and layer is not None)
         self.save.setEnabled(idle and bool(self._table))
         self.compare.setEnabled(idle and layer is not None and reference is not None and reference is not layer)
+
+
+def _same_place(layer: Any, settings: dict[str, Any]) -> bool:
+    """Whether a layer lies where the settings of another put that."""
+    there = layer.affine.affine_matrix if "affine" in settings else (*layer.scale, *layer.translate)
+    wanted = settings.get("affine", (*settings.get("scale", ()), *settings.get("translate", ())))
+    return bool(np.shape(there) == np.shape(wanted) and np.allclose(there, wanted))
 
 
 def _page(title: str, box: LayerBox, buttons: tuple[QPushButton, ...], tables: tuple[QTableView, ...]) -> QWidget:

@@ -13,6 +13,7 @@ from biosegkit.errors import DataError
 from biosegkit.image import Image, Labels
 from biosegkit.progress import tick
 
+from .films import LayerData
 from .layers import image_of, labels_of, look_at, part_under
 
 __all__ = ["Comparison", "Question", "compared", "counted", "features_with", "measured", "place_in", "shown_columns"]
@@ -64,14 +65,14 @@ class Comparison:
         ``what``, ``layer``, ``id`` and size of every object that is wrong, with its box; empty for classes.
     said : str
         The counts, and what was assumed.
-    layer : napari layer
-        What is wrong, in colours.
+    layer : tuple
+        What is wrong, in colours: data, settings and kind, as napari's readers return them.
     """
 
     scores: dict[str, Any]
     errors: dict[str, Any]
     said: str
-    layer: Any
+    layer: LayerData
 
 
 def measured(question: Question) -> tuple[dict[str, Any], Any]:
@@ -113,9 +114,6 @@ def compared(question: Question) -> Comparison:
     DataError
         If the layers do not lie on each other.
     """
-    from napari.layers import Layer
-    from napari.utils.colormaps import DirectLabelColormap
-
     from biosegkit.agreement import agreement, error_codes_of, wrong_objects
     from biosegkit.viewing import label_layer
 
@@ -138,10 +136,9 @@ def compared(question: Question) -> Comparison:
     kinds = list(seen.errors)
     settings["features"] = {"index": np.arange(1, len(kinds) + 1), "what": [_ONE[name] for name in kinds]}
     settings["metadata"]["errors_of"] = question.labels.name
-    colours: dict[int | None, Any] = {None: (0, 0, 0, 0), **{k: _COLOURS[name] for k, name in enumerate(kinds, 1)}}
-    settings["colormap"] = DirectLabelColormap(color_dict=colours)
+    settings["colormap"] = {None: (0, 0, 0, 0), **{k: _COLOURS[name] for k, name in enumerate(kinds, 1)}}
     return Comparison(scores, errors, "\n".join([counted(seen.counts, true.task), *seen.notes]),
-                      Layer.create(data.astype(np.uint8), settings, kind))
+                      (data.astype(np.uint8), settings, kind))
 
 
 def counted(counts: Mapping[str, int], task: str) -> str:

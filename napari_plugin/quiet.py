@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["compile_elsewhere", "draw_labels", "load_libraries", "uncollected"]
+__all__ = ["collect_again", "collects", "compile_elsewhere", "draw_labels", "load_libraries", "stop_collecting",
+           "uncollected"]
 
 #: Packages whose libraries are large, in the order in which they need each other; not every build has all.
 _LARGE = {"torch": tuple(f"lib/lib{name}.so" for name in ("c10", "torch_cpu", "torch_cuda", "torch", "torch_python")),
@@ -31,8 +32,30 @@ _FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "bi
 #: Seconds in which a viewer draws an image for the first time.
 _DRAWN = 0.4
 _LOCK, _COUNTING = threading.Lock(), threading.Lock()
-#: A mark for every open block of `uncollected`; that of the first says whether there were searches before.
-_BLOCKS: list[bool] = []
+#: A mark for everybody who wants no searches; that of the first says whether there were any before.
+_STOPS: list[bool] = []
+
+
+def stop_collecting() -> None:
+    """No search for cyclic garbage that Python begins by itself, until `collect_again`; calls are counted."""
+    with _COUNTING:
+        _STOPS.append(gc.isenabled())
+        gc.disable()
+
+
+def collect_again() -> None:
+    """Python searches again as it did before, if nobody else wants none."""
+    with _COUNTING:
+        if len(_STOPS) > 1:
+            _STOPS.pop()
+        elif _STOPS.pop():
+            gc.enable()
+
+
+def collects(besides: int = 0) -> bool:
+    """Whether there would be searches, were it not for so many who want none."""
+    with _COUNTING:
+        return gc.isenabled() if not _STOPS else len(_STOPS) <= besides and _STOPS[0]
 
 
 @contextmanager
@@ -49,9 +72,7 @@ def uncollected() -> Iterator[None]:
     ...     gc.isenabled()
     False
     """
-    with _COUNTING:
-        _BLOCKS.append(gc.isenabled())
-        gc.disable()
+    stop_collecting()
     try:
         yield
     finally:
@@ -59,10 +80,7 @@ def uncollected() -> Iterator[None]:
             if not gc.get_freeze_count():  # else somebody else keeps objects out of it
                 gc.freeze()
                 gc.unfreeze()  # into the oldest generation, without a look at them
-            if len(_BLOCKS) > 1:
-                _BLOCKS.pop()
-            elif _BLOCKS.pop():
-                gc.enable()
+        collect_again()
 
 
 def compile_elsewhere() -> None:
@@ -122,11 +140,12 @@ def load_libraries() -> None:
 
 
 def draw_labels() -> None:
-    """Let napari compile what it draws labels of 32 bits with; call this in a thread.
+    """Let napari compile what it draws labels of 32 bits with, planes and volumes; call this in a thread.
 
     napari compiles a loop of its own for each type of labels when the first of it is shown, for a second and more in
-    the viewer's thread. Done here first, it is there when the viewer needs it. On macOS numba may run such loops with
-    a pool of threads that two threads must not use at once: there it is left to napari.
+    the viewer's thread. Done here first, it is there when the viewer needs it. No layer is made for that: layers
+    belong to the viewer's thread. On macOS numba may run such loops with a pool of threads that two threads must not
+    use at once: there it is left to napari, and so it is where napari calls the loop by another name.
     """
     if "napari" in sys.modules and sys.platform != "darwin":
         _compile_labels()
@@ -134,7 +153,9 @@ def draw_labels() -> None:
 
 @cache
 def _compile_labels() -> None:
-    """Once is enough: a layer made in a thread while the viewer works is not without risk."""
-    from napari.layers import Labels
+    """Once is enough."""
+    from napari.utils.colormaps import label_colormap
 
-    Labels(np.zeros((2, 2), np.uint32))
+    drawn = getattr(label_colormap(49, 0.5, background_value=0), "_data_to_texture", None)
+    for ndim in (2, 3) if drawn is not None else ():
+        drawn(np.zeros((2,) * ndim, np.uint32))

@@ -32,7 +32,7 @@ from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
 from .sizes import set_size, size_of
 from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
-from .work import Latest, Task, notify, paint_later
+from .work import Latest, Task, add_layer, notify, paint_later
 
 __all__ = ["SegmentWidget", "add_result"]
 
@@ -319,7 +319,7 @@ class SegmentWidget(QWidget):
 
 def add_result(viewer: Any, hub: Hub, outcome: Outcome) -> Any:
     """Show the labels, which can be tuned from now on if they were decoded here."""
-    layer = viewer.add_layer(outcome.layer)
+    layer = add_layer(viewer, outcome.layer)
     if outcome.result is not None:
         hub.results[layer] = outcome.result
         hub.result_added.emit(layer)

@@ -11,7 +11,7 @@ from biosegkit._words import counted
 from biosegkit.errors import BiosegError, DataError
 
 from .contrasts import EMPTY, contrasts
-from .films import in_time
+from .films import LayerData, in_time
 from .giants import Giant, giant_of, segmented_giant
 from .layers import Look, home_grid, image_of, look_at, stand_in
 from .options import Options
@@ -79,9 +79,12 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a wish: a layer, what is to be said of it, and what it can be decoded from again, if it can."""
+    """What came of a wish: a layer, what is to be said of it, and what it can be decoded from again, if it can.
 
-    layer: Any
+    The layer is data, settings and kind, as napari's readers return them.
+    """
+
+    layer: LayerData
     said: str
     seconds: float
     notes: tuple[str, ...] = ()
@@ -145,12 +148,10 @@ def ran(wish: Wish, hub: Hub) -> Outcome:
 
 
 def outcome_of(result: Result, name: str, begun: float, film: tuple[Any, Look, int] | None = None) -> Outcome:
-    """Decode, and make the layer as far as it needs no viewer: in a thread.
+    """Decode, and prepare the layer: in a thread.
 
     ``film`` is the layer whose time point this is, what it says of itself, and that time point.
     """
-    from napari.layers import Layer
-
     from biosegkit.viewing import label_layer
 
     prediction = result.live.decode()
@@ -160,7 +161,7 @@ def outcome_of(result: Result, name: str, begun: float, film: tuple[Any, Look, i
     settings["metadata"]["model"] = result.model_name
     said = (counted(len(prediction.objects["id"]), "object") if "id" in prediction.objects else
             counted(prediction.labels.count, "class"))
-    return Outcome(Layer.create(data, settings, kind), said, time.monotonic() - begun, prediction.notes, result)
+    return Outcome((data, settings, kind), said, time.monotonic() - begun, prediction.notes, result)
 
 
 def _segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
@@ -179,7 +180,7 @@ def _segmented(wish: Wish, answer: Answer, hub: Hub) -> Outcome:
     model = hub.loaded(wish.model, wish.options)
     image = image_of(wish.layers, axes=wish.axes, frame=wish.frame, level=answer.level, window=answer.window)
     made = outcome_of(Result(live(model, image, tta=wish.tta), model, wish.model), name, begun, film)
-    made.layer.metadata["image"] = home_grid(wish.layers[0], wish.axes).to_dict()
+    made.layer[1]["metadata"]["image"] = home_grid(wish.layers[0], wish.axes).to_dict()
     return made
 
 

@@ -23,7 +23,7 @@ from biosegkit.progress import watched
 from .garbage import Search
 from .remedies import told
 
-__all__ = ["Latest", "Task", "notify", "paint_later", "search", "task_of"]
+__all__ = ["Latest", "Task", "Turns", "add_layer", "notify", "paint_later", "search", "task_of"]
 
 #: Tasks that have not ended: Qt does not keep an object alive that a signal is on its way to.
 _RUNNING: set[Task] = set()
@@ -37,7 +37,7 @@ _SWITCH = 0.001
 
 @cache
 def search() -> Search:
-    """The full searches for garbage of this process; they wait while a task runs and its result is shown."""
+    """The searches for garbage of this process from its first task on: in the viewer's thread, full ones at a rest."""
     return Search()
 
 
@@ -68,6 +68,7 @@ class Task(QObject):
         self._function, self._arguments = function, arguments
         self._cancel = threading.Event()
         self._told = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="biosegkit")
         # Queued, whichever thread they come from: nothing happens within start, and no progress comes after the end.
         self._done.connect(self._on_done, Qt.ConnectionType.QueuedConnection)
         self._ticked.connect(self._on_ticked, Qt.ConnectionType.QueuedConnection)
@@ -79,9 +80,8 @@ class Task(QObject):
             sys.setswitchinterval(_SWITCH)
         _RUNNING.add(self)
         search().hold()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="biosegkit")
-        executor.submit(self._work).add_done_callback(self._finish)
-        executor.shutdown(wait=False)
+        self._thread.submit(self._work).add_done_callback(self._finish)
+        self._thread.shutdown(wait=False)
         return self
 
     def cancel(self) -> None:
@@ -116,7 +116,8 @@ class Task(QObject):
         self.progressed.emit(done, total, stage)
 
     def _on_done(self, future: Future[Any]) -> None:
-        """In the thread of the viewer again."""
+        """In the thread of the viewer again, which is left to let go of all that the other one held: widgets, too."""
+        self._thread.shutdown(wait=True)
         _RUNNING.discard(self)
         if not _RUNNING and _BEFORE:
             sys.setswitchinterval(_BEFORE.pop())
@@ -127,6 +128,45 @@ class Task(QObject):
             self.failed.emit(error)
         self.ended.emit()
         search().release()
+
+
+def add_layer(viewer: Any, made: tuple[Any, dict[str, Any], str]) -> Any:
+    """Add what a thread has prepared, as napari's readers return it: layers are made in the viewer's thread alone.
+
+    napari takes as long to make a layer's controls as to slice and draw it: it is shown in the next turn of the loop.
+    """
+    from napari.layers import Layer
+
+    data, settings, kind = made
+    layer = viewer.add_layer(Layer.create(data, {**settings, "visible": False}, kind))
+    if settings.get("visible", True):
+        QTimer.singleShot(0, partial(setattr, layer, "visible", True))
+    return layer
+
+
+class Turns(QObject):
+    """Steps that get a turn of the viewer's loop each: one after the other without a break they would be a pause."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._left: list[Callable[[], object]] = []
+        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer.timeout.connect(self._next)
+
+    def do(self, *steps: Callable[[], object]) -> None:
+        """After those that are left, the first in the next turn."""
+        self._left += steps
+        self._timer.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any is left."""
+        return bool(self._left)
+
+    def _next(self) -> None:
+        if self._left:
+            self._left.pop(0)()
+            self._timer.start()
 
 
 def paint_later(widget: Any) -> None:

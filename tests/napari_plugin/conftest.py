@@ -76,6 +76,26 @@ def python_collects_again():
     assert not off, "collections are off after this test"
 
 
+@pytest.fixture(autouse=True)
+def layers_are_made_in_the_viewers_thread(request, monkeypatch):
+    """In every test: napari's layers are not safe elsewhere."""
+    if "napari" not in sys.modules:
+        yield
+        return
+    from napari.layers.base.base import Layer
+
+    begin, elsewhere = Layer.__init__, []
+
+    def made(self, *arguments, **settings):
+        if threading.current_thread() is not threading.main_thread():
+            elsewhere.append(f"{type(self).__name__} in {threading.current_thread().name}")
+        begin(self, *arguments, **settings)
+
+    monkeypatch.setattr(Layer, "__init__", made)
+    yield
+    assert elsewhere == []
+
+
 def threads():
     """Threads of the plugin that are at work."""
     return [t for t in threading.enumerate() if t.name.startswith("biosegkit")]

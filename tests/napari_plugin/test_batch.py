@@ -75,7 +75,7 @@ def test_a_folder_is_predicted_paged_through_and_failures_are_tried_again(model,
 
     other = model.add_image(np.zeros((9, 9)), name="other")
     widget.page(forward=True)
-    spin(lambda: len(model.layers) == 3)
+    spin(lambda: len(model.layers) == 3 and model.layers[-1].visible)
     assert [(one.name, one.visible) for one in model.layers] == [("other", False), ("a", True), ("a labels", True)]
     assert widget.said.text().endswith("other layers are hidden")
     model.layers.remove(other)
