@@ -1,4 +1,4 @@
-"""Searches for cyclic garbage in the viewer's thread alone, and full ones only while nobody touches it and nothing runs."""
+"""Searches for cyclic garbage in the viewer's thread alone; full ones while nobody touches it and nothing runs."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def opened(model, application, spin):
 def test_every_control_has_a_tooltip(opened):
     from qtpy import QtWidgets as qt
 
-    kinds = (qt.QAbstractButton, qt.QComboBox, qt.QLineEdit, qt.QAbstractSpinBox, qt.QAbstractSlider, qt.QAbstractItemView,
-             qt.QTabWidget, qt.QProgressBar)
+    kinds = (qt.QAbstractButton, qt.QComboBox, qt.QLineEdit, qt.QAbstractSpinBox, qt.QAbstractSlider,
+             qt.QAbstractItemView, qt.QTabWidget, qt.QProgressBar)
     met = set()
     for name, widget in opened.items():
         own = [control for control in widget.findChildren(qt.QWidget) if isinstance(control, kinds)]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from typing import ClassVar
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_all_objects_are_searched_for_garbage_when_the_viewer_is_at_rest_and_not
 class Cycle:
     """Refers to itself; says in which thread it was found to be garbage."""
 
-    gone: list[threading.Thread] = []
+    gone: ClassVar[list[threading.Thread]] = []
 
     def __init__(self):
         self.self = self
