@@ -74,8 +74,8 @@ class Search(QObject):
 
     def search_new(self) -> None:
         """Search what is new, as Python would have; not while something is imported, nor where nobody wants it."""
-        (new, young, _), (most_new, most_young, _) = gc.get_count(), gc.get_threshold()
-        if quiet.collects(besides=1) and 0 < most_new < new:
+        (new, young, _), (most_new, most_young, _) = gc.get_count(), quiet.thresholds(besides=1)
+        if 0 < most_new < new:
             gc.collect(1 if young > most_young else 0)
 
     def _look(self) -> None:
@@ -85,7 +85,7 @@ class Search(QObject):
         touched = place != before or QApplication.mouseButtons().value
         self._still = 0 if touched or self._held else self._still + 1
         if self._still >= _STILL:
-            if quiet.collects(besides=1) and _old_objects() > _GROWN * self._old:
+            if quiet.thresholds(besides=1)[0] and _old_objects() > _GROWN * self._old:
                 gc.collect()
                 self._old = _old_objects()
             self.end()

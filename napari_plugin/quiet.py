@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["collect_again", "collects", "compile_elsewhere", "draw_labels", "load_libraries", "stop_collecting",
-           "uncollected"]
+__all__ = ["collect_again", "compile_elsewhere", "draw_labels", "load_libraries", "stop_collecting",
+           "thresholds", "uncollected"]
 
 #: Packages whose libraries are large, in the order in which they need each other; not every build has all.
 _LARGE = {"torch": tuple(f"lib/lib{name}.so" for name in ("c10", "torch_cpu", "torch_cuda", "torch", "torch_python")),
@@ -32,30 +32,34 @@ _FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "bi
 #: Seconds in which a viewer draws an image for the first time.
 _DRAWN = 0.4
 _LOCK, _COUNTING = threading.Lock(), threading.Lock()
-#: A mark for everybody who wants no searches; that of the first says whether there were any before.
-_STOPS: list[bool] = []
+#: The thresholds that each found who wants no searches: what the first found comes back.
+_STOPS: list[tuple[int, int, int]] = []
 
 
 def stop_collecting() -> None:
-    """No search for cyclic garbage that Python begins by itself, until `collect_again`; calls are counted."""
+    """No search for cyclic garbage that Python begins by itself, until `collect_again`; calls are counted.
+
+    By a threshold of zero, not by `gc.disable`: a library that remembers at its import whether searches were allowed,
+    as dask does, and is imported meanwhile, would forbid them for good.
+    """
     with _COUNTING:
-        _STOPS.append(gc.isenabled())
-        gc.disable()
+        _STOPS.append(gc.get_threshold())
+        gc.set_threshold(0, *_STOPS[0][1:])
 
 
 def collect_again() -> None:
     """Python searches again as it did before, if nobody else wants none."""
     with _COUNTING:
-        if len(_STOPS) > 1:
-            _STOPS.pop()
-        elif _STOPS.pop():
-            gc.enable()
+        before = _STOPS.pop()
+        if not _STOPS:
+            gc.set_threshold(*before)
 
 
-def collects(besides: int = 0) -> bool:
-    """Whether there would be searches, were it not for so many who want none."""
+def thresholds(besides: int = 0) -> tuple[int, int, int]:
+    """The thresholds of Python's searches, were it not for so many who want none; the first is zero for no searches."""
     with _COUNTING:
-        return gc.isenabled() if not _STOPS else len(_STOPS) <= besides and _STOPS[0]
+        found = _STOPS[0] if 0 < len(_STOPS) <= besides else gc.get_threshold()
+    return found if gc.isenabled() else (0, *found[1:])
 
 
 @contextmanager
@@ -69,8 +73,8 @@ def uncollected() -> Iterator[None]:
     Examples
     --------
     >>> with uncollected():
-    ...     gc.isenabled()
-    False
+    ...     gc.get_threshold()[0]
+    0
     """
     stop_collecting()
     try:

@@ -169,6 +169,23 @@ class Turns(QObject):
             self._timer.start()
 
 
+class _Turn(QTimer):
+    """Lets a window be painted in the next turn of the loop.
+
+    The slot is a method of the timer's own: PyQt holds nothing else so that it is safe to call after Python has
+    collected the window and before Qt has deleted it. A function would be called in pieces then, and end the process.
+    """
+
+    def __init__(self, window: Any) -> None:
+        super().__init__(window, singleShot=True, interval=0)
+        self.timeout.connect(self._paint)
+        self.start()
+
+    def _paint(self) -> None:
+        self.parent().setUpdatesEnabled(True)
+        self.deleteLater()
+
+
 def paint_later(widget: Any) -> None:
     """Let the window of a widget be painted in the next turn of the loop, not in this one, whatever changes in it now.
 
@@ -178,10 +195,7 @@ def paint_later(widget: Any) -> None:
     window = widget.window()
     if window.updatesEnabled():
         window.setUpdatesEnabled(False)
-        turn = QTimer(window, singleShot=True, interval=0)
-        turn.timeout.connect(partial(window.setUpdatesEnabled, True))
-        turn.timeout.connect(turn.deleteLater)
-        turn.start()
+        _Turn(window)
 
 
 def task_of(widget: Any, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> Task:

@@ -12,6 +12,7 @@ import warnings
 import pytest
 from waiting import PATIENCE
 
+THRESHOLDS = gc.get_threshold()
 os.environ["NAPARI_CONFIG"] = ""  # before napari is imported: nothing is read from or written to the home folder
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -69,11 +70,12 @@ def python_collects_again():
     if work is not None and work.search.cache_info().currsize:
         work.search().end()
     end = time.monotonic() + 60  # a thread may be importing still
-    while not gc.isenabled() and time.monotonic() < end:
+    while not gc.get_threshold()[0] and time.monotonic() < end:
         time.sleep(0.01)
-    off = not gc.isenabled()
+    allowed, found = gc.isenabled(), gc.get_threshold()
     gc.enable()
-    assert not off, "collections are off after this test"
+    gc.set_threshold(*THRESHOLDS)
+    assert (allowed, found) == (True, THRESHOLDS), "Python does not search for garbage as it did before this test"
 
 
 @pytest.fixture(autouse=True)

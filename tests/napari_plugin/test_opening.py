@@ -64,7 +64,7 @@ def kinds(folder):
     subifds(folder / "pyramid.ome.tif", levels, 0.5, photometric="rgb")
     plain_pyramid(folder / "pages.tif", levels, photometric="rgb")
     scn(folder / "slide.scn", [levels])
-    found |= {name: (coloured, (0.5, 0.5), "micrometer") for name in ("pyramid.ome.tif", "pages.tif", "slide.scn")}
+    found |= dict.fromkeys(("pyramid.ome.tif", "pages.tif", "slide.scn"), (coloured, (0.5, 0.5), "micrometer"))
     two = [np.moveaxis(level[..., :2], -1, 0) for level in levels]
     qptiff(folder / "slide.qptiff", two, ("DAPI", "CD3"))
     found["slide.qptiff"] = two[0][1], (0.5, 0.5), "micrometer"  # the channel that is added last
@@ -74,7 +74,7 @@ def kinds(folder):
     svs(folder / "slide.svs", levels)
     ndpi(folder / "slide.ndpi", levels)
     svs(folder / "other.svs", levels).rename(folder / "other.bif")  # OpenSlide looks at what it is
-    found |= {name: (None, (0.5, 0.5), "micrometer") for name in ("slide.svs", "slide.ndpi", "other.bif")}
+    found |= dict.fromkeys(("slide.svs", "slide.ndpi", "other.bif"), (None, (0.5, 0.5), "micrometer"))
     ids = rng.integers(0, 900, (30, 40)) * 70
     (folder / "labels").mkdir()
     write(Labels.from_values(ids, Grid.regular((30, 40), 0.5, "um"), "instance"), folder / "labels/cells.ome.tif")

@@ -117,6 +117,11 @@ def test_errors_are_notifications_with_their_remedy(spin):
     assert [n.message for n in shown] == ["a.tif: found 3 channels; expected 1. choose a channel"]
 
 
+def searched():
+    """Whether Python searches for garbage by itself."""
+    return gc.isenabled() and gc.get_threshold()[0] > 0
+
+
 def test_threads_give_way_to_the_viewer_while_a_task_runs_and_no_longer(spin):
     from biosegkit_napari.work import Task
 
@@ -142,11 +147,11 @@ def test_all_objects_are_searched_for_garbage_when_the_viewer_is_at_rest_and_not
     gc.callbacks.append(listen)
     try:
         said = started(Task(go.wait, 30))
-        assert not gc.isenabled()
+        assert not searched()
         go.set()
         spin(lambda: said["ended"])
-        assert not gc.isenabled(), "the result has yet to be drawn"
-        spin(gc.isenabled)
+        assert not searched(), "the result has yet to be drawn"
+        spin(searched)
     finally:
         gc.callbacks.remove(listen)
         search()._timer.setInterval(garbage._EVERY)
@@ -266,13 +271,21 @@ def test_objects_made_without_collections_are_old_afterwards_and_can_still_be_co
     with uncollected():
         one = Cycle()
         one.self = one
-    assert gc.isenabled()
+    assert searched()
     assert any(found is one for found in gc.get_objects(generation=2))
     gone = weakref.ref(one)
     del one
     gc.collect()
     assert gone() is None
 
+
+
+def test_a_library_that_is_imported_in_a_block_does_not_forbid_searches_for_good():
+    """dask remembers at its import whether there were any, and restores that after every slice of an array."""
+    code = ("import gc; from biosegkit_napari.quiet import uncollected\nwith uncollected(): import dask.array\n"
+            "dask.array.zeros((4, 4), chunks=2)[1:]; print(gc.isenabled(), gc.get_threshold()[0] > 0)")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_blocks_without_collections_overlap_and_the_last_to_end_lets_them_be_again():
@@ -286,15 +299,15 @@ def test_blocks_without_collections_overlap_and_the_last_to_end_lets_them_be_aga
             inside.set()
             go.wait(30)
 
-    assert gc.isenabled()
+    assert searched()
     other = threading.Thread(target=second)
     with uncollected():
         other.start()
         assert inside.wait(30)
-    assert not gc.isenabled()
+    assert not searched()
     go.set()
     other.join(30)
-    assert gc.isenabled()
+    assert searched()
 
 
 def test_a_window_is_painted_in_the_next_turn(application, spin):
@@ -312,3 +325,14 @@ def test_a_window_is_painted_in_the_next_turn(application, spin):
     application.processEvents()
     assert not window.updatesEnabled()
     window.deleteLater()
+
+
+def test_a_window_that_python_let_go_before_qt_did_is_painted_or_not_and_nothing_ends(application):
+    """What PyQt calls must not be what a search for garbage has just emptied: that ended the process."""
+    code = ("import gc; from qtpy.QtCore import QEvent; from qtpy.QtWidgets import QApplication, QWidget;"
+            "from biosegkit_napari.work import paint_later; application = QApplication([]); gc.disable();"
+            "window = QWidget(); window.itself = window; paint_later(window); window.deleteLater(); del window;"
+            "print(gc.collect() > 0); application.processEvents();"
+            "application.sendPostedEvents(None, QEvent.Type.DeferredDelete.value); print('there')")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["True", "there"])
