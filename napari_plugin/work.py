@@ -169,17 +169,18 @@ class Turns(QObject):
             self._timer.start()
 
 
-class _Turn(QTimer):
+class _Turn(QObject):
     """Lets a window be painted in the next turn of the loop.
 
-    The slot is a method of the timer's own: PyQt holds nothing else so that it is safe to call after Python has
+    The slot is a method of an object of Qt: PyQt holds nothing else so that it is safe to call after Python has
     collected the window and before Qt has deleted it. A function would be called in pieces then, and end the process.
     """
 
     def __init__(self, window: Any) -> None:
-        super().__init__(window, singleShot=True, interval=0)
-        self.timeout.connect(self._paint)
-        self.start()
+        super().__init__(window)
+        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer.timeout.connect(self._paint)
+        self._timer.start()
 
     def _paint(self) -> None:
         self.parent().setUpdatesEnabled(True)

@@ -259,7 +259,7 @@ def test_seconds_left_follow_the_blocks_since_the_first_look(monkeypatch):
     from biosegkit_napari import giants as plugin
 
     now = iter([100.0, 110.0, 120.0, 121.0])
-    monkeypatch.setattr(plugin.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: next(now)))  # the clock of this module alone
     pace = plugin._Pace()
     assert pace.at(None)[:2] == (0, 0)
     assert pace.at((4, 10, "blocks")) == (4, 10, "blocks"), "of what was there before nothing is known"
