@@ -16,8 +16,6 @@ __all__ = ["Search"]
 _EVERY, _STILL = 500, 6
 #: Milliseconds between two searches through what is new, where there is enough of it.
 _NEW = 50
-#: A full search is due when there are more old objects than after the last one by this factor, as in Python itself.
-_GROWN = 1.25
 
 
 class Search(QObject):
@@ -30,13 +28,14 @@ class Search(QObject):
     thresholds; arrays that no cycle refers to go at once as always.
 
     A full search looks at half a million objects in a process with napari and PyTorch, for a third of a second and
-    more; for the viewer that is a pause. The one that is due is done when the viewer is at rest.
+    more; for the viewer that is a pause. It is due when so many younger ones were done since the last that Python would
+    begin it, and is done when the viewer is at rest. Objects are not counted: a list of all of them, if only for a
+    moment, lets a tuple that another thread is making look like one that somebody else has, which Python forbids.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._taken = False
-        self._old = _old_objects()  # most of them imported: none of them is searched for its own sake
         self._held, self._still = 0, 0
         self._place = QCursor.pos()
         self._timer, self._new = QTimer(self), QTimer(self)
@@ -60,10 +59,6 @@ class Search(QObject):
             self._still = 0
             self._timer.start()
 
-    def imported(self) -> None:
-        """What is old by now was imported, and is no reason for a search. In any thread."""
-        self._old = max(self._old, _old_objects())
-
     def end(self) -> None:
         """Python's own rule again, at once."""
         self._timer.stop()
@@ -85,12 +80,7 @@ class Search(QObject):
         touched = place != before or QApplication.mouseButtons().value
         self._still = 0 if touched or self._held else self._still + 1
         if self._still >= _STILL:
-            if quiet.thresholds(besides=1)[0] and _old_objects() > _GROWN * self._old:
+            wanted, _, most = quiet.thresholds(besides=1)
+            if wanted and 0 < most < gc.get_count()[2]:
                 gc.collect()
-                self._old = _old_objects()
             self.end()
-
-
-def _old_objects() -> int:
-    """How many objects have outlived two searches, or were made old."""
-    return len(gc.get_objects(generation=2))

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QSizePolicy, QTo
 
 from .options import Options
 from .quiet import load_libraries, uncollected
-from .work import Task, notify, search
+from .work import Task, notify
 
 if TYPE_CHECKING:
     from biosegkit.live import Live
@@ -91,7 +91,6 @@ class Hub(QObject):
                 from biosegkit.engines import load_model
 
                 self._loaded = {(model, options): load_model(model, options=dict(options))}
-            search().imported()
         return self._loaded[model, options]
 
     def replace_loaded(self, model: str, new: Predictor) -> None:
