@@ -1,7 +1,11 @@
 """Files with several images, and stores behind URLs: what is predicted, under which names, and what is refused."""
 
 import json
-from contextlib import contextmanager
+import re
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -12,6 +16,7 @@ import zarr
 from batch_tasks import Alone
 from giant_images import model_of, saved, textured
 from stub_models import fresh_weights, stub_plan
+from web_server import Faltering, serving
 
 from biosegkit._atomic import sha256
 from biosegkit.batch import giants, layout, run
@@ -19,10 +24,11 @@ from biosegkit.batch.engine import Staff
 from biosegkit.batch.run import predict_batch
 from biosegkit.batch.tasks import Opening
 from biosegkit.bundle import load, write_bundle
+from biosegkit.errors import FileError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
 from biosegkit.inputs import find_jobs
-from biosegkit.io import ReadOptions, open_pyramid, read, read_labels, write
+from biosegkit.io import ReadOptions, open_pyramid, read, read_labels, remote, write
 from biosegkit.io.zarr import CHUNK
 from biosegkit.predict import predict_files
 from biosegkit.records import Wish
@@ -191,6 +197,58 @@ def test_a_url_that_gives_nothing_fails_alone_and_says_why(tmp_path, server, add
     assert bad.state == "failed"
     assert said in bad.error
     assert good.state == "done"
+
+
+@contextmanager
+def silent():
+    """The address of a host that takes connections and never answers, and how many it took."""
+    taken = []
+
+    def take():
+        with suppress(OSError):
+            while True:
+                taken.append(host.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{host.getsockname()[1]}", taken
+        host.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in taken:
+            one.close()
+
+
+def test_a_host_that_never_answers_is_left_after_a_while_and_the_error_says_how_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "_SILENCE", 1.5)
+    stored(tmp_path / "good.ome.zarr")
+    started = time.monotonic()
+    with silent() as (address, taken):
+        bad, good = predict_files(model_in(tmp_path), [f"{address}/a.zarr", tmp_path / "good.ome.zarr"], tmp_path / OUT)
+    assert time.monotonic() - started < 20
+    assert 1 <= len(taken) <= 3, "asked a few times, not once per file of metadata"
+    assert good.state == "done"
+    assert re.search(rf"{address}/a.zarr.*: found no answer in [12] s .*; expected a server that answers. check the "
+                     "address, the network", bad.error)
+
+
+def test_a_server_that_falls_silent_among_the_chunks_is_not_taken_for_damaged_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "_SILENCE", 1.5)
+    stored(tmp_path / "a.ome.zarr")
+    with serving(Faltering, tmp_path) as address:
+        with pytest.raises(FileError, match=r"a.ome.zarr/0: found no answer in [12] s .* or try again later"):
+            read(f"{address}/a.ome.zarr")
+        Faltering.over.set()
+
+
+def test_what_the_user_configured_for_the_network_stands(monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "http", {"client_kwargs": {"trust_env": True}})
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 7}})
+    web, bucket = (remote.waiting(f"{kind}://host/a.zarr") for kind in ("https", "s3"))
+    assert web["client_kwargs"]["trust_env"]
+    assert web["client_kwargs"]["timeout"].sock_read == 60
+    assert bucket == {"config_kwargs": {"retries": {"max_attempts": 0}, "read_timeout": 7}}
+    assert remote.waiting("memory://a.zarr") == {}
 
 
 def test_a_giant_behind_a_url_goes_in_blocks(tmp_path, server, monkeypatch):

@@ -29,6 +29,19 @@ class Files(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Faltering(Files):
+    """Metadata come at once, of chunks nothing ever does."""
+
+    over = threading.Event()
+
+    def do_GET(self):
+        """Answer."""
+        if "/c/" in self.path:
+            self.over.wait(30)
+        else:
+            super().do_GET()
+
+
 class Bucket(Files):
     """Folders of the folder are buckets: whole objects, ranges of bytes, lists of a bucket's objects (version 2)."""
 

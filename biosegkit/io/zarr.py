@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,21 +95,21 @@ def _window(folder: Place, whole: bool) -> Window:
     array = _array(folder, whole)
 
     def window(region: tuple[slice, ...]) -> Array:
-        try:
+        with _sound(folder):
             return np.asarray(array[region])
-        except _failures(folder) as error:
-            raise _damaged(folder, error) from error
 
     return window
 
 
-def _failures(folder: Place) -> tuple[type[Exception], ...]:
-    """What reading raises, there or behind a network."""
-    if isinstance(folder, Path):
-        return _FAILURES
-    from .remote import failures
-
-    return (*_FAILURES, *failures())
+@contextmanager
+def _sound(folder: Place) -> Iterator[None]:
+    """What reading raises, as an error that says whether the data are damaged or the network is silent."""
+    try:
+        with nullcontext() if isinstance(folder, Path) else folder.answering():
+            yield
+    except _FAILURES as error:
+        raise FileError(f"a damaged zarr array ({str(error)[:200]})", file=str(folder),
+                        expected="whole metadata and chunks", remedy="copy or write the store again") from error
 
 
 def _coarser(group: Place, meta: ngff.Multiscale, shape: tuple[int, ...], dtype: np.dtype[Any],
@@ -222,23 +223,14 @@ def _unit(meta: ngff.Multiscale, own: Any) -> str:
 
 
 def _opened(folder: Place) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    try:
+    with _sound(folder):
         array = _array(folder)
         return tuple(int(s) for s in array.shape), np.dtype(array.dtype)
-    except _failures(folder) as error:
-        raise _damaged(folder, error) from error
 
 
 def _loaded(folder: Place, whole: bool) -> Array:
-    try:
+    with _sound(folder):
         return np.asarray(_array(folder, whole)[...])
-    except _failures(folder) as error:
-        raise _damaged(folder, error) from error
-
-
-def _damaged(folder: Place, error: Exception) -> FileError:
-    return FileError(f"a damaged zarr array ({str(error)[:200]})", file=str(folder),
-                     expected="whole metadata and chunks", remedy="copy or write the store again")
 
 
 def write(item: Image | Labels, path: Path, version: ngff.Version = "0.5") -> None:
