@@ -10,12 +10,12 @@ from ._atomic import sha256
 from .bundle import Bundle
 from .image import Image
 from .inputs import Job
-from .outputs import OUTPUTS, found_in, output_path, write_all
+from .outputs import OUTPUTS, Written, found_in, output_path, write_possible
 from .plan.schema import LabelTable
 from .predictor import Prediction, Predictor
 from .segmenter import Segmenter
 
-__all__ = ["are_whole", "class_names", "export", "export_paths"]
+__all__ = ["are_whole", "class_names", "export", "export_paths", "recorded", "refused_in"]
 
 
 def class_names(labels: LabelTable) -> dict[int, str]:
@@ -31,8 +31,8 @@ def class_names(labels: LabelTable) -> dict[int, str]:
     return dict(zip(labels.values[1:], labels.names[1:], strict=True))
 
 
-def export(model: Predictor, found: Prediction, image: Image, job: Job, kinds: Sequence[str]) -> dict[str, str]:
-    """Write a prediction in further formats, beside its labels.
+def export(model: Predictor, found: Prediction, image: Image, job: Job, kinds: Sequence[str]) -> dict[str, Any]:
+    """Write a prediction in further formats, beside its labels; those that cannot hold it are left out.
 
     Parameters
     ----------
@@ -47,20 +47,45 @@ def export(model: Predictor, found: Prediction, image: Image, job: Job, kinds: S
 
     Returns
     -------
-    dict of str to str
-        SHA-256 of each file, by its name; what :func:`are_whole` looks at.
+    dict
+        What the record says of them; see :func:`recorded`.
 
     Raises
     ------
     OptionError, DataError, FileError
-        As :func:`biosegkit.outputs.write_all`.
+        As :func:`biosegkit.outputs.write_possible`.
     """
     if not kinds:
         return {}
     names = class_names(model.plan.labels) if isinstance(model, Bundle | Segmenter) else {}
     source = Path(job.name).with_name(job.images[0].name).as_posix()  # the same wherever the folder stands
-    written = write_all(found_in(found, names, source), image, job.output.parent, Path(job.name).name, kinds)
-    return {path.name: sha256(path) for path in written}
+    name = Path(job.name).name
+    return recorded(write_possible(found_in(found, names, source), image, job.output.parent, name, kinds))
+
+
+def recorded(written: Written) -> dict[str, Any]:
+    """What a record says of files beside labels: ``also`` with SHA-256 by name, ``refused`` with reasons by name.
+
+    Examples
+    --------
+    >>> recorded(Written([], {"a.dcm": "found no voxel size"})), recorded(Written())
+    ({'refused': {'a.dcm': 'found no voxel size'}}, {})
+    """
+    also = {path.name: sha256(path) for path in written.files}
+    return {**({"also": also} if also else {}), **({"refused": written.refused} if written.refused else {})}
+
+
+def refused_in(record: Mapping[str, Any]) -> str | None:
+    """Why files that were asked for are not there, of an image all else of which is; None if all are.
+
+    Examples
+    --------
+    >>> refused_in({"refused": {"a.dcm": "found 2272 objects; expected at most 1000"}})
+    'no a.dcm: found 2272 objects; expected at most 1000. All other files of this image are there'
+    """
+    found = record.get("refused") or {}
+    why = "; ".join(f"no {name}: {reason}" for name, reason in found.items())
+    return f"{why}. All other files of this image are there" if why else None
 
 
 def export_paths(job: Job, kinds: Sequence[str] = tuple(OUTPUTS)) -> list[Path]:
@@ -69,6 +94,7 @@ def export_paths(job: Job, kinds: Sequence[str] = tuple(OUTPUTS)) -> list[Path]:
 
 
 def are_whole(job: Job, kinds: Sequence[str], record: Mapping[str, Any]) -> bool:
-    """Whether all are there as the record of the prediction says."""
-    said = record.get("also", {})
-    return all(path.is_file() and said.get(path.name) == sha256(path) for path in export_paths(job, kinds))
+    """Whether all are there as the record of the prediction says; those that it says cannot be need not."""
+    said, refused = record.get("also", {}), record.get("refused", {})
+    return all(path.name in refused or (path.is_file() and said.get(path.name) == sha256(path))
+               for path in export_paths(job, kinds))

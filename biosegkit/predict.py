@@ -15,7 +15,7 @@ from ._atomic import write_bytes, write_json
 from .bundle import Bundle
 from .device import describe
 from .errors import BiosegError, Cancelled, DataError, FileError, OptionError
-from .exports import export
+from .exports import export, refused_in
 from .image import Image
 from .inputs import Input, Job, find_jobs
 from .io import ReadOptions, read, write
@@ -27,10 +27,10 @@ from .predictor import MapPredictor, Prediction, Predictor, WholePredictor
 from .records import (
     Outcome,
     Wish,
-    count_of,
     csv_table,
     file_hash,
     is_made_from,
+    kept_outcome,
     origin_of,
     record_path,
     remove,
@@ -303,8 +303,7 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
             check()
         origin = origin_of(model, job, wish)
         if resume and is_made_from(job, origin, wish.also):
-            return Outcome(shown(job), str(job.output), "kept", objects=count_of(job.output), origin=origin,
-                           seconds=time.monotonic() - started)
+            return kept_outcome(shown(job), job.output, origin=origin, seconds=time.monotonic() - started)
         remove(job)
         image = read(job.images[0] if len(job.images) == 1 else list(job.images), wish.reading)
         _refuse_too_large(model, image, wish.reading.budget)
@@ -313,7 +312,7 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
         if check:
             check()
         with finish_first():
-            _write(found, image, job, _Origin(model, origin, wish))
+            refused = _write(found, image, job, _Origin(model, origin, wish))
         notes = (*_notes(image, found), *said)
     except Cancelled:
         raise  # a wish of the caller's, and no fault of the image
@@ -322,7 +321,8 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
         return Outcome(shown(job), str(job.output), "failed", text, time.monotonic() - started, origin=origin,
                        trace=traceback.format_exc())
     objects = len(found.objects["id"]) if "id" in found.objects else None
-    return Outcome(shown(job), str(job.output), "done", None, time.monotonic() - started, objects, notes, origin)
+    return Outcome(shown(job), str(job.output), "failed" if refused else "done", refused, time.monotonic() - started,
+                   objects, notes, origin)
 
 
 def _refuse_too_large(model: Predictor, image: Image, budget: int) -> None:
@@ -354,8 +354,8 @@ class _Origin:
     wish: Wish
 
 
-def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
-    """Labels, table, maps and further files, and last the record that makes them valid (fault X7)."""
+def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> str | None:
+    """Labels, table, maps and further files, and last the record that makes them valid (fault X7); what cannot be."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write(found.labels, job.output)
     if "id" in found.objects and "csv" not in origin.wish.also:
@@ -375,7 +375,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
         "objects": len(found.objects["id"]) if "id" in found.objects else None,
         "grid": found.labels.grid.to_dict(),
         "notes": list(_notes(image, found)),
-        **({"also": also} if also else {}),
+        **also,
         **({"maps": list(maps)} if maps else {}),
     }
     model = origin.model
@@ -388,6 +388,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> None:
     else:
         record["model"] = dict(getattr(model, "record", {}))  # what an engine says of itself
     write_json(record_path(job.output), record)
+    return refused_in(record)
 
 
 def _notes(image: Image, found: Prediction) -> tuple[str, ...]:

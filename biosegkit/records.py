@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from ._atomic import read_json, sha256, write_bytes
 from .errors import FileError
-from .exports import are_whole, export_paths
+from .exports import are_whole, export_paths, refused_in
 from .inputs import Job
 from .io import ReadOptions
 from .io.formats import remote_url
 from .predictor import Predictor
 
-__all__ = ["Outcome", "Wish", "count_of", "csv_table", "file_hash", "is_made_from", "origin_of", "record_path",
-           "remove", "shown", "table_path", "write_failures"]
+__all__ = ["Outcome", "Wish", "csv_table", "file_hash", "is_made_from", "kept_outcome",
+           "origin_of", "record_path", "remove", "shown", "table_path", "write_failures"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Outcome:
     state : {"done", "kept", "failed"}
         ``kept`` was there already and made from the same input, model and options.
     error : str, optional
-        Why it failed.
+        Why it failed; or which of the files that were asked for cannot be, where all others are there.
     seconds : float
         Reading, network, decoding and writing.
     objects : int, optional
@@ -162,10 +162,18 @@ def is_made_from(job: Job, origin: Mapping[str, Any], also: Sequence[str] = ()) 
         return False
 
 
-def count_of(output: Path) -> int | None:
-    """Objects of a kept output."""
-    count = read_json(record_path(output)).get("objects")
-    return int(count) if isinstance(count, int) else None
+def kept_outcome(given: str, output: Path, state: str = "kept", **more: Any) -> Outcome:
+    """The outcome of an output that is there with its record; a failure again if a file was refused.
+
+    Raises
+    ------
+    FileError
+        If there is no record.
+    """
+    record = read_json(record_path(output))
+    error, count = refused_in(record), record.get("objects")
+    return Outcome(given, str(output), "failed" if error else state, error,
+                   objects=int(count) if isinstance(count, int) else None, **more)
 
 
 def remove(job: Job) -> None:

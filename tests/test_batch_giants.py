@@ -113,6 +113,39 @@ def test_slides_go_in_blocks_at_the_pixel_size_of_the_model_and_others_whole(fol
     assert any("level 1 of 3" in note for note in record["notes"])
 
 
+def test_a_slide_with_too_many_objects_for_dicom_has_everything_else_and_is_not_done_twice(folder, monkeypatch):
+    monkeypatch.setattr("biosegkit.outputs.dicom.MOST_SEGMENTS", 3)
+    Path("in/cut.svs").unlink()
+    wish = Wish(tissue="off", also=("dicom", "coco"))
+    found = {Path(o.input).name: o for o in batch(wish=wish)}
+    first = found["a.ome.tif"]
+    assert first.state == "failed"
+    assert f"no a.dcm: a.ome.tif: found {first.objects} objects; expected at most 3" in first.error
+    assert first.objects > 10
+    for end in (".ome.zarr", ".ome.zarr.json", ".csv", ".geojson", ".coco.json", "_thumbnail.png"):
+        assert (Path("out") / f"a{end}").exists(), end
+    assert not Path("out/.a.ome.zarr.work").exists()
+    before = hashes()
+    monkeypatch.setattr(giants, "Begun", None)  # nothing is begun again
+    again = {Path(o.input).name: o for o in batch(wish=wish, resume=True)}
+    assert (again["a.ome.tif"].error, again["a.ome.tif"].objects) == (first.error, first.objects)
+    assert hashes() == before
+
+
+def test_a_format_that_no_slide_can_have_is_refused_before_anything_runs(folder, monkeypatch):
+    monkeypatch.setattr("biosegkit.outputs.dicom._MOST_VOXELS", 20_000)
+    for name in ("cut.svs", "small.tif"):
+        (Path("in") / name).unlink()
+    with pytest.raises(OptionError, match=r"--also dicom, which none .*: 140 × 180 voxels \(in/a.ome.tif\); expected "
+                       "at most 20000 .* leave dicom out, or use GeoJSON"):
+        batch(wish=Wish(tissue="off", also=("dicom",)))
+    assert not Path("out").exists()
+    svs(Path("in/c.svs"), [tissue((90, 100))])  # one that can
+    found = {Path(o.input).name: o.error for o in batch(wish=Wish(tissue="off", also=("dicom",)))}
+    assert found["c.svs"] is None
+    assert "no a.dcm: a.ome.tif: found 140 × 180 voxels" in found["a.ome.tif"]
+
+
 def test_P2_a_batch_that_breaks_off_anywhere_ends_with_the_same_bytes(folder):
     """Between any two steps, and at moments in the middle of writing; each time it is resumed and breaks off later."""
     batch()

@@ -110,7 +110,26 @@ def test_a_wish_that_cannot_be_met_is_refused_before_anything_runs_or_fails_its_
     outcomes = predict_files(Spots(), spots / "in", spots / "out", also=("dicom",))
     assert [o.state for o in outcomes] == ["done", "failed", "done"]
     assert "no voxel size" in outcomes[1].error
-    assert not (spots / "out/c.tif.json").exists(), "no record: not taken for done"
+    assert not (spots / "out/c.dcm").exists()
+
+
+def test_a_format_that_cannot_hold_an_image_costs_it_nothing_else_and_no_second_run(spots, monkeypatch):
+    monkeypatch.setattr("biosegkit.outputs.dicom.MOST_SEGMENTS", 2)
+    model, kinds = Spots(), ("dicom", "geojson", "thumbnail")
+    first, second = predict_files(model, spots / "in", spots / "out", also=kinds)
+    assert (first.state, first.objects, second.state) == ("failed", 3, "done")
+    assert re.fullmatch(r"no a\.dcm: a\.tif: found 3 objects; expected at most 2 for a DICOM Segmentation\. use "
+                        r"GeoJSON.*\. All other files of this image are there", first.error)
+    assert {name for name in names(spots / "out") if name.startswith("a")} == {
+        "a.tif", "a.tif.json", "a.csv", "a.geojson", "a_thumbnail.png"}
+    (row,) = csv.DictReader((spots / "out/failures.csv").read_text().splitlines())
+    assert row["error"] == first.error
+    again = predict_files(model, spots / "in", spots / "out", also=kinds, resume=True)
+    assert [(o.state, o.error, o.objects) for o in again] == [("failed", first.error, 3), ("kept", None, 0)]
+    assert model.calls == 2, "nothing is computed again for it"
+    (spots / "out/a.geojson").unlink()
+    predict_files(model, spots / "in", spots / "out", also=kinds, resume=True)
+    assert (spots / "out/a.geojson").exists(), "what can be is made again"
 
 
 def test_the_command_line_names_kinds_and_classes_have_the_names_of_the_plan(spots):

@@ -30,7 +30,7 @@ from biosegkit.io.label_store import LabelStore
 from biosegkit.io.zarr import CHUNK
 from biosegkit.methods import ObjectTable
 from biosegkit.methods.classes import decided
-from biosegkit.outputs import write_csv
+from biosegkit.outputs import Written, write_csv
 from biosegkit.planes import JOINED_NOTE
 from biosegkit.signals import finish_first
 from biosegkit.state_files import ArrayFile, is_kept, keep, write_state
@@ -203,8 +203,8 @@ def finish_image(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
                      else np.asarray(work.labels.values))
     table = _table(work) if work.is_instance else {}
 
-    def beside(output: Path) -> list[Path]:
-        written = write_found(work, table, output, kinds) if kinds else []
+    def beside(output: Path) -> Written:
+        written = write_found(work, table, output, kinds) if kinds else Written()
         if work.is_instance and "csv" not in kinds:
             write_csv(table, output.with_name(output.name.removesuffix(".ome.zarr") + ".csv"))
         return written

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from biosegkit._atomic import sha256, write_json
-from biosegkit.exports import class_names
+from biosegkit._atomic import write_json
+from biosegkit.exports import class_names, recorded
 from biosegkit.io import open_pyramid
 from biosegkit.io.label_store import LabelStore
 from biosegkit.methods import ObjectTable
-from biosegkit.outputs import Found, write_all
+from biosegkit.outputs import Found, Written, write_possible
 from biosegkit.records import file_hash, record_path
 from biosegkit.signals import finish_first
 
@@ -48,7 +48,7 @@ class _Classes:
         return np.asarray(order[np.searchsorted(self.values, self.array[key], sorter=order)])
 
 
-def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[str]) -> list[Path]:
+def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[str]) -> Written:
     """Write outputs beside labels that are in their place.
 
     Parameters
@@ -63,8 +63,8 @@ def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[st
 
     Returns
     -------
-    list of Path
-        The files.
+    Written
+        The files, and what cannot be.
     """
     labels, grid = work.labels, work.image.grid
     finest = open_pyramid(work.job.images, work.job.reading).grids[0]
@@ -77,11 +77,11 @@ def write_found(work: Work, table: ObjectTable, output: Path, kinds: Sequence[st
         found = Found.of(cast("npt.NDArray[Any]", _Classes(array, values)), grid)
         found = replace(found, table={**found.table, "class": values[found.table["id"]]})
     found = replace(found, classes=class_names(labels), scale=(y, x), source=Path(work.job.images[0]).name)
-    return write_all(found, work.image, output.parent, output.name.removesuffix(".ome.zarr"), kinds)
+    return write_possible(found, work.image, output.parent, output.name.removesuffix(".ome.zarr"), kinds)
 
 
 def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
-            beside: Callable[[Path], Sequence[Path]], maps: Mapping[str, Path] | None = None) -> dict[str, Any]:
+            beside: Callable[[Path], Written], maps: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Put labels that are finished in their place, and write what belongs beside them; the work is then removed.
 
     Parameters
@@ -92,7 +92,7 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
     record : dict
         To be completed by hashes, and written last.
     beside : callable
-        Given the place of the labels, writes further files and names those that the record is to know.
+        Given the place of the labels, writes further files and says which the record is to know.
     maps : dict of Path, optional
         Further stores that are finished, by their names beside the labels.
 
@@ -114,8 +114,7 @@ def publish(job: GiantJob, store: LabelStore, record: Mapping[str, Any],
             if place.exists():
                 shutil.rmtree(place)
             folder.replace(place)
-        if written := beside(output):
-            whole["also"] = {path.name: sha256(path) for path in written}
+        whole |= recorded(beside(output))
         whole["output"] = file_hash(output)
         write_json(record_path(output), whole)
     shutil.rmtree(job.folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,26 @@ from biosegkit._atomic import sha256
 from biosegkit._endings import ENDINGS, SLIDES
 from biosegkit.bundle import Bundle
 from biosegkit.engines.star_model import StarModel
-from biosegkit.errors import BiosegError, OptionError
+from biosegkit.errors import BiosegError, DataError, OptionError
+from biosegkit.exports import refused_in
 from biosegkit.inputs import Job
 from biosegkit.io import ReadOptions, open_pyramid
 from biosegkit.io.formats import remote_url
 from biosegkit.io.sniff import ending
-from biosegkit.outputs import checked_outputs
+from biosegkit.outputs import LIMITED, checked_outputs, refusals
 from biosegkit.predictor import Predictor, WholePredictor
-from biosegkit.records import Outcome, Wish, count_of, is_made_from, origin_of, remove, shown
+from biosegkit.records import Outcome, Wish, is_made_from, kept_outcome, origin_of, remove, shown
 
 from .blocks import Steps, finish_image, infer_block, paint_block, prepare_image, resolve_image
 from .engine import Staff
 from .giant import GiantJob, has_blocks
+from .sources import BundleSource
 from .stars import finish_stars, infer_stars, paint_stars, prepare_stars, resolve_stars
 from .tasks import Errand, opened
 from .tissue import tissue_of
 
-__all__ = ["GIANT", "Begun", "Stages", "begin", "checked_tissue", "finish", "giant_job", "is_giant", "stages_of"]
+__all__ = ["GIANT", "Begun", "Stages", "begin", "checked_tissue", "finish", "giant_job", "is_giant", "refuse_hopeless",
+           "stages_of"]
 
 #: Voxels of an ordinary image, at most.
 GIANT = 64_000_000
@@ -114,6 +117,33 @@ def checked_tissue(wish: Wish, giants: int) -> Wish:
     return replace(wish, tissue=str(Path(wish.tissue).absolute()))
 
 
+def refuse_hopeless(model: Predictor, wish: Wish, jobs: Sequence[Job]) -> None:
+    """Refuse a format that no image of a batch can have, by size or pixel size; before anything runs.
+
+    Where some can, the others fail by it alone, and have all other files. Of ordinary images nothing is foreseen.
+
+    Raises
+    ------
+    OptionError
+        With the reason of the first image.
+    """
+    for kind in wish.also if all(job.giant for job in jobs) else ():
+        found = [_foreseen(model, wish, job, kind) for job in jobs] if kind in LIMITED else [None]
+        if all(found) and (why := found[0]) is not None:
+            raise OptionError(f"--also {kind}, which none of the images can have: {why.found} ({why.file})",
+                              expected=why.expected, remedy=f"leave {kind} out, or {why.remedy}")
+
+
+def _foreseen(model: Predictor, wish: Wish, job: Job, kind: str) -> DataError | None:
+    """Why an image cannot be had in a format, whatever is found in it; None where nothing is known."""
+    try:
+        pyramid = open_pyramid(job.images, wish.for_case(job.reading).reading)
+        image = BundleSource(model).image(pyramid) if isinstance(model, Bundle) else pyramid.level(0)
+    except (BiosegError, OSError):  # said when it is its turn
+        return None
+    return refusals(image.grid, 0, [kind], shown(job)).get(kind)
+
+
 def sharers(workers: int, images: int) -> int:
     """How many workers to cut each image for: a cut costs tiles twice, and gains less the more images there are.
 
@@ -173,7 +203,7 @@ def begin(errand: Errand, job: Job, task: GiantJob) -> Outcome | Begun:
         origin["tissue"] = sha256(wish.tissue)
     if errand.resume and is_made_from(job, origin, kinds):
         shutil.rmtree(task.folder, ignore_errors=True)
-        return Outcome(shown(job), str(job.output), "kept", objects=count_of(job.output), origin=origin)
+        return kept_outcome(shown(job), job.output, origin=origin)
     errand.claim.check()
     if not errand.resume:
         shutil.rmtree(task.folder, ignore_errors=True)
@@ -193,5 +223,6 @@ def finish(errand: Errand, job: Job, begun: Begun, last: Callable[..., dict[str,
     """Put the output where it belongs, with everything beside it; ``last`` is what the stages end with."""
     errand.claim.check()
     record = last(begun.task, begun.origin, begun.kinds, begun.notes)
-    return Outcome(shown(job), str(job.output), "done", objects=record["objects"], notes=tuple(record["notes"]),
-                   origin=begun.origin)
+    refused = refused_in(record)
+    return Outcome(shown(job), str(job.output), "failed" if refused else "done", refused, objects=record["objects"],
+                   notes=tuple(record["notes"]), origin=begun.origin)

@@ -16,7 +16,7 @@ from biosegkit.layouts import stem
 from biosegkit.outputs import output_path
 from biosegkit.pages import render
 from biosegkit.plan.units import duration_text
-from biosegkit.records import Outcome, count_of
+from biosegkit.records import Outcome, kept_outcome
 
 from .steps import steps_done, work_folder
 
@@ -46,7 +46,7 @@ class Left:
     def before(self) -> Outcome | None:
         """The result of an earlier run, if there is one: what is done again is removed first."""
         try:
-            return Outcome(self.input, str(self.output), "from before", objects=count_of(self.output))
+            return kept_outcome(self.input, self.output, "from before")
         except FileError:
             return None
 

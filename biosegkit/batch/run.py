@@ -21,7 +21,7 @@ from biosegkit.signals import asked_to_stop
 from .agenda import Call, Chain, Chains
 from .chains import in_blocks, whole
 from .engine import Crew, Staff, Task, employ
-from .giants import checked_tissue, giant_job, is_giant, stages_of
+from .giants import checked_tissue, giant_job, is_giant, refuse_hopeless, stages_of
 from .ledger import FILE as LEDGER
 from .ledger import Ledger, open_ledger
 from .made_with import about_run, rows_of
@@ -117,6 +117,7 @@ def predict_batch(
     resume = resume and not overwrite
     giants = sum(job.giant for job in todo.jobs)
     wish = checked_tissue(wish, giants)
+    refuse_hopeless(model, wish, todo.jobs)
     if staff is None and (giants or (todo.out / LEDGER).is_file()):  # a batch goes on as one: its page tells of it
         staff = Staff()
     if staff is None:

@@ -25,7 +25,7 @@ from biosegkit.image import smallest_unsigned
 from biosegkit.io.label_store import LabelStore
 from biosegkit.kernels.star_nms import suppress
 from biosegkit.methods import ObjectTable
-from biosegkit.outputs import Found, write_all, write_csv
+from biosegkit.outputs import Found, Written, write_csv, write_possible
 from biosegkit.signals import finish_first
 from biosegkit.state_files import ArrayFile, is_kept, keep, write_arrays
 from biosegkit.tidy import Frame
@@ -142,11 +142,11 @@ def finish_stars(job: GiantJob, made_from: Mapping[str, Any] | None = None, kind
     if store.folder.exists():  # else it is in its place already
         store.finish(np.arange(1 + min(found["objects"], COLOURED)))
 
-    def beside(output: Path) -> list[Path]:
+    def beside(output: Path) -> Written:
         stem = output.name.removesuffix(".ome.zarr")
         labels: Any = zarr.open_array(output / "0", mode="r")
         whole = Found(labels, table, grid, source=Path(job.images[0]).name)
-        written = write_all(whole, work.image, output.parent, stem, kinds) if kinds else []
+        written = write_possible(whole, work.image, output.parent, stem, kinds) if kinds else Written()
         if "csv" not in kinds:
             write_csv(table, output.with_name(stem + ".csv"))
         return written

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from biosegkit._lazy import optional
-from biosegkit.errors import OptionError
+from biosegkit.errors import DataError, OptionError
+from biosegkit.grid import Grid
 from biosegkit.image import Image, Labels
 from biosegkit.predictor import Prediction
 
-from .coco import coco, write_coco
-from .dicom import write_dicom
+from .coco import coco, coco_holds, write_coco
+from .dicom import dicom_holds, write_dicom
 from .geojson import geojson, write_geojson
 from .measure import measured
 from .objects import Found, ObjectRuns, boxed, object_runs
@@ -29,9 +30,9 @@ from .rois import rois, write_rois
 from .tables import write_csv, write_parquet
 from .thumbnail import thumbnail, write_thumbnail
 
-__all__ = ["OUTPUTS", "Found", "boxed", "checked_outputs", "found_in", "found_of", "measured", "output_path",
-           "thumbnail", "write_all", "write_coco", "write_csv", "write_dicom", "write_geojson", "write_parquet",
-           "write_rois", "write_thumbnail"]
+__all__ = ["LIMITED", "OUTPUTS", "Found", "Written", "boxed", "checked_outputs", "found_in", "found_of", "measured",
+           "output_path", "refusals", "thumbnail", "write_all", "write_coco", "write_csv", "write_dicom",
+           "write_geojson", "write_parquet", "write_possible", "write_rois", "write_thumbnail"]
 
 #: What can be written beside labels, and how its name ends.
 OUTPUTS = {"csv": ".csv", "parquet": ".parquet", "geojson": ".geojson", "rois": "_rois.zip",
@@ -41,6 +42,9 @@ OUTPUTS = {"csv": ".csv", "parquet": ".parquet", "geojson": ".geojson", "rois": 
 _WITH_MEASUREMENTS = ("csv", "parquet", "geojson")
 #: These need a package that not everybody has.
 _PACKAGES = {"parquet": "pyarrow.parquet", "dicom": "highdicom.seg"}
+
+#: These cannot hold everything; each says why not, of a grid and a number of objects.
+LIMITED = {"coco": coco_holds, "dicom": dicom_holds}
 
 _Sink = AbstractContextManager[Callable[[ObjectRuns], None]]
 
@@ -139,6 +143,74 @@ def found_of(labels: Labels, table: Mapping[str, npt.NDArray[Any]] | None = None
     return Found.of(values, labels.grid, rows, **more)
 
 
+def refusals(grid: Grid, count: int, kinds: Sequence[str], source: str = "") -> dict[str, DataError]:
+    """Why formats cannot hold what was found, or, with no object yet, whatever will be.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the labels.
+    count : int
+        Objects, or classes.
+    kinds : sequence of str
+        Keys of :data:`OUTPUTS`.
+    source : str
+        Name of the image, for the messages.
+
+    Returns
+    -------
+    dict of str to DataError
+        By kind; those that can hold it are not in there.
+
+    Examples
+    --------
+    >>> found = refusals(Grid.regular((9, 9), 0.5, "um"), 2272, ["geojson", "dicom"])
+    >>> {kind: error.found for kind, error in found.items()}
+    {'dicom': '2272 objects'}
+    """
+    found: dict[str, DataError] = {}
+    for kind in checked_outputs(kinds):
+        try:
+            if kind in LIMITED:
+                LIMITED[kind](grid, count, source)
+        except DataError as error:
+            found[kind] = error
+    return found
+
+
+@dataclass(frozen=True)
+class Written:
+    """What :func:`write_possible` left.
+
+    Parameters
+    ----------
+    files : list of Path
+    refused : dict of str to str
+        Why a file that was asked for is not there, by its name.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def write_possible(found: Found, image: Image | None, folder: str | Path, name: str, kinds: Sequence[str]) -> Written:
+    """Write outputs as :func:`write_all`, without those whose format cannot hold what was found.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> found = Found.of(np.array([[0, 1], [0, 1]]), Grid.regular((2, 2)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = write_possible(found, None, folder, "a", ["csv", "dicom"])
+    >>> [path.name for path in written.files], list(written.refused)
+    (['a.csv'], ['a.dcm'])
+    """
+    refused = refusals(found.grid, found.count, kinds, found.source)
+    files = write_all(found, image, folder, name, [kind for kind in kinds if kind not in refused])
+    return Written(files, {output_path(Path(name), kind).name: str(error) for kind, error in refused.items()})
+
+
 def write_all(found: Found, image: Image | None, folder: str | Path, name: str, kinds: Sequence[str]) -> list[Path]:
     """Write outputs of one image side by side, each whole or not at all.
 
@@ -164,7 +236,8 @@ def write_all(found: Found, image: Image | None, folder: str | Path, name: str, 
     OptionError
         For an unknown kind, one whose package is not installed, or a thumbnail without image.
     DataError
-        If labels and table, or labels and image, do not belong together, or a format cannot hold what was found.
+        If labels and table, or labels and image, do not belong together; or a format cannot hold what was found,
+        before anything is written.
 
     Examples
     --------
@@ -179,6 +252,8 @@ def write_all(found: Found, image: Image | None, folder: str | Path, name: str, 
     paths = {kind: output_path(Path(folder) / name, kind) for kind in checked_outputs(kinds)}
     if "thumbnail" in paths and image is None:
         raise OptionError("a thumbnail without an image", remedy="give the image that was segmented")
+    for refusal in refusals(found.grid, found.count, kinds, found.source).values():
+        raise refusal
     if set(paths) & set(_WITH_MEASUREMENTS):
         found = replace(found, table=measured(found, image))
     if "csv" in paths:

@@ -16,11 +16,12 @@ import numpy as np
 
 from biosegkit._atomic import atomic_path
 from biosegkit.errors import DataError
+from biosegkit.grid import Grid
 from biosegkit.kernels.rle import coco_counts
 
 from .objects import Found, ObjectRuns, object_runs
 
-__all__ = ["coco", "write_coco"]
+__all__ = ["coco", "coco_holds", "write_coco"]
 
 
 def write_coco(found: Found, path: str | Path) -> None:
@@ -53,14 +54,25 @@ def write_coco(found: Found, path: str | Path) -> None:
             add(part)
 
 
+def coco_holds(grid: Grid, count: int, source: str = "") -> None:
+    """Refuse images whose run lengths other tools would read wrongly, however few objects they have.
+
+    Raises
+    ------
+    DataError
+    """
+    height, width = grid.shape[-2:]
+    if height * width >= 2**32:
+        raise DataError(f"an image of {height} x {width} pixels", file=source or None,
+                        expected="fewer than 2**32 pixels for run lengths that COCO's tools read",
+                        remedy="write GeoJSON instead")
+
+
 @contextmanager
 def coco(found: Found, path: str | Path) -> Iterator[Callable[[ObjectRuns], None]]:
     """A file to which objects are added as they come, for several outputs of one reading."""
+    coco_holds(found.grid, found.count, found.source)
     height, width = (int(n) for n in found.labels.shape[-2:])
-    if height * width >= 2**32:
-        raise DataError(f"an image of {height} x {width} pixels", file=found.source or None,
-                        expected="fewer than 2**32 pixels for run lengths that COCO's tools read",
-                        remedy="write GeoJSON instead")
     ids, table = np.asarray(found.table["id"]), found.table
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_head(found, height, width))

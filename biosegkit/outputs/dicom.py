@@ -24,7 +24,7 @@ from biosegkit.grid import Grid, unit_factor
 from .geojson import colour_of
 from .objects import Found
 
-__all__ = ["write_dicom"]
+__all__ = ["dicom_holds", "write_dicom"]
 
 #: A segment has a description of its own, and viewers list them all.
 MOST_SEGMENTS = 1000
@@ -62,7 +62,7 @@ def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -
     are written deflated (transfer syntax 1.2.840.10008.1.2.1.99).
     """
     seg, highdicom = optional("highdicom.seg"), optional("highdicom")
-    _refuse_impossible(found)
+    dicom_holds(found.grid, found.count, found.source)
     labels = _segments(found)
     name = found.source.encode(errors="surrogatepass")
     digest = hashlib.sha256(name + np.ascontiguousarray(labels).tobytes()).digest()
@@ -84,18 +84,33 @@ def write_dicom(found: Found, path: str | Path, reference: Sequence[Any] = ()) -
         made.save_as(temporary)
 
 
-def _refuse_impossible(found: Found) -> None:
-    """What a segmentation in patients' coordinates cannot be."""
-    where, count = found.source or None, found.count
-    if found.grid.unit == "px":
+def dicom_holds(grid: Grid, count: int, source: str = "") -> None:
+    """Refuse what a segmentation in patients' coordinates cannot be.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the labels.
+    count : int
+        Objects, or classes.
+    source : str
+        Name of the image.
+
+    Raises
+    ------
+    DataError
+        As :func:`write_dicom`.
+    """
+    where = source or None
+    if grid.unit == "px":
         raise DataError("no voxel size", file=where, expected="spacing in mm, um or nm for a DICOM Segmentation",
                         remedy="give it with --spacing and --unit, or --pixel-size")
     if count > MOST_SEGMENTS:
         raise DataError(counted(count, "object"), file=where,
                         expected=f"at most {MOST_SEGMENTS} for a DICOM Segmentation",
-                        remedy="write GeoJSON, regions of interest or COCO for many objects")
-    if np.prod(found.labels.shape) > _MOST_VOXELS:
-        raise DataError(f"{found.labels.shape} voxels", file=where, remedy="write GeoJSON instead",
+                        remedy="use GeoJSON, regions of interest or COCO for many objects")
+    if grid.voxels > _MOST_VOXELS:
+        raise DataError(f"{' × '.join(map(str, grid.shape))} voxels", file=where, remedy="use GeoJSON instead",
                         expected=f"at most {_MOST_VOXELS} for a DICOM Segmentation")
 
 
