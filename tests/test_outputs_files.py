@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import zipfile
+from urllib.parse import unquote
 
 import numpy as np
 import pycocotools.mask
@@ -17,7 +19,7 @@ from scipy import ndimage
 from skimage import measure
 from skimage.draw import polygon2mask
 
-from biosegkit.batch.report import write_batch_report
+from biosegkit.batch.report import Run, write_batch_report
 from biosegkit.errors import DataError
 from biosegkit.grid import Grid
 from biosegkit.image import Image
@@ -258,6 +260,42 @@ def test_the_page_of_a_batch_shows_failures_first_and_loads_nothing(tmp_path):
     assert "<b>.tif" not in page
     assert page.count("data:image/jpeg;base64,") == 1
     assert page.count("no picture") == 1
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert not re.findall(r"src=\"(?!data:)", page)
+    assert not re.findall(r"<(?:link|script|iframe|object)", page)
+    assert "2 of 3 images done, 1 failed</p>" in page
     tiles = re.findall(r'<div class="tile"><b>(.*?)</b><span>(.*?)</span>', page)
-    assert tiles[:4] == [("2", "images done"), ("1", "failed"), ("1", "of them kept from before"), ("1 235", "objects")]
+    assert tiles[:2] == [("1 235", "objects"), ("1", "kept from before")]
+
+
+def test_the_page_of_a_batch_says_what_to_do_and_leads_to_the_files(tmp_path):
+    for name in ("a.tif", "a.csv", "a b#1.tif", "a b#1.geojson"):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        (tmp_path / "sub" / name).write_bytes(b"")
+    full = "cannot write: No space left on device; expected a writable folder with free space. free space"
+    outcomes = [
+        Outcome("in/a.tif", str(tmp_path / "sub/a.tif"), "done", None, 60.0, 0, ("no pixel size", "dark")),
+        Outcome("in/a b#1.tif", str(tmp_path / "sub/a b#1.tif"), "done", None, 60.0, 7, ("no pixel size",)),
+        *(Outcome(f"in/{k}.svs", str(tmp_path / f"{k}.ome.zarr"), "failed", f"out/.{k}.work/0: found {full}")
+          for k in "xyz"),
+        Outcome("in/w.svs", str(tmp_path / "w.ome.zarr"), "failed", "in/w.svs: found 3 bytes; expected a TIFF"),
+    ]
+    command = "biosegkit predict 'my run' in -o out --resume"
+    page = write_batch_report(tmp_path, outcomes, run=Run(seconds=75, command=command)).read_text("utf-8")
+    assert '<p class="verdict bad">2 of 6 images done, 4 failed</p>' in page
+    assert html.unescape(page).count(command) == 1
+    tiles = {name: value for value, name in re.findall(r'<div class="tile"><b>(.*?)</b><span>(.*?)</span>', page)}
+    assert tiles["image without objects"] == "1"
+    assert tiles["from start to end"] != tiles["of work on all images"]
+    assert page.count("No space left") == 1, "one reason, three images"
+    assert "<b>3 images</b><br>in/x.svs<br>in/y.svs<br>in/z.svs</td>" in page
+    assert page.count("in/w.svs: found 3 bytes") == 1
+    assert page.count(">0 objects<") == 1
+    assert page.count("<li>no pixel size</li>") == 1, "what is to be said of all is said once"
+    assert page.count("<li>dark</li>") == 1
+    links = set(re.findall(r'<a href="(.*?)">(.*?)</a>', page))
+    assert links == {("sub/a.tif", "labels"), ("sub/a.csv", "csv"), ("sub/a%20b%231.tif", "labels"),
+                     ("sub/a%20b%231.geojson", "geojson")}
+    assert all((tmp_path / unquote(address)).exists() for address, _ in links)
+    good = write_batch_report(tmp_path, outcomes[:2], run=Run(command=command)).read_text("utf-8")
+    assert '<p class="verdict good">2 of 2 images done</p>' in good
+    assert command not in html.unescape(good), "nothing is left to do"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -25,7 +26,7 @@ from .giants import checked_tissue, giant_job, is_giant, refuse_hopeless, stages
 from .ledger import FILE as LEDGER
 from .ledger import Ledger, open_ledger
 from .made_with import about_run, rows_of
-from .report import REPORT, Left, write_batch_report
+from .report import REPORT, Left, Run, resume_command, write_batch_report
 from .tasks import Answer, Claim, Errand, Opening, absolute, open_model
 
 __all__ = ["Standing", "predict_batch"]
@@ -201,14 +202,17 @@ def _reporting(batch: _Batch, about: Mapping[str, str]) -> Iterator[None]:
     A second Ctrl-C waits for nothing.
     """
     (batch.out / REPORT).unlink(missing_ok=True)
+    started, command = time.monotonic(), resume_command(sys.argv)
     try:
         yield
     except BiosegError as error:
         why = "stopped" if isinstance(error, Stopped) else f"broken off: found {error.found}"
         with suppress(FileError):  # such as a full disk, which is the error already
-            write_batch_report(batch.out, batch.sorted, about=about, left=batch.left, ended=why)
+            run = Run(batch.left, why, time.monotonic() - started, command)
+            write_batch_report(batch.out, batch.sorted, about=about, run=run)
         raise
-    write_batch_report(batch.out, batch.sorted, about=about)
+    run = Run(seconds=time.monotonic() - started, command=command)
+    write_batch_report(batch.out, batch.sorted, about=about, run=run)
 
 
 class _Batch:

@@ -162,7 +162,7 @@ def test_P8_a_signal_ends_what_runs_and_resume_does_the_rest(files, number):
     assert ledger("SELECT state FROM runs") == [("stopped",)]
     page = Path("out/report.html").read_text("utf-8")
     assert "did not come to its end</b> (stopped)" in page
-    assert f"<b>{8 - len(done)}</b><span>not done" in page
+    assert f"{len(done)} of 8 images done, {8 - len(done)} not done yet" in page
     assert page.count("<td>not begun</td>") == 8 - len(done)
     found = predict_batch(files, "in", "out", TWO, resume=True)
     assert {Path(o.output).name for o in found if o.state == "kept"} == done
