@@ -313,7 +313,7 @@ def predict_file(model: Predictor, job: Job, wish: Wish, states: Path | None = N
             check()
         with finish_first():
             refused = _write(found, image, job, _Origin(model, origin, wish))
-        notes = (*_notes(image, found), *said)
+        notes = (*_notes(image, found, wish), *said)
     except Cancelled:
         raise  # a wish of the caller's, and no fault of the image
     except Exception as error:  # noqa: BLE001 - one bad case must not stop the others; it is recorded
@@ -374,7 +374,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> str | 
         "versions": {name: metadata.version(name) for name in ("biosegkit", "torch", "numpy")},
         "objects": len(found.objects["id"]) if "id" in found.objects else None,
         "grid": found.labels.grid.to_dict(),
-        "notes": list(_notes(image, found)),
+        "notes": list(_notes(image, found, origin.wish)),
         **also,
         **({"maps": list(maps)} if maps else {}),
     }
@@ -391,6 +391,7 @@ def _write(found: Prediction, image: Image, job: Job, origin: _Origin) -> str | 
     return refused_in(record)
 
 
-def _notes(image: Image, found: Prediction) -> tuple[str, ...]:
+def _notes(image: Image, found: Prediction, wish: Wish) -> tuple[str, ...]:
     """Of reading and predicting, each once."""
-    return tuple(dict.fromkeys((*image.notes, *found.notes)))
+    masked = [] if wish.tissue in ("auto", "off") else ["looked at everywhere: --tissue MASK is for images in blocks"]
+    return tuple(dict.fromkeys((*image.notes, *found.notes, *masked)))

@@ -216,8 +216,16 @@ def test_a_mask_that_no_image_could_use_is_refused_and_one_that_some_can_use_is_
     assert not Path("out").exists()
     Path("in/cut.svs").unlink()
     everywhere = {Path(o.input).name: o.objects for o in batch()}
+    svs(Path("in/wide.svs"), [tissue((100, 400))])
     there = {Path(o.input).name: o for o in batch(wish=masked, overwrite=True)}
-    assert {name: o.state for name, o in there.items()} == dict.fromkeys(("a.ome.tif", "b.svs", "small.tif"), "done")
+    assert {name: o.state for name, o in there.items()} == {
+        **dict.fromkeys(("a.ome.tif", "b.svs", "small.tif"), "done"), "wide.svs": "failed"}
+    assert "expected the proportions of in/wide.svs, 100 × 400. " in there["wide.svs"].error
+    assert "one mask is for every slide of a batch: predict this one apart" in there["wide.svs"].error
+    said = "looked at everywhere: --tissue MASK is for images in blocks"
+    assert said in there["small.tif"].notes
+    assert said in json.loads(Path("out/small.tif.json").read_text())["notes"]
+    assert said not in there["b.svs"].notes
     for name in "ab":
         labels = read_labels(f"out/{name}.ome.zarr", "instance").restored()
         assert labels[:, :64].any()

@@ -126,7 +126,7 @@ def test_choices(tmp_path):
 def test_masks_of_another_shape_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.ones((30, 61), np.uint8))
     image = slide(glass((300, 400)))
-    with pytest.raises(DataError, match="proportions"):
+    with pytest.raises(DataError, match=rf"proportions of {image.source}, 300 × 400\. .*predict this one apart"):
         region_of(tmp_path / "a.tif", image)
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((30, 40), np.uint8))
     with pytest.raises(DataError, match="no region"):

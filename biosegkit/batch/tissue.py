@@ -27,6 +27,7 @@ _SIDE = 2048  # cells of a mask along its longer side, at most
 _FACTOR = 8  # pixels of the full resolution that a cell stands for, at least
 _GLASS = 0.65  # of the range: glass is brighter, else the image is not one of transmitted light
 _LIMITS = (0.04, 0.10)  # of the range: how much darker than glass tissue is taken to begin
+_APART = "one mask is for every slide of a batch: predict this one apart, with its own or --tissue auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,14 +185,15 @@ def region_of(path: str | Path, pyramid: Pyramid) -> Tissue:
         If the file cannot be read, has no region in the image, or a mask is not of the image's proportions.
     """
     path, grid = Path(path), pyramid.grids[0]
-    mask = _of_polygons(path, grid) if path.suffix.lower() in (".geojson", ".json") else _of_image(path, grid)
+    polygons = path.suffix.lower() in (".geojson", ".json")
+    mask = _of_polygons(path, grid) if polygons else _of_image(path, grid, pyramid.source)
     if not mask.any():
-        raise DataError("no region in the image", file=path, expected=f"one in {pyramid.source}",
-                        remedy="polygons are in pixels of its full resolution, x before y")
+        how = "polygons are in pixels of its full resolution, x before y; " if polygons else ""
+        raise DataError("no region in the image", file=path, expected=f"one in {pyramid.source}", remedy=how + _APART)
     return Tissue(mask, f"{mask.mean():.1%} of the image, as {path.name} says")
 
 
-def _of_image(path: Path, grid: Grid) -> Mask:
+def _of_image(path: Path, grid: Grid, source: str) -> Mask:
     found: Mask = read_labels(path, "semantic").restored() != 0
     if found.ndim < grid.ndim:
         found = found[None]
@@ -200,7 +202,8 @@ def _of_image(path: Path, grid: Grid) -> Mask:
     most = [n / max(m - 1, 0.5) for n, m in zip(grid.shape[-2:], found.shape[-2:], strict=True)]
     if found.ndim != grid.ndim or max(least) > 1.02 * min(most):
         raise DataError(f"a mask of shape {found.shape}, {scale[0]:.3g} × {scale[1]:.3g} times coarser", file=path,
-                        expected=f"the proportions of {grid.shape}", remedy="make it for the whole image")
+                        expected=f"the proportions of {source}, {' × '.join(map(str, grid.shape))}",
+                        remedy=f"make it for the whole image; {_APART}")
     return found
 
 
