@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from .errors import FileError
 
-__all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "sweep", "write_bytes",
+__all__ = ["atomic_folder", "atomic_path", "load_npy", "read_json", "sha256", "sweep", "way_out", "write_bytes",
            "write_json", "write_npy"]
 
 
@@ -91,7 +92,18 @@ def _unwritable(target: Path, error: OSError) -> FileError:
     """Why a target was not written."""
     return FileError(f"cannot write: {error.strerror or error}", file=target,
                      expected="a writable folder with free space",
-                     remedy="free space or choose another output folder; what stood there before is unchanged")
+                     remedy=f"{way_out(error)} or choose another output folder; what stood there before is unchanged")
+
+
+def way_out(error: OSError) -> str:
+    """What makes a place writable: space where there is none, else the right to write.
+
+    Examples
+    --------
+    >>> way_out(OSError(errno.ENOSPC, "")), way_out(OSError(errno.EROFS, ""))
+    ('free space', 'make it writable')
+    """
+    return "make it writable" if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else "free space"
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from ._atomic import read_json, sha256, write_bytes, write_json
+from ._atomic import read_json, sha256, way_out, write_bytes, write_json
 from ._words import counted
 from .cases import Case, Dataset
 from .errors import FileError, Problem, ResumeError
@@ -260,7 +260,7 @@ def locked(folder: Path) -> Iterator[str]:
     except OSError as error:
         raise FileError(f"cannot write: {error.strerror or error}", file=folder,
                         expected="a writable folder with free space",
-                        remedy="free space, or choose another folder") from error
+                        remedy=f"{way_out(error)}, or choose another folder") from error
     try:
         yield mine
     finally:

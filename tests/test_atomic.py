@@ -225,3 +225,16 @@ def test_sha256_of_a_file(tmp_path):
     seen = []
     assert sha256(tmp_path / "a", seen.append) == hashlib.sha256(data).hexdigest()
     assert seen == [4 << 20, 1 << 20]
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (errno.ENOSPC, "free space or choose another"), (errno.EROFS, "make it writable or choose another"),
+    (errno.EACCES, "make it writable or choose another")])
+def test_what_to_do_follows_from_why_it_cannot_be_written(tmp_path, monkeypatch, number, words):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(FileError, match=words):
+        write_bytes(tmp_path / "a.json", b"new")
