@@ -20,6 +20,7 @@ from .batch.ledger import FILE
 from .batch.steps import Done, steps_done, work_folder
 from .description import Description
 from .errors import BiosegError, FileError, OptionError
+from .exports import refused_in
 from .inputs import Job, find_jobs
 from .io import ReadOptions
 from .models import find_models
@@ -329,13 +330,14 @@ def _without_ending(output: str) -> Iterator[str]:
 
 
 def _told(record: Path) -> tuple[int | None, str]:
-    """Objects and notes of a record."""
+    """Objects and notes of a record; first which files that were asked for cannot be."""
     try:
         found = read_json(record)
     except (BiosegError, OSError):  # it is being replaced
         return None, ""
     count = found.get("objects")
-    return (count if isinstance(count, int) else None), "; ".join(map(str, found.get("notes", ())))
+    said = [text for text in (refused_in(found), *map(str, found.get("notes", ()))) if text]
+    return (count if isinstance(count, int) else None), "; ".join(said)
 
 
 def _relative(job: Job, cwd: str) -> str:

@@ -11,8 +11,10 @@ import tifffile
 
 from biosegkit import predictions
 from biosegkit.batch.ledger import FILE
+from biosegkit.engines import load_model
 from biosegkit.errors import DataError, FileError, OptionError
 from biosegkit.io import read_labels
+from biosegkit.predict import predict_files
 
 
 def wait(condition, seconds=120):
@@ -104,3 +106,13 @@ def test_what_cannot_begin_is_refused_at_once(tmp_path):
     (tmp_path / "out.batch.json").write_text('{"pid": 1}')
     with pytest.raises(FileError, match="unreadable record"):
         predictions.attach_batch(tmp_path / "out")
+
+
+def test_a_file_that_cannot_be_is_told_of_an_image_that_is_done(tmp_path):
+    """An image of no pixel size cannot be a DICOM segmentation; everything else of it is there."""
+    pytest.importorskip("highdicom", reason="highdicom, of the extra dicom, is not installed")
+    discs(tmp_path / "in", ["a"], [2])
+    predict_files(load_model("otsu"), tmp_path / "in", tmp_path / "out", also=("dicom",))
+    (item,) = batch_of(tmp_path).standing().items
+    assert (item.state, item.objects) == ("done", 2)
+    assert item.message.startswith("no a.dcm: a.tif: found no voxel size")

@@ -163,7 +163,7 @@ def _verdict(done: int, failed: int, waiting: int) -> str:
 
 def _tiles(outcomes: Sequence[Outcome], seconds: float | None) -> list[tuple[str, str]]:
     """The few figures a reader looks for next."""
-    objects = [o.objects for o in outcomes if o.objects is not None and not o.error]
+    objects = [o.objects for o in outcomes if o.objects is not None]
     kept = sum(o.state in ("kept", "from before") for o in outcomes)
     tiles = []
     if objects:
