@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ._words import counted
 from .errors import DataError
@@ -151,7 +150,7 @@ class Canvas:
             self._known = _listed(self.array)
             self._find(number)
             inside = self.read(self._known[number].window) == number
-        (box,) = ndimage.find_objects(inside.astype(np.uint8))
+        box = _box(inside)
         tight = [slice(w.start + b.start, w.start + b.stop)
                  for w, b in zip(self._known[number].window, box, strict=True)]
         wider = (margin,) * len(tight) if isinstance(margin, int) else tuple(margin)
@@ -330,7 +329,9 @@ class _Extent:
 
 def _listed(array: Any) -> dict[int, _Extent]:
     """Every object with its size and box, a slab at a time."""
-    from .kernels.components import sequential  # loads numba, which the viewer can do without until then
+    from scipy.ndimage import find_objects
+
+    from .kernels.components import sequential  # both are slow to import, and the viewer can do without until then
 
     found: dict[int, _Extent] = {}
     rows = max(1, int(_SLAB // max(1, np.prod(array.shape[1:]))))
@@ -338,7 +339,7 @@ def _listed(array: Any) -> dict[int, _Extent]:
         part = np.asarray(array[low : low + rows])
         dense, ids = sequential(part, np.int32)
         voxels = np.bincount(dense.reshape(-1), minlength=len(ids) + 1)[1:]
-        for number, count, box in zip(ids.tolist(), voxels.tolist(), ndimage.find_objects(dense), strict=True):
+        for number, count, box in zip(ids.tolist(), voxels.tolist(), find_objects(dense), strict=True):
             window = (slice(box[0].start + low, box[0].stop + low), *box[1:])
             if number in found:
                 found[number].add(count, window)
@@ -363,9 +364,17 @@ def _short(values: Array) -> Array:
     return values[:1].copy() if (values == values[0]).all() else values.copy()
 
 
+def _box(mask: npt.NDArray[np.bool_]) -> Window:
+    """The smallest box of all that is true, of which there is some."""
+    from scipy.ndimage import find_objects
+
+    (box,) = find_objects(mask.view(np.uint8))
+    return tuple(box)
+
+
 def _tight(window: Window, mask: npt.NDArray[np.bool_], before: Array, after: Array) -> _Edit:
     """The edit of the smallest window that holds all changes."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    box = _box(mask)
     small = tuple(slice(w.start + b.start, w.start + b.stop) for w, b in zip(window, box, strict=True))
     inner = mask[box]
     return _Edit.of(small, inner, before[box][inner], after[box][inner])

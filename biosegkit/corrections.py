@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from .canvas import Canvas, Change, Part
 from .cutting import depth_inside, split_line, split_points
@@ -107,14 +106,16 @@ def fill_holes(canvas: Canvas, number: int, axis: int | None = None) -> Change:
     >>> fill_holes(canvas, 1).voxels, ring[1].tolist()
     (1, [1, 1, 2, 1])
     """
+    from scipy.ndimage import binary_fill_holes  # slow to import: a viewer opens without
+
     window = canvas.window(number)
     values = canvas.read(window)
     inside = values == number
     if axis is None or inside.ndim == 2:
-        filled = ndimage.binary_fill_holes(inside)
+        filled = binary_fill_holes(inside)
     else:
         planes = np.moveaxis(inside, axis, 0)
-        filled = np.moveaxis(np.stack([ndimage.binary_fill_holes(plane) for plane in planes]), 0, axis)
+        filled = np.moveaxis(np.stack([binary_fill_holes(plane) for plane in planes]), 0, axis)
     return canvas.write("fill", [number], [(window, filled & (values == 0), number)])
 
 
@@ -135,12 +136,14 @@ def grow(canvas: Canvas, number: int, amount: float = 1) -> Change:
     >>> grow(canvas, 1, 2).voxels, canvas.array.tolist()
     (3, [[1, 1, 1, 1, 2, 0]])
     """
+    from scipy.ndimage import distance_transform_edt, label
+
     reach = _reach(canvas, amount)
     window = canvas.window(number, [math.ceil(reach / s) + 1 for s in canvas.spacing])
     values = canvas.read(window)
     inside = values == number
-    near = ndimage.distance_transform_edt(~inside, sampling=canvas.spacing) <= reach + 1e-9
-    pieces, _ = ndimage.label(inside | (near & (values == 0)))
+    near = distance_transform_edt(~inside, sampling=canvas.spacing) <= reach + 1e-9
+    pieces, _ = label(inside | (near & (values == 0)))
     ours = np.isin(pieces, np.unique(pieces[inside])) & (pieces > 0)
     return canvas.write("grow", [number], [(window, ours, number)])
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ._words import counted
 from .canvas import Canvas, Change
@@ -47,6 +46,7 @@ def split_points(canvas: Canvas, number: int, points: Sequence[Sequence[float]])
     >>> split_points(canvas, 4, [(0, 0), (0, 5)]).ids, canvas.array.tolist()
     ((4, 5), [[4, 4, 4, 5, 5, 5]])
     """
+    from scipy.ndimage import distance_transform_edt
     from skimage.segmentation import watershed
 
     window = canvas.window(number, 1)
@@ -67,8 +67,8 @@ def split_points(canvas: Canvas, number: int, points: Sequence[Sequence[float]])
     parts = watershed(-np.where(np.isfinite(depth), depth, 0), markers, mask=inside, connectivity=inside.ndim)
     lost = inside & (parts == 0)
     if lost.any():
-        nearest = ndimage.distance_transform_edt(parts == 0, sampling=canvas.spacing, return_distances=False,
-                                                 return_indices=True)
+        nearest = distance_transform_edt(parts == 0, sampling=canvas.spacing, return_distances=False,
+                                         return_indices=True)
         parts = np.where(lost, parts[tuple(nearest)], parts)
     ids = [number, *canvas.new_ids(len(places) - 1)]
     names = np.array([0, *ids], values.dtype)
@@ -171,9 +171,11 @@ def _sides(inside: Mask, wall: Mask, left: Mask) -> npt.NDArray[np.uint8] | None
 
     A piece between both sides is on the one along which it touches more of the wall.
     """
+    from scipy.ndimage import binary_dilation, label  # slow to import: a viewer opens without
+
     around = np.ones((3,) * inside.ndim, bool)
-    pieces, count = ndimage.label(inside & ~wall, around)
-    touch = ndimage.binary_dilation(inside & wall, around) & (pieces > 0)
+    pieces, count = label(inside & ~wall, around)
+    touch = binary_dilation(inside & wall, around) & (pieces > 0)
     sides = [np.bincount(pieces[touch & where], minlength=count + 1) for where in (left, ~left)]
     side = np.where(sides[0] + sides[1] == 0, 0, np.where(sides[0] >= sides[1], 1, 2)).astype(np.uint8)
     if not ((side == 1).any() and (side == 2).any()):
@@ -196,6 +198,8 @@ def depth_inside(inside: Mask, spacing: Sequence[float]) -> Floats:
     >>> depth_inside(np.array([True, True, False]), (0.5,)).tolist()
     [1.0, 0.5, 0.0]
     """
+    from scipy.ndimage import distance_transform_edt
+
     if inside.all():
         return np.full(inside.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(inside, sampling=spacing), dtype=np.float64)
+    return np.asarray(distance_transform_edt(inside, sampling=spacing), dtype=np.float64)
