@@ -177,9 +177,14 @@ def segment_and_tune(user, desk):
     tune = user.open("Layers > Segment > Tune")
     found, sliders = labels.data, {row.name: row for row in tune.rows}
     assert sliders.keys() == segment.hub.loaded("nuclei").thresholds.keys(), "a slider for every threshold"
+    user.used |= {"foreground", "min_size"}
+    sliders["min_size"].number.setValue(int((found == 1).sum()) + 1)
+    user.spin(lambda: not tune._decoding.busy)
+    assert labels.data.max() < found.max(), "the small objects go"
+    user.press("Reset")
     sliders["foreground"].slider.setValue(195)
     user.spin(lambda: not tune._decoding.busy)
-    assert (labels.data > 0).sum() < (found > 0).sum(), "the labels follow the slider"
+    assert (labels.data > 0).sum() < (found > 0).sum(), "the outlines draw in"
     user.press("Reset")
     user.spin(lambda: not tune._decoding.busy)
     np.testing.assert_array_equal(labels.data, found)
