@@ -65,7 +65,7 @@ class Window:
         return widget
 
     def shoot(self, name: str) -> None:
-        """Save the window, in 256 colours: 60 to 220 kB."""
+        """Save the window, in 256 colours: 40 to 250 kB."""
         self.viewer.window.resize(*SIZE)
         self.pause()
         shot = Picture.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
