@@ -10,7 +10,7 @@ import numpy as np
 
 from .layers import look_at, voxels_of
 
-__all__ = ["EMPTY", "contrasts"]
+__all__ = ["EMPTY", "coloured", "contrasts"]
 
 #: What is said of a channel without a finite number.
 EMPTY = "no finite number (NaN or infinity alone)"
@@ -50,6 +50,32 @@ def contrasts(layer: Any, axes: str | None, frame: int, level: int, window: Sequ
         return [EMPTY if not seen else f"one value alone ({next(iter(seen)):g})" if len(seen) == 1 else ""
                 for seen in found]
     return [""] * len(found)
+
+
+def coloured(layers: Sequence[Any], axes: str | None, frame: int, level: int, window: Sequence[slice]) -> bool:
+    """Whether channels of a part differ anywhere, as they do where grey is not stored in colours.
+
+    Parameters
+    ----------
+    layers : sequence of snapshots of napari layers
+        One with all channels, or one per channel.
+    axes, frame, level, window
+        As for :func:`biosegkit_napari.layers.image_of`.
+
+    Returns
+    -------
+    bool
+        False for what is too large to be read through before a difference is found.
+    """
+    read = 0
+    for piece in _pieces(window):
+        values = np.concatenate([voxels_of(layer, look_at(layer, axes), frame, level, piece) for layer in layers])
+        if (values != values[:1]).any():
+            return True
+        read += values[0].size
+        if read >= _MOST:
+            break
+    return False
 
 
 def _two(values: Any) -> list[float]:

@@ -245,6 +245,7 @@ class RetrainWidget(QWidget):
         """Another training is followed, from the beginning of its curve."""
         self.look = None
         self.curve.clear()
+        self.standing.setText("no training yet" if self.handle is None else "looking at it…")
         if self.handle is not None:
             self.handle.rewind()
         self._enable()

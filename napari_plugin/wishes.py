@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from biosegkit._words import counted
 from biosegkit.errors import BiosegError, DataError
 
-from .contrasts import EMPTY, contrasts
+from .contrasts import EMPTY, coloured, contrasts
 from .films import LayerData, in_time
 from .giants import Giant, giant_of, segmented_giant
 from .layers import Look, home_grid, image_of, look_at, stand_in
@@ -67,7 +67,7 @@ class Wish:
 class Answer:
     """Whether a wish can be run: what it takes, or what is in the way; and what of the image the model will see.
 
-    ``giant`` says how it is segmented in blocks, if it is.
+    ``giant`` says how it is segmented in blocks, if it is; ``grey``, that its three channels must be equal.
     """
 
     ready: bool
@@ -75,6 +75,7 @@ class Answer:
     level: int = 0
     window: tuple[slice, ...] = ()
     giant: Giant | None = None
+    grey: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +119,22 @@ def answered(wish: Wish, model: Any) -> Answer:
         f" {image.grid.unit}")
     which = _which(level, look, level_for(plan, spacings, look.grid.unit, -1) < 0)
     taken = found if giant is None else giant.about(found.tiles)
-    return Answer(True, f"{size} voxels{unit}{which}. {taken}".strip(), level, scaled, giant)
+    grey = channels == 3 and plan is not None and len(plan.preprocessing.channels) == 1  # of zeros they are equal
+    return Answer(True, f"{size} voxels{unit}{which}. {taken}".strip(), level, scaled, giant, grey)
 
 
 def looked_through(wish: Wish, answer: Answer) -> Answer:
-    """The answer, unless what is to be segmented has no finite number; of one value alone it says so. In a thread."""
+    """The answer, unless what is to be segmented has no finite number, or colours that the model does not know.
+
+    Of one value alone it says so. Done in a thread.
+    """
     if not answer.ready:
         return answer
+    if answer.grey and coloured(wish.layers, wish.axes, wish.frame, answer.level, answer.window):
+        return replace(answer, ready=False, text=str(DataError(
+            "3 channels that differ", file=wish.layers[0].name, expected="1, as the model was trained on",
+            remedy="choose a model of such images, or one of the channels; a layer of colours is split by a right "
+            "click on it, Split RGB")))
     found = [contrast for layer in wish.layers
              for contrast in contrasts(layer, wish.axes, wish.frame, answer.level, answer.window)]
     if not any(found):

@@ -183,9 +183,13 @@ def test_a_training_that_had_too_little_time_begins_again_with_the_time_that_is_
     asked = []
     monkeypatch.setattr(runs, "resume", lambda *given: asked.append(given) or runs.attach(tmp_path / "run"))
     widget.budget.setText("2m")
+    said = []
+    monkeypatch.setattr(widget.standing, "setText", said.append)
     widget.again.click()
-    spin(lambda: widget._task is None)
+    spin(lambda: said)
     assert asked == [(tmp_path / "run", "2m")]
+    assert said[0] == "looking at it…", "nothing is shown of the failure any more"
+    spin(lambda: widget._task is None)
 
 
 def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make, spin, tmp_path, monkeypatch):

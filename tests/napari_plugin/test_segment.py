@@ -324,6 +324,26 @@ def test_colours_and_time_points_reach_the_model(model, segment, spin):
     assert not model.layers[-1].data[0].any()
 
 
+def test_colours_for_a_model_of_one_channel_are_refused_before_a_run(model, segment, spin):
+    predictor = segmenter(Bands(), stub_plan(2))
+    widget = segment(predictor)
+    grey = np.repeat(np.random.default_rng(0).integers(0, 4, (12, 10, 1), dtype=np.uint8), 3, axis=2)
+    pink = grey.copy()
+    pink[11, 9, 2] ^= 1  # one voxel of one channel
+    model.add_image(grey, rgb=True, name="grey")
+    spin(ready(widget))
+    widget.start()
+    spin(ended(widget))
+    wanted = predictor.predict(Image(grey[None, ..., 0], Grid.regular((12, 10)))).labels.restored()
+    np.testing.assert_array_equal(model.layers[-1].data, wanted)
+    model.layers.clear()
+    model.add_image(pink, rgb=True, name="pink")
+    spin(lambda: "Split RGB" in widget.said.text())
+    assert not widget.run.isEnabled()
+    with pytest.raises(DataError, match="3 channels"):
+        predictor.predict(Image(np.moveaxis(pink, -1, 0), Grid.regular((12, 10))))
+
+
 def test_a_volume_is_offered_of_what_has_planes(model, segment, spin):
     widget = segment(segmenter(Bands(), stub_plan(2)))
     flat = model.add_image(np.eye(9, dtype=np.float32), name="flat")
