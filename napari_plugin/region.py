@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def region_of(kind: str, viewer: Any, layer: Any, look: Look) -> Region:
     plane = _plane(viewer, layer, look)
     if kind in ("whole", "plane"):
         return whole, plane
-    corners = _in_view(layer, look) if kind == "view" else _of_shape(viewer, layer, look)
+    corners = _in_view(viewer, layer, look) if kind == "view" else _of_shape(viewer, layer, look)
     found = []
     for low, high, n in zip(*corners, look.grid.shape, strict=True):
         start, stop = max(0, int(np.floor(low))), min(n, int(np.ceil(high)))
@@ -76,12 +77,32 @@ def _index(viewer: Any, layer: Any, look: Look, axis: str) -> int:
     return int(np.clip(round(float(point[place])), 0, look.shape[place] - 1))
 
 
-def _in_view(layer: Any, look: Look) -> Sequence[Any]:
-    """First and last corner of what is in view, of the space axes, in voxels of the finest level."""
+def _in_view(viewer: Any, layer: Any, look: Look) -> Sequence[Any]:
+    """First and last corner of what is in view, of the space axes, in voxels of the finest level.
+
+    Where there is a window, by its camera: from 0.9 on napari lets the corners of a layer be those of whole chunks, and
+    does not move them when the view becomes a part of what it was.
+    """
+    if hasattr(viewer, "window") and hasattr(viewer, "canvas") and viewer.dims.ndisplay == 2:
+        return _in_camera(viewer, layer, look)
     corners = np.asarray(layer.corner_pixels, float)[:, [i for i, a in enumerate(look.axes) if a in "zyx"]]
     level = layer.data_level if getattr(layer, "multiscale", False) else 0
     finer = np.array(look.levels[0]) / np.array(look.levels[level])
     return corners[0] * finer, (corners[1] + 1) * finer
+
+
+def _in_camera(viewer: Any, layer: Any, look: Look) -> Sequence[Any]:
+    """The same from where the camera is and how far it sees; axes before the last two are not its own."""
+    half = np.asarray(viewer.canvas.viewbox_size(viewer.layers), float) / (2 * viewer.camera.zoom)
+    centre, axes = np.asarray(viewer.camera.center[-2:], float), [i for i, a in enumerate(look.axes) if a in "zyx"]
+    points = []
+    for signs in product((-1, 1), repeat=2):
+        world = np.array(viewer.dims.point, float)
+        world[list(viewer.dims.displayed)] = centre + half * signs
+        points.append(np.asarray(layer.world_to_data(world[-layer.ndim :]), float)[axes])
+    low, high = np.min(points, 0) + 0.5, np.max(points, 0) + 0.5  # a voxel reaches half a step before its place
+    low[:-2], high[:-2] = 0, 1
+    return low, high
 
 
 def _of_shape(viewer: Any, layer: Any, look: Look) -> Sequence[Any]:

@@ -107,6 +107,34 @@ def test_the_loop_in_a_window_from_image_to_tuned_labels(make_viewer, applicatio
     assert (np.abs(again - after)[..., :3].max(-1) > 20).any(), "the tuned labels are shown"
 
 
+@pytest.mark.parametrize("kind", ["array", "chunks of several resolutions", "colours", "volume"])
+def test_the_view_is_what_is_seen_after_zooming_in_too(make_viewer, application, spin, kind):
+    """Beside where napari itself says that the corners of the canvas are."""
+    import dask.array
+    from biosegkit_napari.layers import look_at
+    from biosegkit_napari.region import region_of
+
+    viewer, shape = make_viewer(), (3,) * (kind == "volume") + (3000, 2000) + (3,) * (kind == "colours")
+    values = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    if kind == "chunks of several resolutions":
+        levels = [dask.array.from_array(one, chunks=512) for one in (values, values[::4, ::4])]
+        layer = viewer.add_image(levels, multiscale=True, scale=(0.5, 0.5))
+    else:
+        layer = viewer.add_image(values, scale=(0.5,) * (3 if kind == "volume" else 2), rgb=kind == "colours")
+    canvas = viewer.window._qt_viewer.canvas
+    for zoom in (1.0, 12.0, 4.0):  # canvas pixels per unit: half of that per voxel
+        viewer.camera.center, viewer.camera.zoom = (0, 700, 510), zoom
+        end = time.monotonic() + 0.5
+        spin(lambda end=end: time.monotonic() > end)
+        seen = canvas._viewbox_corners_in_world[:, -2:] / 0.5
+        window, _ = region_of("view", viewer, layer, look_at(layer))
+        assert window[:-2] == (slice(0, 3),) * (kind == "volume")
+        for axis, n in ((-2, 3000), (-1, 2000)):
+            wanted = np.clip(np.sort(seen[:, axis]), 0, n)
+            assert np.abs(wanted - (window[axis].start, window[axis].stop)).max() <= 2, (zoom, axis)
+            assert zoom == 1.0 or window[axis].stop - window[axis].start < n / 4
+
+
 def test_a_volume_shows_image_and_labels_together(make_viewer, application):
     from biosegkit_napari.segment import SegmentWidget
 
