@@ -5,8 +5,9 @@ the size. Where it falls instead of rising, one object ends and another begins. 
 of fixed width on a fixed scale (1 is a fall from 1 to -1), never stretched to the range of a tile, so it depends on
 nothing but the neighbourhood.
 
-Limits: an object in the hollow of another, or one whose contact lies near the centre of the other's offsets, has hardly
-any fall there. The network must see an object whole; one cut by the edge of the patch is taken for what is visible.
+Limits: where parallel thin objects lie side by side at an angle, offsets fall by about twice width over length only;
+below a tenth of that from 1 to -1 they are joined (rods 4 wide and 40 long at exactly 45°). The network must see an
+object whole; one cut by the edge of the patch is taken for what is visible.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class HoverMaps:
         """Foreground and seed thresholds, prominence and smallest size."""
         return {
             "foreground": Tunable(0.5, 0.1, 0.9, 17, "probability above which a voxel is part of an object"),
-            "seed": Tunable(0.8, 0.2, 0.95, 16, "height an object must reach, and above which pieces are one"),
+            "seed": Tunable(0.9, 0.2, 0.95, 16, "height an object must reach, and above which pieces are one"),
             "prominence": Tunable(0.1, 0.0, 0.5, 6, "depth of the valley that parts two objects"),
             "min_size": Tunable(4, 0, 1e9, 1, "smallest object in voxels"),
         }
