@@ -82,6 +82,21 @@ def test_targets_and_loss_by_hand():
     assert taught.tolist() == [False, True, False, False, True]
 
 
+def test_objects_have_the_same_say_however_large():
+    """The loss is the mean over objects of the mean over their voxels: by hand, from the entropies of three objects."""
+    labels, valid = np.array([[1, 1, 1, 1, 2, 0, 3, 3, 3]]), np.ones((1, 9), bool)
+    valid[0, 8] = False
+    targets, weights = METHOD.encode(labels, (1.0, 1.0), valid, np.array([0, 1, 2, 3]))
+    assert weights["class"].tolist() == [[0.25] * 4 + [1, 0, 0.5, 0.5, 0]]
+    tensors = [{k: torch.from_numpy(v)[None] for k, v in d.items()} for d in (targets, weights)]
+    outputs = {h.name: torch.zeros(1, h.channels, 1, 9) for h in METHOD.heads(2)}
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 9)))
+    outputs["class"][0, :, 0] = logits
+    p = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(0))
+    expected = -(p[0, :4].mean() + p[1, 4] + p[2, 6:8].mean()) / 3
+    assert float(METHOD.loss(outputs, *tensors)["class"]) == pytest.approx(expected, rel=1e-6)
+
+
 def test_patches_without_classes_teach_none():
     targets, weights = METHOD.encode(np.array([[0, 1, 1]]), (1.0, 1.0))
     assert not weights["class"].any()

@@ -2,8 +2,9 @@
 
 The inner method finds the objects and knows nothing of classes; the head is trained on voxels of objects with a class
 only, so that a class never moves a border (the idea of HoVer-Net's type branch, Graham et al. 2019, with the mean
-probability in place of the vote of the most probable classes). Sums are of whole numbers (probabilities in 1/65535), so
-that cutting an image into blocks changes nothing.
+probability in place of the vote of the most probable classes). Every object weighs the same, however large: objects are
+what is classified, and voxels would be taught the class of the largest. Sums are of whole numbers (probabilities in
+1/65535), so that cutting an image into blocks changes nothing.
 
 Limits: `resolve` paints every block once more to sum its probabilities, and a state holds two bytes per class
 and voxel.
@@ -104,16 +105,21 @@ class WithClasses:
         """Targets and weights of the inner method, and the class (int64, from 0) of every voxel of an object.
 
         ``classes`` has the class of each id, ``(ids + 1,)``, 0 where it is not known; only valid voxels of objects with
-        a class have a weight, 1. Without ``classes`` none is known.
+        a class have a weight: one over how many there are in their object, so that every object has the same say.
+        Without ``classes`` none is known.
         """
         targets, weights = self.inner.encode(labels, spacing, valid)
-        of_voxel = np.zeros(labels.shape, np.int64) if classes is None else classes.astype(np.int64)[labels]
-        known = of_voxel > 0 if valid is None else (of_voxel > 0) & valid
-        target = np.where(known, of_voxel - 1, 0)
-        return {**targets, _HEAD: target}, {**weights, _HEAD: known.astype(np.float32)}
+        weight, target = np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.int64)
+        if classes is not None:
+            of_voxel = classes.astype(np.int64)[labels]
+            known = of_voxel > 0 if valid is None else (of_voxel > 0) & valid
+            target[known] = of_voxel[known] - 1
+            owner = labels[known].astype(np.int64)
+            weight[known] = 1.0 / np.bincount(owner)[owner]
+        return {**targets, _HEAD: target}, {**weights, _HEAD: weight}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
-        """The terms of the inner method, and the mean cross-entropy over voxels of objects with a class."""
+        """The terms of the inner method, and the mean over objects with a class of the cross-entropy of their voxels."""
         import torch
 
         from biosegkit.losses.comparison import mean_over
