@@ -215,3 +215,9 @@ def test_a_small_patch_holds_five_objects_within_its_limits(wide, step):
     assert 96**2 <= voxels <= 160**2
     if 20 <= wide <= 31:
         assert abs(voxels**0.5 - 5 * wide) < 0.5
+
+
+@pytest.mark.parametrize(("method", "least", "most"), [("distance", 96**2, 101**2), ("offset", 150**2, 161**2)])
+def test_a_method_that_points_to_centres_keeps_its_larger_patch(method, least, most):
+    patch = plan_of(pixels(20.0), method=method).configuration.patch
+    assert least <= patch[0] * patch[1] <= most

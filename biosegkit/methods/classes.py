@@ -119,7 +119,7 @@ class WithClasses:
         return {**targets, _HEAD: target}, {**weights, _HEAD: weight}
 
     def loss(self, outputs: TensorDict, targets: TensorDict, weights: TensorDict) -> TensorDict:
-        """The terms of the inner method, and the mean over objects with a class of the cross-entropy of their voxels."""
+        """The terms of the inner method, and the mean cross-entropy over objects with a class, that of their voxels."""
         import torch
 
         from biosegkit.losses.comparison import mean_over

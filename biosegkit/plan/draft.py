@@ -139,14 +139,14 @@ def draft(fingerprint: Fingerprint, labels: LabelTable, name: str, wishes: Wishe
         "by the size of the objects" if scale and n == "spacing" else r)) for n, v, r in rules[chosen].reasons]
     if scale:
         decisions.append(Decision(name="scale", value=scale.value, reason=scale.reason))
+    method, reason, evidence = method_of_task(labels, wishes.method, wishes.evidence, fingerprint.objects)
     configuration = found[chosen]
     if not nnunet and not wishes.gpu:
-        configuration, more = _small(configuration, rules[chosen], fingerprint, wishes.seconds)
+        configuration, more = _small(configuration, rules[chosen], fingerprint, (method, wishes.seconds))
         decisions += more
     decisions += network_decisions(configuration.architecture, own)
     preprocessing, more = _preprocessing(fingerprint, rules[chosen], (labels, scale), nnunet)
     decisions += more
-    method, reason, evidence = method_of_task(labels, wishes.method, wishes.evidence, fingerprint.objects)
     decisions.append(Decision(name="method", value=method, reason=reason))
     training, more = _training(fingerprint, configuration, method, wishes)
     training, said = with_objective(training, (wishes.loss, wishes.class_weights), labels, fingerprint)
@@ -215,11 +215,11 @@ def _of_rules(rule: Rules, network: str, wishes: Wishes) -> Configuration:
 
 
 def _small(configuration: Configuration, rule: Rules, fingerprint: Fingerprint,
-           seconds: float | None) -> tuple[Configuration, list[Decision]]:
-    """Patch and batch for a CPU: a patch of bounded volume, not padded beyond the median image, and a small batch."""
-    ndim, objects = configuration.ndim, fingerprint.objects
+           wanted: tuple[str, float | None]) -> tuple[Configuration, list[Decision]]:
+    """Patch and batch for a CPU, by method and seconds: a patch of bounded volume, not padded, and a small batch."""
+    (method, seconds), ndim, objects = wanted, configuration.ndim, fingerprint.objects
     most, whole = CPU_PATCH[ndim], CPU_BATCH[ndim]
-    if objects is not None and ndim == 2:
+    if objects is not None and ndim == 2 and method != "offset":  # an object cut by the edge has a centre of its own
         most, whole = small_patch(most, objects.diameter.median, rule.spacing), OBJECT_BATCH
     if objects is not None:
         most = patch_voxels(most, objects.diameter.median, rule.spacing, seconds)
