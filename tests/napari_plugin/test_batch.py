@@ -134,19 +134,28 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+def caught(process, batch):
+    """Stop a process in the middle of an image, after another is done; between two images it goes on."""
+    process.suspend()
+    standing = batch.standing()
+    if standing.count("done") and standing.count("running"):
+        return True
+    process.resume()
+    return False
+
+
 def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path, monkeypatch):
     for k in range(300):
         write(tmp_path / "in", f"i{k:03}", 1)
     widget = make(tmp_path)
     widget.images.setText(str(tmp_path / "in"))
     widget.start()
-    spin(lambda: widget.look is not None, 60)
+    spin(lambda: widget.look is not None, PATIENCE)
     batch = widget.batch
     widget.close()
     process = psutil.Process(batch.pid)
     try:
-        spin(lambda: batch.standing().count("done") > 0, 60)
-        process.suspend()  # it is still at work when it is cancelled, however slow the window is
+        spin(lambda: caught(process, batch), PATIENCE)  # at work when it is cancelled, however slow the window is
         again = make(tmp_path)
         spin(lambda: again.look is not None and again.look.standing.count("done") > 0, PATIENCE)
         assert again.batch is not batch
@@ -158,7 +167,7 @@ def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path, monkeyp
         spin(asked.is_set)
         process.resume()  # with so little to do it might end before it is asked to stop
         spin(lambda: again._task is None, PATIENCE)
-        spin(lambda: again.look.standing.name == "stopped", 60)
+        spin(lambda: again.look.standing.name == "stopped", PATIENCE)
     finally:
         with suppress(psutil.NoSuchProcess):
             process.resume()
