@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from .options import OPTIONS_TIP
 from .remedies import in_words, told
 from .rows import beside, button, tool
 from .shared import ModelBox, hub_of, own, tipped
-from .work import Latest, Task, Turns, add_layer, notify, paint_later, task_of
+from .work import Latest, Task, Turns, notify, task_of
 
 if TYPE_CHECKING:
     from biosegkit.predictions import Batch, Item, Standing
@@ -224,7 +223,10 @@ class BatchWidget(QWidget):
 
     def _on_opened(self, layers: list[LayerData]) -> None:
         """Put an image and its labels in the place of those that were shown, a layer at a time."""
-        self._turns.do(self._clear, *(partial(self._show, layer) for layer in layers), self._viewer.reset_view)
+        self._turns.do(self._clear)
+        for layer in layers:
+            self._turns.add_layer(self._viewer, layer, self._on_shown)
+        self._turns.do(self._viewer.reset_view)
 
     def _clear(self) -> None:
         """Let go of what was shown, unless it was edited."""
@@ -245,10 +247,8 @@ class BatchWidget(QWidget):
                     self._viewer.layers.remove(layer)
         self.shown, self._edited = [], False
 
-    def _show(self, made: LayerData) -> None:
+    def _on_shown(self, layer: Any) -> None:
         """One more layer, whose edits are heard of."""
-        paint_later(self)
-        layer = add_layer(self._viewer, made)
         self.shown.append(layer)
         if hasattr(layer, "selected_label"):
             layer.events.paint.connect(self._on_edit)

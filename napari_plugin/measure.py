@@ -30,7 +30,7 @@ from .region import frame_of, look_to
 from .remedies import told
 from .segment import is_image
 from .shared import LayerBox, own, tipped
-from .work import Task, Turns, add_layer, notify, paint_later, task_of
+from .work import Task, Turns, notify, task_of
 
 __all__ = ["MeasureWidget"]
 
@@ -223,11 +223,14 @@ class MeasureWidget(QWidget):
                 return
             self._viewer.layers.remove(before)
         active, chosen = self._viewer.layers.selection.active, self.layer.layer
-        paint_later(self)
-        self._errors = weakref.ref(add_layer(self._viewer, made))
-        if active is not None:  # the labels stay what is worked at
-            self._viewer.layers.selection.active = active
-            self.layer.layer = chosen
+
+        def added(layer: Any) -> None:
+            self._errors = weakref.ref(layer)
+            if active is not None and active in self._viewer.layers:  # the labels stay what is worked at
+                self._viewer.layers.selection.active = active
+                self.layer.layer = chosen
+
+        self._turns.add_layer(self._viewer, made, added)
 
     def _on_row(self, index: Any, _: Any = None) -> None:
         """A row of the table: go to its object and take its value."""

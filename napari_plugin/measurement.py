@@ -136,7 +136,8 @@ def compared(question: Question) -> Comparison:
     kinds = list(seen.errors)
     settings["features"] = {"index": np.arange(1, len(kinds) + 1), "what": [_ONE[name] for name in kinds]}
     settings["metadata"]["errors_of"] = question.labels.name
-    settings["colormap"] = {None: (0, 0, 0, 0), **{k: _COLOURS[name] for k, name in enumerate(kinds, 1)}}
+    # In a cycle: for colours by value napari compiles a loop first, for half a second or more in the viewer's thread.
+    settings["colormap"] = np.array([(0.0, 0.0, 0.0, 0.0), *(_COLOURS[name] for name in kinds)], np.float32)
     return Comparison(scores, errors, "\n".join([counted(seen.counts, true.task), *seen.notes]),
                       (data.astype(np.uint8), settings, kind))
 

@@ -25,7 +25,7 @@ __all__ = ["collect_again", "compile_elsewhere", "draw_labels", "load_libraries"
 _LARGE = {"torch": tuple(f"lib/lib{name}.so" for name in ("c10", "torch_cpu", "torch_cuda", "torch", "torch_python")),
           "llvmlite": ("binding/libllvmlite.so",)}
 #: What a result needs: tables of features in napari, and the patterns of lines that its first layer of labels draws.
-_LATER = ("pandas", "vispy.visuals.line.dash_atlas")
+_LATER = ("pandas", "pyarrow.pandas_compat", "vispy.visuals.line.dash_atlas")
 #: What a first model imports, in the order in which another process compiles it; not all of it need be installed.
 _FIRST = ("torch", "numba", "pandas", "biosegkit.engines", "biosegkit.live", "biosegkit.estimate",
           "biosegkit.segmenter")

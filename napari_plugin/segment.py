@@ -32,7 +32,7 @@ from .rows import beside, tool
 from .shared import Hub, LayerBox, ModelBox, hub_of, own, tipped
 from .sizes import set_size, size_of
 from .wishes import Answer, Outcome, Wish, answered, looked_through, ran
-from .work import Latest, Task, add_layer, notify, paint_later
+from .work import Latest, Task, Turns, add_layer, notify
 
 __all__ = ["SegmentWidget", "add_result"]
 
@@ -56,6 +56,8 @@ class SegmentWidget(QWidget):
         self._followed: Callable[[], Any] = lambda: None
         #: What a run has brought, shown until something else is chosen; and that of the run that is about to end.
         self._brought = self._done = ""
+        #: What is left to be shown of a run.
+        self._turns = Turns(self)
         self._build()
         self._questions = Latest(self._ask)
         self._questions.returned.connect(self._on_answer)
@@ -291,14 +293,21 @@ class SegmentWidget(QWidget):
 
     def _on_outcome(self, outcome: Outcome) -> None:
         """Add the labels, whatever became of the image meanwhile."""
-        paint_later(self)
-        add_result(self._viewer, self.hub, outcome)
-        if self.contours.isChecked():
-            self._show_contours(on=True)
+        self._turns.add_layer(self._viewer, outcome.layer, lambda layer: self._on_added(layer, outcome))
         notes = "".join(f"\n{in_words(note)}" for note in outcome.notes)
         self._done = f"{outcome.said} in {outcome.seconds:.1f} s{notes}"
 
+    def _on_added(self, layer: Any, outcome: Outcome) -> None:
+        """The labels are in the viewer, and drawn in its next turn."""
+        _tunable(self.hub, layer, outcome)
+        if self.contours.isChecked():
+            self._show_contours(on=True)
+
     def _on_ended(self) -> None:
+        self._turns.do(self._rest)
+
+    def _rest(self) -> None:
+        """All is shown."""
         task, self._task = self._task, None
         brought = self._done
         if task is not None and task.cancelled:
@@ -319,7 +328,11 @@ class SegmentWidget(QWidget):
 
 def add_result(viewer: Any, hub: Hub, outcome: Outcome) -> Any:
     """Show the labels, which can be tuned from now on if they were decoded here."""
-    layer = add_layer(viewer, outcome.layer)
+    return _tunable(hub, add_layer(viewer, outcome.layer), outcome)
+
+
+def _tunable(hub: Hub, layer: Any, outcome: Outcome) -> Any:
+    """The layer, known to those who decode it again."""
     if outcome.result is not None:
         hub.results[layer] = outcome.result
         hub.result_added.emit(layer)

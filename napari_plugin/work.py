@@ -135,11 +135,21 @@ def add_layer(viewer: Any, made: tuple[Any, dict[str, Any], str]) -> Any:
 
     napari takes as long to make a layer's controls as to slice and draw it: it is shown in the next turn of the loop.
     """
+    return _added(viewer, _hidden(made), made)
+
+
+def _hidden(made: tuple[Any, dict[str, Any], str]) -> Any:
+    """A layer that is not shown yet."""
     from napari.layers import Layer
 
     data, settings, kind = made
-    layer = viewer.add_layer(Layer.create(data, {**settings, "visible": False}, kind))
-    if settings.get("visible", True):
+    return Layer.create(data, {**settings, "visible": False}, kind)
+
+
+def _added(viewer: Any, layer: Any, made: tuple[Any, dict[str, Any], str]) -> Any:
+    """The layer in the viewer, shown in the next turn if it is meant to be."""
+    viewer.add_layer(layer)
+    if made[1].get("visible", True):
         QTimer.singleShot(0, partial(setattr, layer, "visible", True))
     return layer
 
@@ -150,13 +160,28 @@ class Turns(QObject):
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._left: list[Callable[[], object]] = []
+        #: Where what the step that is being done asks for goes.
+        self._place: int | None = None
         self._timer = QTimer(self, singleShot=True, interval=0)
         self._timer.timeout.connect(self._next)
 
     def do(self, *steps: Callable[[], object]) -> None:
-        """After those that are left, the first in the next turn."""
-        self._left += steps
+        """After those that are left, the first in the next turn; what a step asks for comes right after it."""
+        place = len(self._left) if self._place is None else self._place
+        self._left[place:place] = steps
+        if self._place is not None:
+            self._place += len(steps)
         self._timer.start()
+
+    def add_layer(self, viewer: Any, made: tuple[Any, dict[str, Any], str], added: Callable[[Any], object]) -> None:
+        """As the function of this name, in turns: one to make the layer, one to add it and tell who asked."""
+        layers: list[Any] = []
+
+        def add() -> None:
+            paint_later(self.parent())
+            added(_added(viewer, layers.pop(), made))
+
+        self.do(lambda: layers.append(_hidden(made)), add)
 
     @property
     def busy(self) -> bool:
@@ -165,8 +190,12 @@ class Turns(QObject):
 
     def _next(self) -> None:
         if self._left:
-            self._left.pop(0)()
-            self._timer.start()
+            step, self._place = self._left.pop(0), 0
+            try:
+                step()
+            finally:  # an error in a step, which is shown, keeps the others from nothing
+                self._place = None
+                self._timer.start()
 
 
 class _Turn(QObject):

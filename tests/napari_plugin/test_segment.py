@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -489,3 +490,44 @@ def test_of_what_is_read_from_a_file_not_all_is_read_to_find_nothing(monkeypatch
     reads.clear()
     assert contrasts.contrasts(layer, None, 0, 0, (slice(0, 1 << 15),) * 2) == [""]
     assert len(reads) <= 6
+
+
+@pytest.mark.parametrize("side", [64, 1000, 3000])
+def test_no_chunk_of_a_stored_image_is_read_twice_to_look_through_it(side):
+    """A row of a plane lies in many chunks, all of which would be read for it, and again for the next."""
+    import dask.array
+    from biosegkit_napari import contrasts
+    from biosegkit_napari.layers import snapshot
+    from napari.layers import Image as Layer
+
+    reads = []
+
+    def black(block, block_info=None):
+        reads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    image = dask.array.zeros((3000, 3000), chunks=side, dtype=np.uint8).map_blocks(black, dtype=np.uint8)
+    layer = snapshot(Layer(image, contrast_limits=(0, 1), visible=False))
+    reads.clear()
+    window = (slice(100, 2950), slice(70, 3000))
+    assert contrasts.contrasts(layer, None, 0, 0, window) == ["one value alone (0)"]
+    inside = {tuple(n) for n in np.argwhere(np.ones([-(-3000 // side)] * 2))
+              if all((k + 1) * side > w.start and k * side < w.stop for k, w in zip(n, window, strict=True))}
+    assert sorted(reads) == sorted(inside)
+
+
+def test_a_file_that_is_read_slowly_is_not_waited_for(monkeypatch):
+    import dask.array
+    from biosegkit_napari import contrasts
+    from biosegkit_napari.layers import snapshot
+    from napari.layers import Image as Layer
+
+    passed = iter(np.arange(0, 1000, 2.0))
+    monkeypatch.setattr(contrasts, "time", SimpleNamespace(monotonic=lambda: next(passed)))
+    reads = []
+    image = dask.array.zeros((4096, 4096), chunks=1024, dtype=np.uint8)
+    image = image.map_blocks(lambda block: reads.append(1) or block, dtype=np.uint8, meta=np.zeros((0, 0), np.uint8))
+    layer = snapshot(Layer(image, contrast_limits=(0, 1), visible=False))
+    reads.clear()
+    assert contrasts.contrasts(layer, None, 0, 0, (slice(0, 4096),) * 2) == [""]
+    assert len(reads) == 2  # 2 s, then 4 s

@@ -316,6 +316,46 @@ def test_blocks_without_collections_overlap_and_the_last_to_end_lets_them_be_aga
     assert searched()
 
 
+def test_steps_take_turns_in_order_and_what_a_step_asks_for_follows_it(application, spin):
+    from biosegkit_napari.work import Turns
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QWidget
+
+    window, done = QWidget(), []
+    turns = Turns(window)
+
+    def ask():
+        done.append("asks")
+        turns.do(lambda: done.append("first"), lambda: done.append("second"))
+        turns.do(lambda: done.append("third"))
+
+    def beat():
+        done.append("beat")
+        if turns.busy:
+            QTimer.singleShot(0, beat)
+
+    turns.do(ask, lambda: done.append("last"))
+    assert done == []
+    QTimer.singleShot(0, beat)
+    spin(lambda: not turns.busy)
+    assert [one for one in done if one != "beat"] == ["asks", "first", "second", "third", "last"]
+    assert all("beat" in done[k : k + 3] for k in range(len(done) - 2))  # the loop had its turns between them
+    window.deleteLater()
+
+
+def test_an_error_in_a_step_is_told_and_keeps_the_others_from_nothing(application, spin, monkeypatch):
+    from biosegkit_napari.work import Turns
+    from qtpy.QtWidgets import QWidget
+
+    told, done, window = [], [], QWidget()
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
+    turns = Turns(window)
+    turns.do(lambda: 1 / 0, lambda: done.append(1))
+    spin(lambda: done)
+    assert [type(error) for error in told] == [ZeroDivisionError]
+    window.deleteLater()
+
+
 def test_a_window_is_painted_in_the_next_turn(application, spin):
     from biosegkit_napari.work import paint_later
     from qtpy.QtWidgets import QVBoxLayout, QWidget
