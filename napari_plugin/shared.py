@@ -105,8 +105,9 @@ class Hub(QObject):
 
 def rows_of(folder: Path, added: tuple[str, ...]) -> list[Row]:
     """Models that can be chosen: those added, runs and bundles below a folder, segmenters without training."""
-    from biosegkit.engines import described
-    from biosegkit.models import find_models
+    with uncollected():
+        from biosegkit.engines import described
+        from biosegkit.models import find_models
 
     found = [Row(model, "added here") if not Path(model).exists() else _row(one)
              for model in added for one in (find_models(model) or [{"model": model}])]
