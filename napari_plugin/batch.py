@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from .batches import Look, begun, free_folder, known_batches, layers_of, looked, step, summary, table_of
 from .columns import Columns, table_view
+from .docks import Docked
 from .films import LayerData
 from .following import Followed
 from .options import OPTIONS_TIP
@@ -41,6 +42,7 @@ class BatchWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
         self._shown_out: Path | None = None

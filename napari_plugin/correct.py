@@ -25,6 +25,7 @@ from biosegkit.corrections import ORDERS
 from biosegkit.errors import BiosegError
 
 from . import edits, keys
+from .docks import Docked
 from .layers import PLACE, Look, is_labels, look_at
 from .region import frame_of, look_to
 from .remedies import told
@@ -40,6 +41,7 @@ class CorrectWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer, self._hub = own(napari_viewer), hub_of(napari_viewer)
         self.session: edits.Session | None = None
         #: Other time points of the layer that were corrected.

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 from biosegkit.errors import BiosegError
 
 from .columns import Columns, table_view
+from .docks import Docked
 from .films import LayerData
 from .layers import is_labels, look_at, snapshot
 from .measurement import Comparison, Question, compared, measured, place_in, shown_columns
@@ -53,6 +54,7 @@ class MeasureWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer = own(napari_viewer)
         self._task: Task | None = None
         #: The layers that the two tables are about, and the time point.

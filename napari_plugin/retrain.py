@@ -23,6 +23,7 @@ from biosegkit._words import counted
 from biosegkit.errors import BiosegError
 
 from .curve import Curve
+from .docks import Docked
 from .following import Followed
 from .layers import is_labels, look_at, snapshot
 from .region import frame_of
@@ -60,6 +61,7 @@ class RetrainWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
         self.look: Look | None = None

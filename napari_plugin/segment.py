@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from biosegkit.errors import BiosegError
 
+from .docks import Docked
 from .giants import Giant
 from .layers import PLACE, look_at, snapshot
 from .options import OPTIONS_TIP, options_in
@@ -47,6 +48,7 @@ class SegmentWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
         self._asked: Wish | None = None

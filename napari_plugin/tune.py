@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QPu
 
 from biosegkit._words import counted
 
+from .docks import Docked
 from .films import Frame, blank
 from .layers import axes_of
 from .shared import LayerBox, Result, hub_of, own, tipped
@@ -140,6 +141,7 @@ class TuneWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
+        Docked(self)
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._tuned: Any = None
         self._task: Task | None = None

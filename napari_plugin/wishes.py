@@ -221,7 +221,12 @@ def _in_blocks(wish: Wish, look: Look, model: Any, image: Any, memory: int | Non
                 return None
             remedy = f"{error.remedy} ({error.found})"
     raise DataError(f"{memory_text(needed)} needed", file=image.source, expected=f"{memory_text(there)} at most",
-                    remedy=f"choose this view or a rectangle, or {remedy}")
+                    remedy=f"{_SMALLER[wish.kind]}, or {remedy}")
+
+
+#: What to do where a part of this kind is too large.
+_SMALLER = {"whole": "choose this view or a rectangle", "plane": "choose this view or a rectangle",
+            "view": "zoom in", "rectangle": "draw a smaller rectangle"}
 
 
 def _is_whole(wish: Wish, look: Look) -> bool:

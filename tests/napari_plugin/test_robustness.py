@@ -153,6 +153,23 @@ def test_of_a_volume_beyond_memory_a_part_is_segmented_and_nothing_else_is_read(
     widget.deleteLater()
 
 
+def test_what_is_too_large_says_what_to_do_with_the_part_that_was_chosen(model, spin):
+    huge, read = counting((64, 1 << 17, 1 << 17), (1, 4_096, 4_096))
+    widget = segment_with(model, segmenter(Bands(), stub_plan(2)))
+    layer = model.add_image(huge, name="huge", contrast_limits=(0, 4), visible=False)
+    layer.corner_pixels = np.array([[0, 0, 0], [0, 100_000, 100_000]])
+    model.add_shapes([[[7, 0, 0], [7, 0, 9e4], [7, 9e4, 9e4], [7, 9e4, 0]]], shape_type="rectangle")
+    read.clear()
+    part = "choose this view or a rectangle, or"
+    for kind, wanted in (("view", "zoom in, or"), ("rectangle", "draw a smaller rectangle, or"), ("plane", part),
+                         ("whole", part)):
+        widget.region.setCurrentText(kind)
+        spin(lambda wanted=wanted: "needed" in widget.said.text() and wanted in widget.said.text())
+        assert not widget.run.isEnabled()
+    assert read == []
+    widget.deleteLater()
+
+
 def test_of_a_film_on_disk_beyond_memory_the_time_in_sight_is_segmented(model, spin, tmp_path):
     import zarr
 
