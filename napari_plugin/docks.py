@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
 __all__ = ["Docked"]
 
 
 class Docked(QObject):
-    """Finds a widget its place when it is shown in a dock for the first time.
+    """Finds a widget its place when it is shown in a dock first, and brings it to the front when it is asked for.
 
     napari puts each further dock below the others, and the window grows with them, beyond the screen's lower edge if
     need be. Where the window would grow, the new one becomes a tab of the largest other one of the plugin instead, and
     so do the others as far as that is needed. Whatever a person arranges later stays.
+
+    For napari's menu a tab behind others counts as visible: asked for there, it would be closed, and at the next time
+    be open behind the others again. Here it comes to the front.
     """
+
+    # Of the class, for what Python has collected before Qt has deleted it: that still hears of events.
+    _dock: QDockWidget | None = None
+    _behind = _closed = False
 
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
         #: Windows and their sizes before they had room to make for the widget.
         self._before = [(window, window.size()) for window in QApplication.topLevelWidgets()
                         if isinstance(window, QMainWindow) and window.isVisible()]
+        self._asked = QTimer(self, singleShot=True, interval=0)
+        self._asked.timeout.connect(self._to_front)
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Qt's: nothing is kept from the widget."""
-        if event.type() == QEvent.Type.Show:
+        """Qt's: nothing is kept from the widget or its dock."""
+        if self._dock is not None and watched is self._dock:
+            if event.type() == QEvent.Type.Hide:
+                self._closed = self._dock.isHidden()
+                if self._closed and self._behind:
+                    self._asked.start()
+            elif event.type() == QEvent.Type.Show and self._closed:
+                self._closed = False
+                self._asked.start()
+        elif event.type() == QEvent.Type.Show and self._dock is None:
             watched.removeEventFilter(self)
-            dock = _dock_of(self.parent())
-            window = None if dock is None else dock.parentWidget()
+            self._settle()
+        return False
+
+    def _settle(self) -> None:
+        """The widget is shown for the first time."""
+        self._dock = _dock_of(self.parent())
+        if self._dock is not None:
+            self._dock.installEventFilter(self)
+            self._dock.visibilityChanged.connect(self._on_seen)
+            window = self._dock.parentWidget()
             before, self._before = [size for one, size in self._before if one is window], []
             if before:
-                _settle(window, dock, before[0])
-        return False
+                _settle(window, self._dock, before[0])
+
+    def _on_seen(self, seen: bool) -> None:
+        """Another tab was chosen, or this one."""
+        if self._dock is not None and not self._dock.isHidden():
+            self._behind = not seen
+
+    def _to_front(self) -> None:
+        """Open, before the others; unless the widget was taken out of its dock meanwhile."""
+        dock = _dock_of(self.parent())
+        if dock is not None and dock is self._dock and dock.window().isVisible():
+            self._closed = False
+            dock.show()
+            dock.raise_()
 
 
 def _settle(window: QMainWindow, dock: QDockWidget, before: QSize) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 pytestmark = pytest.mark.gui
@@ -62,3 +65,49 @@ def test_what_a_person_has_put_elsewhere_stays_there(make_viewer, spin):
     segment.show()  # the second time it is shown nothing is moved
     spin(segment.isVisible)
     assert not together(window, segment)
+
+
+def test_a_widget_behind_others_comes_to_the_front_when_the_menu_asks_for_it(make_viewer, spin):
+    viewer = make_viewer()
+    window = viewer.window._qt_window
+    window.resize(1000, 640)
+    spin(lambda: window.height() == 640)
+    docks = {name: docked(viewer, spin, name)[0] for name in NAMES[:4]}
+    segment = docks["Segment"]
+
+    def seen():
+        return [name for name, dock in docks.items() if not dock.widget().visibleRegion().isEmpty()]
+
+    assert seen() == ["Retrain"]
+    segment.setVisible(not segment.isVisible())  # as the rows of napari's menus do
+    spin(lambda: seen() == ["Segment"])
+    segment.setVisible(not segment.isVisible())
+    spin(lambda: "Segment" not in seen())
+    assert segment.isHidden(), "it was seen, and is closed"
+    segment.setVisible(not segment.isVisible())
+    spin(lambda: seen() == ["Segment"])
+    window.hide()
+    window.show()
+    spin(lambda: seen() == ["Segment"])
+    docks["Tune"].raise_()
+    spin(lambda: seen() == ["Tune"])
+    viewer.window.remove_dock_widget(segment.widget())  # behind others, and gone for good
+    del docks["Segment"]
+    spin(lambda: segment not in window.tabifiedDockWidgets(docks["Tune"]))
+
+
+def test_a_window_that_python_let_go_before_qt_did_ends_nothing():
+    code = ("import gc; from qtpy.QtCore import QCoreApplication, QEvent, Qt;"
+            "from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget;"
+            "from biosegkit_napari.docks import Docked; application = QApplication([]); gc.disable();\n"
+            "for turn in range(3):\n"
+            "    window = QMainWindow(); window.itself = window; window.show(); inner = QWidget(); Docked(inner)\n"
+            "    dock = QDockWidget(window); dock.setWidget(inner); inner.window_of = window; inner.dock = dock\n"
+            "    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock); application.processEvents()\n"
+            "    assert not inner.visibleRegion().isEmpty()\n"
+            "    window.deleteLater(); del window, inner, dock; gc.collect()\n"
+            "    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete); application.processEvents()\n"
+            "print('alive')")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.split()) == (0, ["alive"]), found.stderr
+    assert "Error" not in found.stderr
