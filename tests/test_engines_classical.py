@@ -140,6 +140,11 @@ def test_contours_start_at_the_mask_and_keep_the_brighter_side():
     level = chan_vese(scaled, mu=0.1, tol=1e-3, max_num_iter=30, init_level_set=2.0 * mask - 1)
     level = level if scaled[level].mean() > scaled[~level].mean() else ~level
     np.testing.assert_array_equal(found("chan-vese", mu=0.1, iterations=30).labels.array, label(level, connectivity=2))
+    _, _, energies = chan_vese(scaled, mu=0.1, tol=1e-3, max_num_iter=1, init_level_set=2.0 * mask - 1,
+                               extended_output=True)
+    assert len(energies) == 1  # an energy per iteration
+    assert "1 iteration" in found("chan-vese", mu=0.1, iterations=1).notes
+    assert "3 iterations" in found("chan-vese", mu=0.1, iterations=3, tolerance=1e-12).notes
     moved = morphological_chan_vese(scaled, 5, mask, smoothing=2) > 0
     np.testing.assert_array_equal(found("active-contour", iterations=5, smoothing=2).labels.array,
                                   label(moved, connectivity=2))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from biosegkit._words import counted
 from biosegkit.errors import DataError
 
 from .found import Found, unit_range
@@ -42,7 +43,7 @@ class ChanVese:
         start = np.where(otsu_mask(scaled)[0], 1.0, -1.0)
         mask, _, energies = chan_vese(scaled, mu=self.mu, tol=self.tolerance, max_num_iter=self.iterations,
                                       init_level_set=start, extended_output=True)
-        return Found(mask=_brighter(mask, scaled), notes=(f"{len(energies) - 1} iterations",))
+        return Found(mask=_brighter(mask, scaled), notes=(counted(len(energies), "iteration"),))
 
 
 @dataclass(frozen=True, config=_FORBID)

@@ -61,7 +61,8 @@ class _Folder:
         try:
             self.archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise FileError(f"no StarDist model ({error})", file=path, expected=_EXPECTED) from error
+            raise FileError(f"no StarDist model ({error})", file=path, expected=_EXPECTED,
+                            remedy="name the folder that holds these files, or a zip of it") from error
         infos = sorted((i for i in self.archive.infolist() if not i.is_dir()), key=lambda i: -i.filename.count("/"))
         self.names = {PurePosixPath(i.filename).name: i.filename for i in infos}
         self.sizes = {PurePosixPath(i.filename).name: i.file_size for i in infos}
