@@ -312,7 +312,7 @@ class SegmentWidget(QWidget):
         """All is shown."""
         task, self._task = self._task, None
         brought = self._done
-        if task is not None and task.cancelled:
+        if task is not None and task.cancelled and not brought:  # else it had ended when Cancel was clicked
             kept = "" if self._giant is None else f"; what was computed is kept in {self._giant.out}, Run goes on there"
             brought = f"cancelled: nothing was added{kept}"
         self._set_running(False)
