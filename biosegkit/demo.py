@@ -16,11 +16,12 @@ import numpy.typing as npt
 from ._words import counted
 from .cases import scan
 from .checks import refuse
-from .errors import FileError
+from .errors import FileError, OptionError
 from .fingerprint import survey
 from .overlay import Overlay, compose, overlay_of, write_png
 from .plan.schema import Plan
 from .summaries import number_text
+from .time_needed import enough_in
 
 __all__ = ["NUCLEI_BUDGET", "PHANTOM_BUDGET", "Part", "run_demo"]
 
@@ -91,6 +92,10 @@ def run_demo(folder: str | Path = "biosegkit-demo", *, device: str = "auto", ove
     samples = importlib.import_module("biosegkit_samples.generate")
     folder = Path(folder)
     _cleared(folder, overwrite)
+    if progress:
+        progress({"stage": "loading the libraries: the first time after installing them takes longest"})
+    for heavy in ("configure", "train", "predict"):  # before the clock: of a fresh installation they take half a minute
+        importlib.import_module(f"{__package__}.{heavy}")
     made = []
     for name, title, write, method, budget in (
             ("nuclei", "Nuclei in 2D, one id per nucleus", samples.write_nuclei, "distance", budgets[0]),
@@ -131,11 +136,22 @@ def _trained(table: Path, run: Path, method: str, limits: tuple[float, int | Non
     refuse(problems)
     if measured is None:
         raise FileError("no case to train on", file=table)
-    plan = make_plan(measured, dataset, budget=None if steps else budget, method=method, steps=steps, device=device,
-                     elapsed=time.monotonic() - started)
-    fit(plan, dataset, run, device=device, steps=steps, started=started, progress=progress, fingerprint=measured,
-        problems=problems)
-    return plan
+    limit: str | float | None = None if steps else budget
+    while True:
+        try:
+            plan = make_plan(measured, dataset, budget=limit, method=method, steps=steps, device=device,
+                             elapsed=time.monotonic() - started)
+            fit(plan, dataset, run, device=device, steps=steps, started=started, progress=progress,
+                fingerprint=measured, problems=problems, overwrite=True)
+        except OptionError as error:  # nobody chose this budget: a slow machine gets the one that it needs, once
+            enough = enough_in(str(error))
+            if limit != budget or not enough:
+                raise
+            limit = enough
+            if progress:
+                progress({"stage": f"this machine needs {enough} for it: {error.expected}"})
+        else:
+            return plan
 
 
 def _tested(home: Path, title: str, table: Path, plan: Plan, device: str, started: float) -> Part:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ CLOSING, CHARTS = 5.0, 12
 WORTH_HALF = 1.15
 #: Steps that are measured on a GPU whatever the clock says: the first loads its kernels, which takes seconds.
 LEAST_ON_GPU = 3
+#: Seconds of a first step on a CPU after which another is taken however late it is: it may have loaded and compiled.
+WARMING = 8.0
 #: How many batches are made to see how long one takes, and seconds after which no other is begun.
 BATCHES, BATCHES_WITHIN = 4, 0.5
 #: Edge of the box of noise that is decoded and scored, in voxels.
@@ -149,7 +152,8 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
 
     The first step warms up and is not counted if another follows; the fastest of the others is, as other programs only
     ever slow it down (and the schedule is revised by the clock if they go on doing so). After ``until``, on the
-    monotonic clock, no step is begun but the first; on a GPU the first tells nothing, and the next two are.
+    monotonic clock, no step is begun but a second one where the first was short, as it may be slow for the first time
+    only; on a GPU the first tells nothing at all, and the next two are.
     """
     method = method_of(plan)
     reset_peak(device)
@@ -158,7 +162,7 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
     batch = _noise(plan, method)
     network.train()
     times: list[float] = []
-    while _goes_on(len(times), repeats, device, until):
+    while _goes_on(times, repeats, device, until):
         begun = time.perf_counter()
         loss = torch.stack(list(forward_loss(network, method, batch, plan, device).values())).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -184,10 +188,13 @@ def probe(plan: Plan, device: torch.device, repeats: int = 3, until: float | Non
     return Probe(width, 1.1 * min(times[1:] or times), min(forward), peak)
 
 
-def _goes_on(count: int, repeats: int, device: torch.device, until: float | None) -> bool:
-    """Whether another step is measured after so many."""
-    late = until is not None and time.monotonic() > until
-    return count <= (min(repeats, LEAST_ON_GPU - 1 if device.type == "cuda" else 0) if late else repeats)
+def _goes_on(times: Sequence[float], repeats: int, device: torch.device, until: float | None) -> bool:
+    """Whether another step is measured after those that took so many seconds."""
+    if until is None or time.monotonic() <= until:
+        return len(times) <= repeats
+    if device.type == "cuda":
+        return len(times) < LEAST_ON_GPU
+    return len(times) < (2 if sum(times) < WARMING else 1)
 
 
 def _noise(plan: Plan, method: Method) -> Batch:
@@ -225,12 +232,15 @@ def _block(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.ui
 
 
 def rehearse(plan: Plan) -> float:
-    """Decode, score and draw once, on a small block; return the seconds that report and bundle are going to take.
+    """Step, decode, score and draw once, on next to nothing; return the seconds that report and bundle will take.
 
     What is compiled, imported or searched for on first use then costs its time now, before the time is divided, and not
     after training, when none is left.
     """
     method, c = method_of(plan), plan.configuration
+    weight = torch.nn.Linear(1, 1)
+    weight(torch.ones(1, 1)).sum().backward()
+    make_optimizer(weight, plan.training).step()
     labels = _block(tuple(min(p, BOX) for p in c.patch))
     targets, _ = method.encode(labels, c.spacing)
     found, _ = decode(method, method.ideal(targets), spacing=c.spacing)

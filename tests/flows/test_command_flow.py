@@ -9,8 +9,10 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from biosegkit import configure
 from biosegkit.cli import app
 from biosegkit.demo import run_demo
+from biosegkit.time_needed import too_small
 
 
 def call(*words, code=0):
@@ -94,3 +96,21 @@ def test_the_demo_runs_and_tells_where_everything_is(tmp_path):
     assert len(list(parts[1].labels.glob("*.nii.gz"))) == 6
     assert set(parts[0].scores) >= {"ap@0.50"}
     assert set(parts[1].scores) >= {"dice"}
+
+
+def test_the_demo_takes_the_time_that_a_slow_machine_needs(tmp_path, monkeypatch):
+    """A machine of a step in 5 s: nobody asked for the two minutes of the demo, so they are not what it ends on."""
+    real, asked = configure.make_plan, []
+
+    def slow(*args, budget=None, **options):
+        asked.append(budget)
+        if budget == 120.0:
+            raise too_small(120.0, 590, "a step of training takes 5 s")
+        return real(*args, **{**options, "steps": 1})
+
+    monkeypatch.setattr(configure, "make_plan", slow)
+    stages = []
+    parts = run_demo(tmp_path / "demo", device="cpu", progress=lambda event: stages.append(str(event.get("stage", ""))))
+    assert asked == [120.0, "9m50s"] * 2
+    assert len(parts) == 2
+    assert any("this machine needs 9m50s" in stage for stage in stages)
