@@ -11,118 +11,135 @@ Needs a display, a folder with the data sets ``dsb2018``, ``bbbc050_mouse_embryo
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image as Picture
+from napari_window import (
+    Window,
+    added,
+    case,
+    compared,
+    correcting,
+    opened,
+    retrained,
+    retraining,
+    segmented,
+    sheet,
+    sized,
+    tuned,
+)
 
-HERE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-SIZE = (1280, 800)
 #: Of the voxels of the embryos (SOURCE.md of the data set).
 SPACING = "1.75, 0.8, 0.8 um"
+#: The embryos of split train whose annotations are the corrected labels that a model is retrained with.
+MORE = (0, 2, 4, 6)
 
 
-class Window:
-    """A viewer with one dock widget at a time."""
-
-    def __init__(self) -> None:
-        import napari
-
-        self.viewer = napari.Viewer(show=True)
-        self.viewer.window.resize(*SIZE)
-        self.docks: list[object] = []
-
-    def wait(self, until, seconds: float = 120.0, said=str) -> None:
-        """Let the application run until something is true."""
-        from qtpy.QtWidgets import QApplication
-
-        end = time.monotonic() + seconds
-        while not until():
-            if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen in time: {said()}")
-            QApplication.processEvents()
-            time.sleep(0.01)
-
-    def pause(self, seconds: float = 0.6) -> None:
-        """Let the application run for a while."""
-        end = time.monotonic() + seconds
-        self.wait(lambda: time.monotonic() > end)
-
-    def dock(self, name: str):
-        """A widget of the plugin, alone on its side."""
-        for one in self.docks:
-            self.viewer.window.remove_dock_widget(one)
-        docked, widget = self.viewer.window.add_plugin_dock_widget("biosegkit", name)
-        self.docks = [docked]
-        self.pause()
-        return widget
-
-    def shoot(self, name: str) -> None:
-        """Save the window, in 256 colours: 40 to 250 kB."""
-        self.viewer.window.resize(*SIZE)
-        self.pause()
-        shot = Picture.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
-        shot.thumbnail((1000, 1000), Picture.Resampling.LANCZOS)
-        few = shot.quantize(256, Picture.Quantize.MAXCOVERAGE, kmeans=2)  # small areas in colour keep it
-        few.save(HERE / f"{name}.png", optimize=True)
-        print(name, (HERE / f"{name}.png").stat().st_size // 1000, "kB")
-
-
-def segmented(window: Window, model: str, seconds: float = 300.0, size: str = "", **choices: str):
-    """Segment what is open with a model, its voxels of a size that the file does not say; the layer and the widget."""
+def stack(window: Window, data: Path) -> None:
+    """The loop on a stack of an embryo that the model has not seen, from the raw file to a model that has learnt it."""
+    viewer = window.viewer
+    file, truth = case(data, "bbbc050_mouse_embryo", -1, "test")
+    image = opened(window, file, "embryo")
     widget = window.dock("Segment")
-    window.wait(lambda: widget.model.box.findData(model) >= 0, seconds)
-    widget.model.model = model
-    for name, value in choices.items():
-        getattr(widget, name).setCurrentText(value)
-    widget.size.setText(size)
-    widget.size.editingFinished.emit()
-    window.wait(widget.run.isEnabled, seconds, widget.said.text)
-    widget.start()
-    window.wait(lambda: widget._task is None, seconds)
-    print(widget.said.text())
-    return window.viewer.layers[-1], widget
+    window.wait(lambda: widget.model.box.findData("nuclei3d") >= 0)
+    widget.model.model = "nuclei3d"
+    window.wait(lambda: "voxel size" in widget.said.text())
+    viewer.reset_view()
+    window.shoot("01-open")
+    labels, widget = segmented(window, "nuclei3d", size=SPACING)
+    widget.toggle_volume()
+    viewer.reset_view()
+    window.shoot("02-segment")
+    widget.toggle_volume()
+    smallest = int(np.median(np.bincount(labels.data[labels.data > 0])[1:]))
+    tune = tuned(window, labels, "min_size", smallest)
+    viewer.dims.ndisplay = 3
+    viewer.reset_view()
+    window.shoot("03-tune")
+    viewer.dims.ndisplay = 2
+    tune.back_to_trained()
+    window.wait(lambda: not tune._decoding.busy)
+    corrected(window, labels, tifffile.imread(truth))
+    viewer.dims.ndisplay = 3
+    viewer.reset_view()
+    window.shoot("04-correct")
+    viewer.dims.ndisplay = 2
+    widget = retraining(window, "embryos")
+    added(window, widget, "embryo", image, labels)
+    for k in MORE:
+        viewer.layers.clear()
+        pair = case(data, "bbbc050_mouse_embryo", k, "train")
+        image, labels = (opened(window, path, name) for path, name in zip(pair, ("image", "labels"), strict=True))
+        sized(window, image, SPACING)
+        widget = retraining(window, "embryos")
+        added(window, widget, f"embryo_{k}", image, labels)
+    retrained(window, widget, "nuclei3d", "5m")
+    viewer.dims.set_current_step(0, image.data.shape[0] // 2)
+    labels.contour = 1
+    viewer.reset_view()
+    window.shoot("05-retrain")
 
 
-def case(data: Path, folder: str, place: int, split: str, **where: str) -> tuple[Path, Path]:
-    """Image and labels of one case."""
-    with (data / folder / "cases.csv").open(newline="") as handle:
-        rows = [r for r in csv.DictReader(handle) if r["split"] == split and all(r[k] == v for k, v in where.items())]
-    return data / folder / rows[place]["image"], data / folder / rows[place]["label"]
+def corrected(window: Window, labels, truth: np.ndarray) -> None:
+    """What lies on no nucleus is picked and deleted; the object that lies on two most evenly is split by points."""
+    found = np.asarray(labels.data)
+    false = [int(n) for n in np.unique(found)[1:] if (truth[found == n] > 0).mean() < 0.1]
+    shares = [(*sorted(np.bincount(truth[found == n], minlength=2)[1:])[-2:], n) for n in np.unique(found)[1:]]
+    least, _, joined = max(shares)
+    counts = np.bincount(truth[found == joined])
+    counts[0] = 0
+    points = [np.argwhere((found == joined) & (truth == n)).mean(axis=0) for n in np.argsort(counts)[-2:]]
+    correct = correcting(window, labels)
+    correct.go()
+    if least > 0.2 * counts.sum():
+        correct.cut("points", [tuple(point) for point in points])
+        window.wait(lambda: correct._task is None)
+        print(correct.said.text())
+    for k, number in enumerate(false):
+        correct.session.pick(number, more=k > 0)
+    if false:
+        correct.act("delete")
+        window.wait(lambda: correct._task is None)
+        print(correct.said.text())
+    window.pause()
+
+
+def compare(window: Window, data: Path) -> None:
+    """Labels of another embryo, compared with annotations."""
+    file, truth = case(data, "bbbc050_mouse_embryo", -2, "test")
+    image = opened(window, file, "embryo_2")
+    labels, _ = segmented(window, "nuclei3d", size=SPACING)
+    reference = opened(window, truth, "truth_labels")
+    sized(window, image, SPACING)
+    reference.visible = False
+    widget = compared(window, labels, reference)
+    labels.visible = False
+    window.viewer.dims.ndisplay = 3
+    window.viewer.reset_view()
+    widget.pages.setCurrentIndex(1)
+    window.shoot("06-compare")
 
 
 def nuclei(window: Window, data: Path) -> None:
-    """Open, segment, tune, correct: nuclei in 2D."""
-    viewer = window.viewer
-    image, _ = max((case(data, "dsb2018", k, "test", type="fluo") for k in range(20)),
-                       key=lambda pair: Picture.open(pair[0]).size[0] * 1000 + pair[0].stat().st_size / 1e6)
-    shutil.copy(image, "new.png")
-    viewer.open("new.png", plugin="biosegkit")
-    window.shoot("01-open")
+    """The loop on nuclei in 2D, on one sheet."""
+    viewer, seen = window.viewer, []
+    file, truth = case(data, "dsb2018", 1, "test", type="fluo")
+    image = opened(window, file, "well")
     labels, widget = segmented(window, "nuclei")
     widget.contours.setChecked(True)
-    labels.contour = 3
-    window.pause()
+    labels.contour = 2
     viewer.reset_view()
-    window.shoot("02-segment")
-    tune = window.dock("Tune")
-    tune.layer.layer = labels
-    smallest, = (row for row in tune.rows if row.name == "min_size")
-    smallest.number.setValue(int(np.median(np.bincount(labels.data[labels.data > 0])[1:])))
-    window.wait(lambda: not tune._decoding.busy)
-    window.shoot("03-tune")
+    seen.append(window.seen())
+    tune = tuned(window, labels, "min_size", int(np.median(np.bincount(labels.data[labels.data > 0])[1:])))
+    seen.append(window.seen())
     tune.back_to_trained()
     window.wait(lambda: not tune._decoding.busy)
-    correct = window.dock("Correct")
-    correct.layer.layer = labels
-    window.wait(lambda: correct.session is not None and correct._task is None)
+    correct = correcting(window, labels)
     correct.go()
     while on_border(np.asarray(labels.data), labels.selected_label):
         correct.go()
@@ -130,8 +147,42 @@ def nuclei(window: Window, data: Path) -> None:
     correct.act("grow")
     window.wait(lambda: correct._task is None)
     labels.contour, labels.opacity = 0, 0.5
-    window.pause()
-    window.shoot("04-correct")
+    seen.append(window.seen())
+    viewer.reset_view()
+    widget = retraining(window, "cells")
+    added(window, widget, "well", image, labels)
+    for k in range(6):
+        viewer.layers.clear()
+        pair = case(data, "dsb2018", 12 * k, "train", type="fluo")
+        image, labels = (opened(window, path, name) for path, name in zip(pair, ("image", "labels"), strict=True))
+        added(window, widget, f"cells_{k}", image, labels)
+    labels.contour = 1
+    viewer.reset_view()
+    retrained(window, widget, "nuclei", "3m")
+    seen.append(window.seen())
+    viewer.layers.clear()
+    opened(window, file, "well")
+    labels, _ = segmented(window, "nuclei")
+    measured(window, seen, labels)
+    reference = opened(window, truth, "truth_labels")
+    reference.visible = False
+    labels.contour = 2
+    compared(window, labels, reference)
+    viewer.reset_view()
+    seen.append(window.seen())
+    sheet(seen, "07-nuclei")
+
+
+def measured(window: Window, seen: list, labels, kind: str = "objects") -> None:
+    """The table of sizes and shapes, photographed."""
+    widget = window.dock("Measure")
+    widget.layer.layer = labels
+    widget.kind.setCurrentText(kind)
+    widget.start()
+    window.wait(lambda: widget._task is None and not widget._turns.busy)
+    widget.pages.setCurrentIndex(0)
+    window.viewer.reset_view()
+    seen.append(window.seen())
 
 
 def on_border(labels: np.ndarray, number: int) -> bool:
@@ -139,77 +190,99 @@ def on_border(labels: np.ndarray, number: int) -> bool:
     return any(number in np.take(labels, side, axis) for axis in range(labels.ndim) for side in (0, -1))
 
 
-def measure(window: Window, data: Path) -> None:
-    """Labels of another image, compared with annotations: one nucleus is missed."""
-    viewer = window.viewer
-    image, truth = case(data, "dsb2018", 1, "test", type="fluo")
-    shutil.copy(image, "well.png")
-    viewer.open("well.png", plugin="biosegkit")
-    labels, _ = segmented(window, "nuclei")
-    labels.contour = 2
-    shutil.copy(truth, f"truth_labels{truth.suffix}")
-    reference, = viewer.open(f"truth_labels{truth.suffix}", plugin="biosegkit")
-    reference.visible = False
-    widget = window.dock("Measure")
-    widget.layer.layer, widget.reference.layer = labels, reference
-    widget.kind.setCurrentText("objects")
-    widget.start_comparison()
-    window.wait(lambda: widget._task is None, 300)
-    widget.pages.setCurrentIndex(1)
-    viewer.reset_view()
-    window.shoot("09-measure")
-
-
-def stack(window: Window, data: Path) -> None:
-    """Nuclei of an embryo in 3D."""
-    image, _ = case(data, "bbbc050_mouse_embryo", -2, "test")
-    shutil.copy(image, "embryo.tif")
-    window.viewer.open("embryo.tif", plugin="biosegkit")
-    _, widget = segmented(window, "nuclei3d", size=SPACING)
-    widget.toggle_volume()
-    window.viewer.reset_view()
-    window.shoot("05-stack")
-
-
 def mri(window: Window, data: Path) -> None:
-    """Two parts of a hippocampus in a crop of an MRI volume."""
-    image, _ = case(data, "msd_hippocampus", 0, "test")
-    shutil.copy(image, "head.nii.gz")
-    window.viewer.open("head.nii.gz", plugin="biosegkit")
+    """The loop on a crop of an MRI volume with two parts of a hippocampus, classes in place of objects."""
+    viewer, seen = window.viewer, []
+
+    def centred(layer) -> None:
+        planes = np.nonzero(np.asarray(layer.data))[0]
+        viewer.dims.set_point(0, layer.data_to_world((int(np.median(planes)), 0, 0))[0])
+        layer.opacity = 0.5
+        viewer.reset_view()
+
+    file, truth = case(data, "msd_hippocampus", 0, "test")
+    image = opened(window, file, "head")
     labels, _ = segmented(window, "mri")
-    planes = np.nonzero(np.asarray(labels.data))[0]
-    window.viewer.dims.set_point(0, labels.data_to_world((int(np.median(planes)), 0, 0))[0])
-    labels.opacity = 0.5
-    window.viewer.reset_view()
-    window.shoot("06-mri")
+    centred(labels)
+    seen.append(window.seen())
+    tune = window.dock("Tune")
+    tune.layer.layer = labels
+    tune.rows[0].number.setValue(0.9)
+    window.wait(lambda: not tune._decoding.busy)
+    seen.append(window.seen())
+    tune.back_to_trained()
+    window.wait(lambda: not tune._decoding.busy)
+    correct = correcting(window, labels)
+    correct.go()
+    correct.act("fill_holes")
+    window.wait(lambda: correct._task is None)
+    correct.act("grow")
+    window.wait(lambda: correct._task is None)
+    centred(labels)
+    seen.append(window.seen())
+    widget = retraining(window, "heads")
+    added(window, widget, "head", image, labels, "classes")
+    for k in range(8):
+        viewer.layers.clear()
+        pair = case(data, "msd_hippocampus", k, "train")
+        image, labels = (opened(window, path, name) for path, name in zip(pair, ("image", "labels"), strict=True))
+        added(window, widget, f"head_{k}", image, labels, "classes")
+    retrained(window, widget, "mri", "3m")
+    centred(labels)
+    seen.append(window.seen())
+    viewer.layers.clear()
+    opened(window, file, "head")
+    labels, _ = segmented(window, "mri")
+    measured(window, seen, labels, "classes")
+    reference = opened(window, truth, "truth_labels")
+    reference.visible = False
+    compared(window, labels, reference, "classes")
+    labels.visible = False
+    centred(labels)
+    seen.append(window.seen())
+    sheet(seen, "08-mri")
 
 
 def slide(window: Window, data: Path) -> None:
-    """A part of a slide that is in sight, before the run: no model of these nuclei is at hand."""
-    viewer = window.viewer
-    viewer.open(data / "wsi_slides" / "images" / "CMU-1-Small-Region_pyramid.ome.tif", plugin="biosegkit")
-    viewer.camera.center = (0, 735.0, 520.0)
-    viewer.camera.zoom = 1.5
-    widget = window.dock("Segment")
-    window.wait(lambda: widget.model.box.findData("watershed") >= 0)
-    widget.model.model = "watershed"
-    widget.region.setCurrentText("view")
-    window.pause(1)
-    window.wait(widget.run.isEnabled, said=widget.said.text)
-    window.shoot("07-slide")
-
-
-def slide_segmented(window: Window, data: Path) -> None:
-    """Another part of the slide, seen closer, with the outlines that a model of stained nuclei found in it."""
-    viewer = window.viewer
-    viewer.open(data / "wsi_slides" / "images" / "CMU-1-Small-Region_pyramid.ome.tif", plugin="biosegkit")
-    viewer.camera.center = (0, 1100.0, 575.0)
-    viewer.camera.zoom = 3.5
+    """The loop on parts of a slide that are in sight, with a model of stained nuclei."""
+    viewer, seen = window.viewer, []
+    image = viewer.open(data / "wsi_slides" / "images" / "CMU-1-Small-Region_pyramid.ome.tif", plugin="biosegkit")[0]
+    look = (0, 1100.0, 575.0), 3.5
+    viewer.camera.center, viewer.camera.zoom = look
     window.pause(1)
     labels, widget = segmented(window, "histology", region="view")
     widget.contours.setChecked(True)
     labels.contour, labels.opacity = 3, 1.0
-    window.shoot("10-slide-segmented")
+    seen.append(window.seen())
+    tune = tuned(window, labels, "foreground", 0.3)
+    seen.append(window.seen())
+    tune.back_to_trained()
+    window.wait(lambda: not tune._decoding.busy)
+    before = viewer.add_labels(np.array(labels.data), name="before", scale=labels.scale, translate=labels.translate,
+                               units=labels.units, metadata=dict(labels.metadata), visible=False)
+    correct = correcting(window, labels)
+    for act in ("grow", "delete"):
+        correct.go()
+        correct.act(act)
+        window.wait(lambda: correct._task is None)
+    labels.contour, labels.opacity = 0, 0.5
+    seen.append(window.seen())
+    viewer.camera.center, viewer.camera.zoom = look
+    measured(window, seen, labels)
+    compared(window, labels, before)
+    viewer.camera.center, viewer.camera.zoom = look
+    seen.append(window.seen())
+    widget = retraining(window, "tissue")
+    added(window, widget, "part", image, labels)
+    for k, place in enumerate(((0, 900.0, 300.0), (0, 1200.0, 800.0), (0, 1040.0, 430.0))):
+        viewer.camera.center, viewer.camera.zoom = place, 3.5
+        window.pause(1)
+        labels, _ = segmented(window, "histology", region="view")
+        widget = retraining(window, "tissue")
+        added(window, widget, f"part_{k}", image, labels)
+    retrained(window, widget, "histology", "3m")
+    seen.append(window.seen())
+    sheet([*seen[:3], seen[5], *seen[3:5]], "09-slide")
 
 
 def giant(window: Window, data: Path) -> None:
@@ -236,7 +309,7 @@ def giant(window: Window, data: Path) -> None:
     window.viewer.camera.center = (0, 2042.0, 2061.0)  # where there are many nuclei
     window.viewer.camera.zoom = 2.0
     window.pause(2)
-    window.shoot("12-giant")
+    window.shoot("11-giant")
 
 
 def batch(window: Window, data: Path) -> None:
@@ -258,36 +331,7 @@ def batch(window: Window, data: Path) -> None:
     widget.page(forward=True)
     window.wait(lambda: not widget._opening.busy and not widget._turns.busy)
     window.viewer.layers[-1].contour = 2
-    window.shoot("11-batch")
-
-
-def retrain(window: Window, data: Path) -> None:
-    """A data set of a few images, a training that begins with the model, and what it brought."""
-    widget = window.dock("Retrain")
-    widget.dataset.setText("cells")
-    widget._on_dataset()
-    for k in range(6):
-        window.viewer.layers.clear()
-        for path, name in zip(case(data, "dsb2018", 12 * k, "train", type="fluo"), ("image", "labels"), strict=True):
-            shutil.copy(path, f"{name}{path.suffix}")
-            window.viewer.open(f"{name}{path.suffix}", plugin="biosegkit")
-        widget.name.setText(f"cells_{k}")
-        widget.name.setModified(True)
-        widget.image.layer, widget.layer.layer = window.viewer.layers[0], window.viewer.layers[1]
-        widget.kind.setCurrentText("objects")
-        widget.start_adding()
-        window.wait(lambda: widget._task is None)
-    window.viewer.layers[1].contour = 1
-    window.wait(lambda: any(widget.start.itemText(i).startswith("nuclei") for i in range(widget.start.count())))
-    texts = [widget.start.itemText(i) for i in range(widget.start.count())]
-    widget.start.setCurrentIndex(next(i for i, text in enumerate(texts) if text.split()[0].rstrip(",") == "nuclei"))
-    widget.budget.setText("3m")
-    widget.start_training()
-    window.wait(lambda: widget._task is None)
-    window.wait(lambda: widget.look is not None and widget.look.state.name != "running", 900)
-    window.wait(lambda: widget.look.judged and widget._task is None, 300)
-    window.pause(3)
-    window.shoot("08-retrain")
+    window.shoot("10-batch")
 
 
 def main() -> None:
@@ -295,8 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "nuclei", "nuclei3d", "mri", "histology"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--only", nargs="*", default=["nuclei", "measure", "stack", "mri", "slide", "slide_segmented",
-                                                      "giant", "batch", "retrain"])
+    parser.add_argument("--only", nargs="*", default=["stack", "compare", "nuclei", "mri", "slide", "giant", "batch"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     data = args.data.resolve()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ import numpy.typing as npt
 
 from ._words import counted
 from .errors import DataError
+from .extents import Window, listed, point_inside
 
-__all__ = ["Canvas", "Change", "Part", "Window"]
+__all__ = ["Canvas", "Change", "Part", "Stroke", "Window"]
 
 Array = npt.NDArray[Any]
-Window = tuple[slice, ...]
 Part = tuple[Window, npt.NDArray[np.bool_], Array | int]
-
-#: Voxels read together when the objects are listed.
-_SLAB = 1 << 24
+#: A window, which of its voxels were painted, their values before, one after the other, and after, or one for all.
+Stroke = tuple[Window, npt.NDArray[np.bool_], Array | int, Array | int]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Canvas:
         Who corrects.
     memory : int
         Bytes kept for undoing; the oldest steps go first.
+    log : iterable of dict
+        What was done to these labels before, as in the journal: the log begins with it.
 
     Raises
     ------
@@ -108,7 +110,7 @@ class Canvas:
     """
 
     def __init__(self, array: Any, spacing: Sequence[float] | None = None, *, journal: str | Path | None = None,
-                 by: str = "", memory: int = 1 << 28) -> None:
+                 by: str = "", memory: int = 1 << 28, log: Iterable[dict[str, Any]] = ()) -> None:
         if array.ndim not in (2, 3) or np.dtype(array.dtype).kind not in "ui":
             raise DataError(f"labels of type {array.dtype} with {array.ndim} axes",
                             expected="whole numbers along y, x or z, y, x",
@@ -116,25 +118,44 @@ class Canvas:
         self.array, self.by, self.memory = array, by, memory
         self.spacing: tuple[float, ...] = tuple(float(s) for s in spacing or (1.0,) * array.ndim)
         self.journal = None if journal is None else Path(journal)
-        self.log: list[dict[str, Any]] = []
+        self.log: list[dict[str, Any]] = list(log)
         self._done: list[tuple[Change, list[_Edit]]] = []
         self._undone: list[tuple[Change, list[_Edit]]] = []
         self._lock = threading.RLock()
-        self._known = _listed(array)
+        self._known = listed(array)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the array."""
         return tuple(self.array.shape)
 
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return len(self._known.ids)
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is anything to undo or redo."""
+        return bool(self._done or self._undone)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._known
+
     def ids(self) -> list[int]:
         """The objects there are, ascending."""
-        return sorted(self._known)
+        found: list[int] = self._known.ids.tolist()
+        return found
+
+    def sizes(self) -> tuple[Array, Array]:
+        """The objects there are, ascending, and how many voxels each has, as arrays that nobody changes."""
+        known = self._known
+        return known.ids, known.voxels
 
     def area(self, number: int) -> int:
         """Voxels of an object."""
         self._find(number)
-        return self._known[number].voxels
+        return self._known.area(number)
 
     def window(self, number: int, margin: Sequence[int] | int = 0) -> Window:
         """The box of an object, wider by a margin as far as the array goes.
@@ -145,17 +166,34 @@ class Canvas:
             If there is no such object.
         """
         self._find(number)
-        inside = self.read(self._known[number].window) == number
-        if np.count_nonzero(inside) != self._known[number].voxels:  # painted without telling
-            self._known = _listed(self.array)
+        inside = self.read(self._known.window(number)) == number
+        if np.count_nonzero(inside) != self._known.area(number):  # painted without telling
+            self._list()
             self._find(number)
-            inside = self.read(self._known[number].window) == number
-        box = _box(inside)
-        tight = [slice(w.start + b.start, w.start + b.stop)
-                 for w, b in zip(self._known[number].window, box, strict=True)]
+            inside = self.read(self._known.window(number)) == number
+        loose, box = self._known.window(number), _box(inside)
+        tight = [slice(w.start + b.start, w.start + b.stop) for w, b in zip(loose, box, strict=True)]
         wider = (margin,) * len(tight) if isinstance(margin, int) else tuple(margin)
         return tuple(slice(max(w.start - m, 0), min(w.stop + m, n))
                      for w, m, n in zip(tight, wider, self.shape, strict=True))
+
+    def place(self, number: int) -> tuple[int, ...]:
+        """A voxel of an object near its middle, found without reading all of it.
+
+        Raises
+        ------
+        DataError
+            If there is no such object.
+        """
+        self._find(number)
+        found = point_inside(self.array, self._known.window(number), number)
+        if found is None:  # painted without telling
+            self._list()
+            self._find(number)
+            found = point_inside(self.array, self._known.window(number), number)
+        if found is None:
+            raise _absent(number, self.ids())
+        return found
 
     def read(self, window: Window) -> Array:
         """A copy of a window."""
@@ -177,7 +215,7 @@ class Canvas:
             If the type of the array holds no more ids.
         """
         top = int(np.iinfo(self.array.dtype).max)
-        most = max(self._known, default=0)
+        most = max(self._known.ids.tolist()[-1:], default=0)
         found = list(range(most + 1, min(most + count, top) + 1))
         candidate = 1
         while len(found) < count and candidate <= most:
@@ -185,7 +223,7 @@ class Canvas:
                 found.append(candidate)
             candidate += 1
         if len(found) < count:
-            raise DataError(f"{counted(len(self._known), 'object')} in labels of type {self.array.dtype}",
+            raise DataError(f"{counted(self.count, 'object')} in labels of type {self.array.dtype}",
                             expected="a free id", remedy="convert the labels to 32 bits")
         return found
 
@@ -212,34 +250,27 @@ class Canvas:
                     edits.append(edit)
             return self._keep(operation, ids, edits)
 
-    def painted(self, places: Sequence[Array], before: Array, after: Array | int, operation: str = "paint") -> Change:
-        """Take note of voxels that something else has changed already, so that they can be undone as well.
+    def painted(self, strokes: Iterable[Stroke], operation: str = "paint") -> Change:
+        """Take note of what something else has changed already, as one step that can be undone as well.
 
         Parameters
         ----------
-        places : sequence of ndarray of int
-            Indices along every axis.
-        before, after : ndarray of int or int
-            Values of these voxels.
+        strokes : iterable of (window, where, before, after)
+            In their order: the voxels of a window, a mask of its shape, with their values before and after.
+        operation : str
+            Its name in the journal.
         """
         with self._lock:
-            index = np.stack([np.asarray(p).reshape(-1) for p in places])
-            old, new = (np.broadcast_to(np.asarray(v).reshape(-1), index.shape[1:]) for v in (before, after))
-            moved = old != new
-            index, old, new = index[:, moved], old[moved], new[moved]
-            if not index.size:
-                return Change(operation, (), (), 0)
-            low, high = index.min(axis=1), index.max(axis=1) + 1
-            window = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-            mask = np.zeros(high - low, bool)
-            inside = tuple(index - low[:, None])
-            mask[inside] = True
-            values = np.zeros((2, *mask.shape), self.array.dtype)
-            values[0][inside], values[1][inside] = old, new
-            edit = _Edit.of(window, mask, values[0][mask], values[1][mask])
-            self._count(edit, back=False)
-            ids = sorted({int(i) for i in np.unique(np.concatenate([old, new])) if i})
-            return self._keep(operation, ids, [edit])
+            edits = []
+            for window, where, *both in strokes:
+                old, new = np.zeros((2, *where.shape), self.array.dtype)
+                old[where], new[where] = both
+                moved = where & (old != new)
+                if moved.any():
+                    edits.append(_tight(window, moved, old, new))
+                    self._count(edits[-1], back=False)
+            ids = {int(i) for edit in edits for values in (edit.before, edit.after) for i in np.unique(values) if i}
+            return self._keep(operation, sorted(ids), edits)
 
     def undo(self) -> Change | None:
         """Take the last step back; None if there is none."""
@@ -297,58 +328,22 @@ class Canvas:
 
     def _count(self, edit: _Edit, *, back: bool) -> None:
         """Keep sizes, and boxes that are never too small."""
-        mask = edit.mask()
-        old, new = (edit.after, edit.before) if back else (edit.before, edit.after)
-        total = int(np.count_nonzero(mask))
-        for values, sign in ((old, -1), (new, 1)):
-            for number, voxels in _tally(values, total).items():
-                self._known.setdefault(number, _Extent(0, edit.window)).add(sign * voxels, edit.window)
-        for number in [n for n in {*_tally(old, total), *_tally(new, total)} if self._known[n].voxels <= 0]:
-            del self._known[number]
+        total = int(np.count_nonzero(edit.mask()))
+        voxels = Counter(_tally(edit.before if back else edit.after, total))
+        voxels.subtract(_tally(edit.after if back else edit.before, total))
+        self._known = self._known.changed(edit.window, voxels)
 
     def _find(self, number: int) -> None:
         """Look again for an object that is not known: something may have painted without telling."""
         if number not in self._known:
-            self._known = _listed(self.array)
+            self._list()
         if number not in self._known:
             raise _absent(number, self.ids())
 
-
-@dataclass
-class _Extent:
-    """Voxels of an object, and a window that holds them all."""
-
-    voxels: int
-    window: Window
-
-    def add(self, voxels: int, window: Window) -> None:
-        self.voxels += voxels
-        self.window = tuple(slice(min(a.start, b.start), max(a.stop, b.stop))
-                            for a, b in zip(self.window, window, strict=True))
-
-
-def _listed(array: Any) -> dict[int, _Extent]:
-    """Every object with its size and box, a slab at a time."""
-    from scipy.ndimage import find_objects
-
-    from .kernels.components import sequential  # both are slow to import, and the viewer can do without until then
-
-    found: dict[int, _Extent] = {}
-    rows = max(1, int(_SLAB // max(1, np.prod(array.shape[1:]))))
-    for low in range(0, array.shape[0], rows):
-        part = np.asarray(array[low : low + rows])
-        dense, ids = sequential(part, np.int32)
-        voxels = np.bincount(dense.reshape(-1), minlength=len(ids) + 1)[1:]
-        for number, count, box in zip(ids.tolist(), voxels.tolist(), find_objects(dense), strict=True):
-            window = (slice(box[0].start + low, box[0].stop + low), *box[1:])
-            if number in found:
-                found[number].add(count, window)
-            else:
-                found[number] = _Extent(count, window)
-    if any(number < 0 for number in found):
-        raise DataError(f"a negative id {min(found)}", expected="0 for background and positive ids",
-                        remedy="renumber the labels")
-    return found
+    def _list(self) -> None:
+        """Look where all objects are."""
+        with self._lock:
+            self._known = listed(self.array)
 
 
 def _tally(values: Array, total: int) -> Mapping[int, int]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from .canvas import Canvas, Change, Part
 from .cutting import depth_inside, split_line, split_points
 from .errors import DataError, OptionError
 
-__all__ = ["ORDERS", "Order", "delete", "fill_holes", "grow", "in_order", "merge", "next_object", "relabel", "shrink",
-           "split_line", "split_points"]
+__all__ = ["ORDERS", "Order", "Scores", "delete", "fill_holes", "grow", "in_order", "merge", "next_object", "relabel",
+           "shrink", "split_line", "split_points"]
 
+Array = npt.NDArray[Any]
 Order = Literal["score", "id", "area"]
 ORDERS: tuple[Order, ...] = ("score", "id", "area")
 
@@ -72,7 +74,7 @@ def relabel(canvas: Canvas, number: int, new: int | None = None) -> Change:
     """
     canvas.area(number)
     target = canvas.new_ids()[0] if new is None else int(new)
-    if target != number and target in canvas.ids():
+    if target != number and target in canvas:
         raise DataError(f"an object {target} already", expected="an id that is free",
                         remedy=f"merge {number} with {target}, or choose {canvas.new_ids()[0]}")
     if not 0 < target <= np.iinfo(canvas.array.dtype).max:
@@ -188,7 +190,53 @@ def _reach(canvas: Canvas, amount: float) -> float:
     return float(amount * min(canvas.spacing))
 
 
-def in_order(canvas: Canvas, order: Order = "score", scores: Mapping[int, float] | None = None) -> list[int]:
+class Scores:
+    """How sure a model is of each object, quick to ask for a million of them.
+
+    Parameters
+    ----------
+    ids : array-like of int
+    values : array-like of float
+
+    Examples
+    --------
+    >>> scores = Scores([7, 3], [0.5, 0.9])
+    >>> scores.get(3), scores.get(4), scores.of(np.array([3, 4, 7])).tolist()
+    (0.9, None, [0.9, inf, 0.5])
+    """
+
+    def __init__(self, ids: npt.ArrayLike = (), values: npt.ArrayLike = ()) -> None:
+        numbers, known = np.asarray(ids, np.int64), np.asarray(values, np.float64)
+        order = np.argsort(numbers, kind="stable")
+        self._ids, self._values = np.append(-1, numbers[order]), np.append(math.inf, known[order])  # -1: none of them
+        self._last: tuple[Any, Any] = (None, None)
+
+    @classmethod
+    def from_mapping(cls, scores: Mapping[int, float] | Scores | None) -> Scores:
+        """A mapping as one of these."""
+        return scores if isinstance(scores, Scores) else cls(list(scores or {}), list((scores or {}).values()))
+
+    def __len__(self) -> int:
+        return len(self._ids) - 1
+
+    def get(self, number: int) -> float | None:
+        """The score of an object, None if it has none."""
+        row = int(np.searchsorted(self._ids, number, side="right")) - 1
+        return float(self._values[row]) if row > 0 and self._ids[row] == number else None
+
+    def of(self, ids: Array) -> npt.NDArray[np.float64]:
+        """The scores of many objects, infinite where there is none; the last answer is kept."""
+        last, found = self._last
+        if last is not ids:
+            rows = np.searchsorted(self._ids, ids.astype(np.int64), side="right") - 1
+            found = np.where(self._ids[rows] == ids, self._values[rows], math.inf)
+            found[np.isnan(found)] = math.inf
+            self._last = ids, found
+        return np.asarray(found)
+
+
+def in_order(canvas: Canvas, order: Order = "score",
+             scores: Mapping[int, float] | Scores | None = None) -> list[int]:
     """Objects in the order to look at them.
 
     Parameters
@@ -196,7 +244,7 @@ def in_order(canvas: Canvas, order: Order = "score", scores: Mapping[int, float]
     canvas : Canvas
     order : {"score", "id", "area"}
         Least sure first, or by id, or smallest first. Objects without a score, new ones among them, come last.
-    scores : mapping of int to float, optional
+    scores : mapping of int to float or Scores, optional
         How sure the model is of each object.
 
     Raises
@@ -210,17 +258,23 @@ def in_order(canvas: Canvas, order: Order = "score", scores: Mapping[int, float]
     >>> in_order(canvas, "score", {2: 0.4, 1: 0.9}), in_order(canvas, "area")
     ([2, 1, 3], [1, 2, 3])
     """
+    ids, keys = _keys(canvas, order, scores)
+    found: list[int] = ids[np.argsort(keys, kind="stable")].tolist()
+    return found
+
+
+def _keys(canvas: Canvas, order: Order, scores: Mapping[int, float] | Scores | None) -> tuple[Array, Array]:
+    """The objects by id, and by what they are ordered before that."""
     if order not in ORDERS:
         raise OptionError(f"order {order!r}", expected=f"one of {', '.join(ORDERS)}")
-    ids = canvas.ids()
+    ids, voxels = canvas.sizes()
     if order == "id":
-        return ids
-    keys = {i: canvas.area(i) if order == "area" else (scores or {}).get(i, math.inf) for i in ids}
-    return sorted(ids, key=lambda i: (math.inf if math.isnan(keys[i]) else keys[i], i))
+        return ids, np.zeros(len(ids))
+    return ids, voxels if order == "area" else Scores.from_mapping(scores).of(ids)
 
 
-def next_object(canvas: Canvas, current: int, order: Order = "score", scores: Mapping[int, float] | None = None,
-                *, back: bool = False) -> int:
+def next_object(canvas: Canvas, current: int, order: Order = "score",
+                scores: Mapping[int, float] | Scores | None = None, *, back: bool = False) -> int:
     """The object after the current one, or before it; after the last comes the first.
 
     Raises
@@ -234,9 +288,15 @@ def next_object(canvas: Canvas, current: int, order: Order = "score", scores: Ma
     >>> next_object(canvas, 0, "id"), next_object(canvas, 3, "id"), next_object(canvas, 1, "id", back=True)
     (1, 1, 3)
     """
-    row = in_order(canvas, order, scores)
-    if not row:
+    ids, keys = _keys(canvas, order, scores)
+    if not len(ids):
         raise DataError("no object", expected="labels with objects", remedy="segment the image first")
-    if current not in row:
-        return row[-1] if back else row[0]
-    return row[(row.index(current) + (-1 if back else 1)) % len(row)]
+    if back:
+        ids, keys = ids[::-1], -keys[::-1]
+    later = np.ones(len(ids), bool)
+    for here in np.flatnonzero(ids == current).tolist():
+        later = keys >= keys[here]
+        later[: here + 1] &= keys[: here + 1] > keys[here]
+    if not later.any():
+        later[:] = True
+    return int(ids[np.argmax(later & (keys == keys[later].min()))])

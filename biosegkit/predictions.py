@@ -24,7 +24,7 @@ from .exports import refused_in
 from .inputs import Job, find_jobs
 from .io import ReadOptions
 from .models import find_models
-from .processes import arguments, begun, beside, is_running, said, stop, why_ended
+from .processes import arguments, begun, beside, is_running, recorded, said, stop, why_ended
 from .records import record_path, shown
 
 __all__ = ["Batch", "Item", "Standing", "attach_batch", "find_batches", "resume_batch", "start_batch"]
@@ -268,9 +268,11 @@ def resume_batch(out: str | Path) -> Batch:
 
 
 def find_batches(folder: str | Path) -> list[Batch]:
-    """Batches whose results are in a folder, the newest first."""
-    found = sorted(Path(folder).glob("*.batch.json"), key=lambda p: -p.stat().st_mtime)
-    return [attach_batch(p.with_name(p.name.removesuffix(".batch.json"))) for p in found]
+    """Batches whose results are in a folder, the newest first.
+
+    Records that cannot be read are passed over; :func:`attach_batch` says what is wrong with them.
+    """
+    return recorded(folder, "batch.json", attach_batch)
 
 
 def _started(model: str, inputs: list[str], out: Path, options: dict[str, Any], cwd: str = "", *,

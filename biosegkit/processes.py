@@ -13,15 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
-from .errors import BiosegError
+from .errors import BiosegError, FileError
 
-__all__ = ["Begun", "arguments", "begun", "beside", "is_running", "said", "stop", "why_ended"]
+__all__ = ["Begun", "arguments", "begun", "beside", "is_running", "recorded", "said", "stop", "why_ended"]
 
+_T = TypeVar("_T")
 _TAIL = 1 << 16  # bytes of the log that are looked at
 #: Children of this process that have not ended, as far as is known: they are left running when their handle goes.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
@@ -63,6 +65,15 @@ def begun(words: Sequence[str], out: Path, cwd: str = "") -> Begun:
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, **own)
     _CHILDREN[:] = [*(one for one in _CHILDREN if one.poll() is None), child]
     return Begun(child.pid, psutil.Process(child.pid).create_time(), before, cwd, child)
+
+
+def recorded(folder: str | Path, ending: str, attach: Callable[[Path], _T]) -> list[_T]:
+    """What was begun in a folder, the newest first, by its records ``OUT.ending``; unreadable ones are passed over."""
+    found: list[_T] = []
+    for path in sorted(Path(folder).glob(f"*.{ending}"), key=lambda p: -p.stat().st_mtime):
+        with suppress(FileError):
+            found.append(attach(path.with_name(path.name.removesuffix(f".{ending}"))))
+    return found
 
 
 def is_running(pid: int, born: float, child: subprocess.Popen[bytes] | None = None) -> bool:

@@ -17,7 +17,7 @@ from ._atomic import read_json, write_json
 from ._options import Planning
 from .errors import BiosegError, FileError, OptionError
 from .plan.units import parse_duration
-from .processes import arguments, begun, beside, is_running, said, stop, why_ended
+from .processes import arguments, begun, beside, is_running, recorded, said, stop, why_ended
 from .time_needed import enough_in
 
 __all__ = ["Handle", "State", "attach", "find_runs", "resume", "start_training"]
@@ -238,6 +238,8 @@ def resume(out: str | Path, budget: str | None = None) -> Handle:
 
 
 def find_runs(folder: str | Path) -> list[Handle]:
-    """Trainings in a folder that were begun with :func:`start_training`, the newest first."""
-    found = sorted(Path(folder).glob("*.process.json"), key=lambda p: -p.stat().st_mtime)
-    return [attach(p.with_name(p.name.removesuffix(".process.json"))) for p in found]
+    """Trainings in a folder that were begun with :func:`start_training`, the newest first.
+
+    Records that cannot be read are passed over; :func:`attach` says what is wrong with them.
+    """
+    return recorded(folder, "process.json", attach)

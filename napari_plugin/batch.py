@@ -47,9 +47,8 @@ class BatchWidget(QWidget):
         self._task: Task | None = None
         self._shown_out: Path | None = None
         self.look: Look | None = None
-        #: What is shown of the batch now: its layers, the image that they are of, and whether it was edited.
+        #: The layers that are shown of the batch now.
         self.shown: list[Any] = []
-        self._edited = False
         self.items, self._turns = Columns(_TIPS), Turns(self)
         self._build()
         self._opening = Latest(layers_of)
@@ -238,7 +237,7 @@ class BatchWidget(QWidget):
                 layer.visible = False
             if others:
                 self.said.setText(f"{self.said.text()}; other layers are hidden")
-        if self._edited or any(layer.metadata.get("corrections") for layer in self.shown):
+        if any(layer in self.hub.edited for layer in self.shown):
             kept = ", ".join(layer.name for layer in self.shown if hasattr(layer, "selected_label"))
             self.said.setText(f"{kept} was edited and stays open: save it, or add it to a data set (Retrain)")
             for layer in self.shown:
@@ -247,7 +246,7 @@ class BatchWidget(QWidget):
             for layer in self.shown:
                 if layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)
-        self.shown, self._edited = [], False
+        self.shown = []
 
     def _on_shown(self, layer: Any) -> None:
         """One more layer, whose edits are heard of."""
@@ -256,9 +255,9 @@ class BatchWidget(QWidget):
             layer.events.paint.connect(self._on_edit)
             layer.events.labels_update.connect(self._on_edit)
 
-    def _on_edit(self, event: Any = None) -> None:
+    def _on_edit(self, event: Any) -> None:
         """A stroke of the brush, a fill: what is shown is no longer what was found."""
-        self._edited = self._edited or event is None or event.source in self.shown
+        self.hub.edited.add(event.source)
 
     # work
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QComboBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QGridLayout,
-    QLabel,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from biosegkit._words import counted
 from biosegkit.canvas import Change
@@ -25,13 +16,15 @@ from biosegkit.corrections import ORDERS
 from biosegkit.errors import BiosegError
 
 from . import edits, keys
+from .buttons import Buttons
 from .docks import Docked
 from .layers import PLACE, Look, is_labels, look_at
 from .region import frame_of, look_to
 from .remedies import told
+from .resting import Rest
 from .saving import made_editable, saved
 from .shared import LayerBox, hub_of, own, tipped
-from .work import Task, notify, task_of
+from .work import Latest, Task, notify, task_of
 
 __all__ = ["CorrectWidget"]
 
@@ -48,13 +41,19 @@ class CorrectWidget(QWidget):
         self._others: dict[int, edits.Session] = {}
         self._layer: Callable[[], Any] = lambda: None
         self._task: Task | None = None
+        #: What works at labels, and the layers that rest meanwhile; whether the one that is chosen waits for that.
+        self._rests: dict[Task, Rest] = {}
+        self._waiting = False
+        self._finding = Latest(edits.place_of)
         self._points: list[tuple[float, ...]] = []
-        self.buttons: dict[str, QPushButton] = {}
         self._build()
         self.layer.changed.connect(self._on_layer)
         self._viewer.dims.events.current_step.connect(self._on_step)
         let_go = weakref.WeakMethod(self._release)
         self.destroyed.connect(lambda *_: (release := let_go()) and release())
+        self.destroyed.connect(self._finding.cancel)
+        self._finding.returned.connect(self._on_place_found)
+        self._finding.failed.connect(self._on_failed)
         self._on_layer()
 
     def _build(self) -> None:
@@ -73,51 +72,30 @@ class CorrectWidget(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, widget in (("labels", self.layer), ("order", self.order), ("steps", self.amount)):
             form.addRow(title, widget)
-        grid, tools = QGridLayout(), QButtonGroup(self)
-        for k, (name, text, key, back) in enumerate(keys.STEPS):
-            self._add(grid, (0, k), name, text, f"Go to the {name} object in this order and pick it [{key}]",
-                      lambda *_, back=back: self.go(back=back))
-        for k, (name, text, key, tip) in enumerate(keys.TOOLS):
-            button = self._add(grid, (1 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_: self._on_tool())
-            button.setCheckable(True)
-            tools.addButton(button)
-        tools.setExclusive(True)
-        self.buttons["pick"].setChecked(True)
-        for k, (name, text, key, tip) in enumerate(keys.ACTS):
-            self._add(grid, (3 + k // 2, k % 2), name, text, f"{tip} [{key}]", lambda *_, name=name: self.act(name))
-        self._add(grid, (7, 0), "editable", "Make editable", "Labels of several resolutions, or read lazily, cannot be "
-                  "painted on: open the full resolution of the OME-Zarr on disk, or a copy in memory",
-                  lambda *_: self.make_editable())
-        self._add(grid, (7, 1), "save", "Save…", "Save the labels; of an OME-Zarr that is edited on disk, make the "
-                  "smaller resolutions anew", lambda *_: self.save())
+        buttons = Buttons(self.act, self.go, self._on_tool, self.make_editable, self.save)
+        self.buttons = buttons.named
         layout = QVBoxLayout(self)
         layout.addLayout(form)
-        layout.addLayout(grid)
+        layout.addWidget(buttons)
         layout.addWidget(self.said)
         layout.addStretch()
-
-    def _add(self, grid: QGridLayout, place: tuple[int, int], name: str, text: str, tip: str,
-             pressed: Callable[..., Any]) -> QPushButton:
-        button = tipped(QPushButton(text), tip)
-        button.clicked.connect(pressed)
-        grid.addWidget(button, *place)
-        self.buttons[name] = button
-        return button
 
     # the layer that is corrected
 
     def _on_layer(self) -> None:
-        """Another layer is chosen: let go of the one before, list the objects of this one in a thread."""
-        layer = self.layer.layer
-        if layer is self._layer():
-            return
+        """Another layer is chosen."""
+        if self.layer.layer is not self._layer():
+            self._choose(self.layer.layer)
+
+    def _choose(self, layer: Any) -> None:
+        """Let go of the layer before, list the objects of this one in a thread."""
         self._release()
         self._layer = weakref.ref(layer) if layer is not None else lambda: None
         self._enable()
         if layer is None:
             self.said.setText("Open or make labels first.")
-            return
-        self._begin(layer)
+        else:
+            self._begin(layer)
 
     def _on_data(self, event: Any = None) -> None:
         """Other data in the same layer, as Tune puts them there: begin anew."""
@@ -125,8 +103,7 @@ class CorrectWidget(QWidget):
         if layer is None or self.session is None:
             return
         if layer.data is not self.session.data or self.session.frame is not None:
-            self._release()
-            self._begin(layer)
+            self._choose(layer)
 
     def _on_step(self, event: Any = None) -> None:
         """Of a time series another time point is shown: that is corrected now; what was done at others is kept."""
@@ -136,7 +113,7 @@ class CorrectWidget(QWidget):
         number = self._number(layer, look_at(layer))
         if number == before.number:
             return
-        if before.canvas.log:
+        if before.canvas.touched:
             self._others[before.number] = before
         if number in self._others:
             self._take(layer, self._others.pop(number))
@@ -161,7 +138,11 @@ class CorrectWidget(QWidget):
             one.canvas.spacing = spacing
 
     def _begin(self, layer: Any) -> None:
-        """List the objects of a layer in a thread."""
+        """List the objects of a layer in a thread, after what was begun there before another layer was chosen."""
+        self._waiting = any(rest.holds(layer) for rest in self._rests.values())
+        if self._waiting:
+            self.said.setText("waiting for the step before…")
+            return
         try:
             look = look_at(layer)
         except BiosegError as error:
@@ -170,43 +151,45 @@ class CorrectWidget(QWidget):
         number = self._number(layer, look)
         stored = layer.metadata.get("edited")
         journal = None if stored is None else Path(f"{stored.path}.corrections.jsonl")
-        self.said.setText("listing the objects…")
-        self._begun = layer.data
-        scores = edits.scores_of(layer.features) if number in (None, layer.metadata.get("frame", number)) else {}
-        self._start(self._on_session, edits.readied, layer.data, look.grid.spacing, scores, journal,
-                    None if number is None else (look.axes, number))
+        self.said.setText("listing the objects; brush and fill can be used after that…")
+        features = layer.features if number in (None, layer.metadata.get("frame", number)) else None
+        rest = Rest(layer)
+        self._start(partial(self._on_session, layer, layer.data, rest), edits.readied, layer.data, look.grid.spacing,
+                    features, journal, None if number is None else (look.axes, number),
+                    edits.earlier(layer.metadata, number), rest=rest)
 
-    def _on_session(self, session: edits.Session) -> None:
+    def _on_session(self, layer: Any, data: Any, rest: Rest, session: edits.Session) -> None:
         """The objects are listed: listen to clicks, keys and strokes."""
-        layer = self._layer()
-        if layer is None:
-            return
-        if layer.data is not self._begun:  # replaced meanwhile
+        if layer.data is not data or rest.painted:  # replaced or painted on meanwhile
             self._begin(layer)
             return
+        first = self.session is None  # else it was another time point of this layer
         if layer.data is not session.data:  # with room for new ids
             layer.data = session.data
-        if self.session is None:  # else it was another time point of this layer
-            self._listen(layer)
         self._take(layer, session)
+        if first:
+            self._listen(layer)
+            self._on_tool()
 
     def _listen(self, layer: Any) -> None:
         """To clicks, keys and strokes on a layer, and to other data or another size of voxels in it."""
-        layer.events.paint.connect(self._on_paint)
-        layer.events.data.connect(self._on_data)
-        for name in PLACE:
-            layer.events[name].connect(self._on_place)
+        for event, heard in self._heard(layer):
+            event.connect(heard)
         layer.mouse_drag_callbacks.append(self._on_mouse)
         keys.bind(layer, self.act, self.go, self.use)
+
+    def _heard(self, layer: Any) -> list[tuple[Any, Callable[..., Any]]]:
+        """Events of a layer, and who hears of them."""
+        return [(layer.events.paint, self._on_paint), (layer.events.data, self._on_data),
+                *((layer.events[name], self._on_place) for name in PLACE)]
 
     def _take(self, layer: Any, session: edits.Session) -> None:
         """Correct this from now on."""
         self.session = session
-        layer.metadata["corrections"] = session.canvas.log
+        edits.remember(layer.metadata, session)
         self._on_place()
-        self._on_tool()
         what = "class" if layer.metadata.get("task") == "semantic" else "object"
-        self.said.setText(counted(len(session.canvas.ids()), what) +
+        self.said.setText(counted(session.canvas.count, what) +
                           ("" if session.scores else "; no scores: next by id"))
         if not session.scores and self.order.currentText() == "score":
             self.order.setCurrentText("id")
@@ -214,13 +197,16 @@ class CorrectWidget(QWidget):
     def _release(self) -> None:
         """Leave the layer as it would be without this widget."""
         layer, session = self._layer(), self.session
-        self.session, self._points, self._others = None, [], {}
+        self.session, self._points, self._others, self._waiting = None, [], {}, False
+        for task, rest in list(self._rests.items()):
+            if not rest.changes:  # nobody asks any more for what it lists; what changes labels is done to its end
+                task.cancel()
+                self._rests.pop(task).end()
+                self._task = None if task is self._task else self._task
         if layer is None or session is None:
             return
-        layer.events.paint.disconnect(self._on_paint)
-        layer.events.data.disconnect(self._on_data)
-        for name in PLACE:
-            layer.events[name].disconnect(self._on_place)
+        for event, heard in self._heard(layer):
+            event.disconnect(heard)
         if self._on_mouse in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_mouse)
         keys.unbind(layer)
@@ -228,48 +214,59 @@ class CorrectWidget(QWidget):
 
     # what is done
 
+    @property
+    def _ready(self) -> edits.Session | None:
+        """What is corrected, None while something is at work at it."""
+        return self.session if self._task is None else None
+
     def act(self, name: str) -> None:
         """Carry out an operation by name on what is picked."""
-        if self.session is None or self._task is not None:
-            return
-        options = {"amount": self.amount.value()} if name in ("grow", "shrink") else {}
-        self._start(self._on_change, edits.act, self.session, name, **options)
+        self._change(edits.act, name, **({"amount": self.amount.value()} if name in ("grow", "shrink") else {}))
 
     def cut(self, name: str, points: list[tuple[float, ...]]) -> None:
         """Split the object that is picked, or the one under the points, along a line or around points."""
-        session = self.session
-        if session is None or self._task is not None:
-            return
-        under = session.along(points) if name == "line" else [n for n in map(session.at, points) if n]
-        if under and (not session.picked or session.picked[0] not in under):
-            session.pick(max(set(under), key=under.count))
-        places, first = [session.inside(point) for point in points], self._viewer.dims.ndim - self._layer().ndim
-        across = session.across([axis - first for axis in self._viewer.dims.not_displayed])
-        options: dict[str, Any] = {"line": places, "axis": across} if name == "line" else {"points": places}
-        self._start(self._on_change, edits.act, session, f"split_{name}", **options)
+        session = self._ready
+        if session is not None:
+            first = self._viewer.dims.ndim - self._layer().ndim
+            across = session.across([axis - first for axis in self._viewer.dims.not_displayed])
+            self._change(edits.cut, name, points, across)
+
+    def _change(self, function: Callable[..., Change], *arguments: Any, **options: Any) -> None:
+        """Change labels in a thread, and say so to who else would replace them."""
+        layer, session = self._layer(), self._ready
+        if layer is not None and session is not None:
+            self._hub.edited.add(layer)
+            self._start(partial(self._on_change, session), partial(function, session, *arguments, **options),
+                        rest=Rest(layer, changes=True))
 
     def go(self, *, back: bool = False) -> None:
         """Pick the next or previous object and show it."""
-        if self.session is None:
+        session = self._ready
+        if session is None:
             return
         try:
-            number = self.session.next(self.order.currentText(), back=back)
+            self._finding.submit((session, session.next(self.order.currentText(), back=back)))
         except BiosegError as error:
             notify(error)
-            return
         self._show_pick()
-        look_to(self._viewer, self._layer(), edits.place_of(self.session, number))
+
+    def _on_place_found(self, found: tuple[edits.Session, tuple[float, ...]]) -> None:
+        """Show the object that was gone to, unless something else is corrected by now."""
+        session, place = found
+        if session is self.session:
+            look_to(self._viewer, self._layer(), place)
 
     def use(self, name: str) -> None:
         """Take a tool."""
-        self.buttons[name].setChecked(True)
-        self._on_tool()
+        if self._task is None:
+            self.buttons[name].setChecked(True)
+            self._on_tool()
 
     def make_editable(self) -> None:
         """A layer that can be edited from one that cannot."""
         layer = self.layer.layer
         if layer is not None and self._task is None:
-            self._start(self._on_editable, made_editable, layer.data, dict(layer.metadata))
+            self._start(partial(self._on_editable, layer), made_editable, layer.data, dict(layer.metadata))
 
     def save(self) -> None:
         """Save what was corrected."""
@@ -279,19 +276,30 @@ class CorrectWidget(QWidget):
             saved(self, layer, self._start, number)
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any,
-               **options: Any) -> None:
-        """Work in a thread; the buttons rest meanwhile. What changes labels is told to who else would replace them."""
-        if receive == self._on_change:
-            self._hub.edited.add(self._layer())
-        self._task = task_of(self, receive, lambda: function(*arguments, **options))
+               rest: Rest | None = None) -> None:
+        """Work in a thread; the buttons rest meanwhile, and perhaps a layer."""
+        def received(found: Any) -> None:
+            if rest is not None:
+                rest.end()
+            receive(found)
+
+        self._task = task = task_of(self, received, function, *arguments)
+        if rest is not None:
+            self._rests[task] = rest
+            task.ended.connect(lambda: rest.end())  # without the widget, too
         self._enable()
-        self._task.start()
+        task.start()
 
     def _on_ended(self) -> None:
-        if self.sender() in (None, self._task):  # else what came of it has begun the next already
+        task = self.sender() or self._task
+        if task in self._rests:
+            self._rests.pop(task).end()
+        if task is self._task:  # else what came of it has begun the next already, or another layer was chosen
             self._task = None
             self._enable()
             self._on_step()  # the view may have moved on
+        if self._waiting:
+            self._begin(self._layer())
 
     def _on_failed(self, error: BaseException) -> None:
         """Say it here; that a layer cannot be edited is nothing that somebody who looks through layers must be told."""
@@ -299,29 +307,25 @@ class CorrectWidget(QWidget):
         if self.session is not None or not isinstance(error, BiosegError):
             notify(error)
 
-    def _on_change(self, change: Change) -> None:
-        """Show what was changed."""
-        layer, session = self._layer(), self.session
-        if layer is None or session is None:
-            return
+    def _on_change(self, session: edits.Session, change: Change) -> None:
+        """Show what was changed; the layer is drawn anew already, whichever is corrected by now."""
         session.done(change)
-        layer.refresh(extent=False)
+        if session is not self.session:
+            return
         self._show_pick()
         ids = ", ".join(map(str, change.ids[:6])) + (", …" if len(change.ids) > 6 else "")
         self.said.setText(f"{change.operation}: {change.voxels} voxels of {ids}" if change.voxels else
                           f"{change.operation}: nothing to change")
 
-    def _on_editable(self, made: tuple[Any, dict[str, Any], str]) -> None:
+    def _on_editable(self, layer: Any, made: tuple[Any, dict[str, Any], str]) -> None:
         """Put the editable labels in the place of the others."""
-        layer = self.layer.layer
         data, metadata, text = made
-        if layer is None:
+        if layer not in self._viewer.layers:
             return
-        place = {"scale": layer.scale, "translate": layer.translate, "rotate": layer.rotate, "shear": layer.shear,
-                 "affine": layer.affine, "units": layer.units, "axis_labels": layer.axis_labels}
+        same = ("features", "scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
         layer.visible = False
-        new = self._viewer.add_labels(data, name=f"{layer.name} (editing)", metadata=metadata, features=layer.features,
-                                      **place)
+        new = self._viewer.add_labels(data, name=f"{layer.name} (editing)", metadata=metadata,
+                                      **{name: getattr(layer, name) for name in same})
         self.layer.layer = new
         self.said.setText(text)
 
@@ -337,8 +341,7 @@ class CorrectWidget(QWidget):
 
     def _on_paint(self, event: Any) -> None:
         if self.session is not None:
-            for places, before, after in edits.strokes(event.value):
-                self.session.painted(places, before, after)
+            self.session.painted(edits.strokes(event.value))
 
     def _on_mouse(self, layer: Any, event: Any) -> Iterator[None]:
         """Pick on a click, draw on a drag."""
@@ -362,10 +365,11 @@ class CorrectWidget(QWidget):
 
     def click(self, place: tuple[float, ...], *, more: bool = False) -> None:
         """A click on a place of the labels with the tool that is taken."""
-        if self.session is None:
+        session = self._ready
+        if session is None:
             return
         if not self.buttons["points"].isChecked():
-            self.session.pick(self.session.at(place), more=more)
+            session.pick(session.at(place), more=more)
             self._show_pick()
             return
         self._points.append(place)

@@ -61,7 +61,7 @@ class MeasureWidget(QWidget):
         self._measured: Callable[[], Any] = lambda: None
         self._compared: tuple[Callable[[], Any], Callable[[], Any]] = (lambda: None, lambda: None)
         self._errors: Callable[[], Any] = lambda: None
-        self._frame = 0
+        self._frame, self._moment = 0, ""
         #: What is left to be shown of a comparison.
         self._turns = Turns(self)
         self.objects, self.scores, self.errors = Columns(_TIPS), Columns(_TIPS), Columns(_TIPS)
@@ -121,7 +121,7 @@ class MeasureWidget(QWidget):
         image = self.image.layer
         together = [one for one in self._viewer.layers if is_image(one) and one in self._viewer.layers.selection]
         images = () if image is None else tuple(together) if image in together else (image,)
-        question = self._question(layer, tuple(snapshot(one) for one in images))
+        question = self._question(layer, images)
         if question is not None:
             self._watch(layer)
             self.said.setText("measuring…")
@@ -132,7 +132,7 @@ class MeasureWidget(QWidget):
         layer, reference = self.layer.layer, self.reference.layer
         if layer is None or reference is None or self._task is not None:
             return
-        question = self._question(layer, (), snapshot(reference))
+        question = self._question(layer, (), reference)
         if question is not None:
             self._compared = weakref.ref(layer), weakref.ref(reference)
             self.said.setText("comparing…")
@@ -159,15 +159,18 @@ class MeasureWidget(QWidget):
             self._start(lambda _: self.said.setText(f"saved {path}"), _written, self._table, path)
 
     def _question(self, layer: Any, images: tuple[Any, ...], reference: Any = None) -> Question | None:
-        """What is chosen, as plain data."""
+        """What is chosen, as plain data; the time point is that of whichever layer is a time series."""
+        together = [one for one in (layer, *images, reference) if one is not None]
         try:
-            frame = frame_of(self._viewer, layer, look_at(layer))
+            series = max(together, key=lambda one: look_at(one).frames)
+            frame = frame_of(self._viewer, series, look_at(series))
+            self._moment = f", time point {frame}" if look_at(series).frames > 1 else ""
         except BiosegError as error:
             self._on_failed(error)
             return None
         self._frame = frame
-        return Question(snapshot(layer), images, reference, _TASKS[self.kind.currentText()], frame,
-                        layer.features)
+        return Question(snapshot(layer), tuple(snapshot(one) for one in images), reference and snapshot(reference),
+                        _TASKS[self.kind.currentText()], frame, layer.features)
 
     def _start(self, receive: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
         """Work in a thread; the buttons rest meanwhile."""
@@ -198,7 +201,7 @@ class MeasureWidget(QWidget):
         self.objects.show(shown_columns(table))
         self.table.resizeColumnsToContents()
         rows = len(next(iter(table.values())))
-        self.said.setText(f"{rows} {self.kind.currentText()} of {question.labels.name}")
+        self.said.setText(f"{rows} {self.kind.currentText()} of {question.labels.name}{self._moment}")
         layer = self._measured()
         if layer is not None and layer in self._viewer.layers:
             layer.features = features
@@ -211,7 +214,7 @@ class MeasureWidget(QWidget):
         first = {name: found.errors[name] for name in ("what", "id", "layer") if name in found.errors}
         self.errors.show({**first, **{k: v for k, v in shown_columns(found.errors).items() if k not in first}})
         self.error_table.resizeColumnsToContents()
-        self.said.setText(found.said)
+        self.said.setText(f"{found.said}{self._moment}")
         self._turns.do(lambda: self._show_errors(found.layer))
 
     def _show_errors(self, made: LayerData) -> None:

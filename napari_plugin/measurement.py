@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from biosegkit.errors import DataError
+from biosegkit.extents import point_inside
 from biosegkit.image import Image, Labels
 from biosegkit.progress import tick
 
@@ -119,6 +120,10 @@ def compared(question: Question) -> Comparison:
 
     tick(0, 3, "steps")
     found, true = _labels(question.labels, question), _labels(question.reference, question)
+    assumed = []
+    if true.grid.unit == "px" != found.grid.unit and true.grid.shape == found.grid.shape:
+        true = replace(true, grid=found.grid)  # distances in its unit, and errors where the labels are
+        assumed = [f"{question.reference.name} does not say the size of its voxels: that of {question.labels.name}"]
     tick(1, 3, "steps")
     seen = agreement(found, true)
     tick(2, 3, "steps")
@@ -138,7 +143,7 @@ def compared(question: Question) -> Comparison:
     settings["metadata"]["errors_of"] = question.labels.name
     # In a cycle: for colours by value napari compiles a loop first, for half a second or more in the viewer's thread.
     settings["colormap"] = np.array([(0.0, 0.0, 0.0, 0.0), *(_COLOURS[name] for name in kinds)], np.float32)
-    return Comparison(scores, errors, "\n".join([counted(seen.counts, true.task), *seen.notes]),
+    return Comparison(scores, errors, "\n".join([counted(seen.counts, true.task), *assumed, *seen.notes]),
                       (data.astype(np.uint8), settings, kind))
 
 
@@ -196,7 +201,7 @@ def features_with(features: Any, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def place_in(layer: Any, table: Mapping[str, Any], row: int, frame: int = 0) -> tuple[float, ...]:
-    """A voxel of a layer inside an object of a table, near its middle.
+    """A voxel of a layer inside an object of a table, near its middle; of a snapshot in a thread.
 
     Raises
     ------
@@ -207,14 +212,13 @@ def place_in(layer: Any, table: Mapping[str, Any], row: int, frame: int = 0) -> 
     number = int(table["id" if "id" in table else "class"][row])
     spans = {a: slice(int(table[f"bbox_start_{a}"][row]), int(table[f"bbox_stop_{a}"][row]))
              for a in "zyx" if f"bbox_start_{a}" in table}
-    window = tuple(slice(frame, frame + 1) if a == "t" else spans[a] for a in look.axes if a == "t" or a in spans)
+    window = [slice(frame, frame + 1) if a == "t" else spans[a] for a in look.axes if a == "t" or a in spans]
     finest = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    inside = np.argwhere(np.asarray(finest[window]) == number)
-    if not len(inside):
+    place = point_inside(finest, window, number)
+    if place is None:
         raise DataError(f"object {number} is not where it was measured", file=layer.name,
                         expected="labels that have not changed since", remedy="click Measure or Compare again")
-    nearest = inside[np.argmin(((inside - inside.mean(axis=0)) ** 2).sum(axis=1))]
-    return tuple(float(p + w.start) for p, w in zip(nearest, window, strict=True))
+    return tuple(map(float, place))
 
 
 def _as_shown(layer: Any) -> Any:
@@ -224,8 +228,22 @@ def _as_shown(layer: Any) -> Any:
 
 def _labels(layer: Any, question: Question) -> Labels:
     """Labels in the order that is shown."""
-    frame = question.frame if look_at(layer).frames > question.frame else 0
-    return labels_of(_as_shown(layer), question.task, frame=frame)
+    return labels_of(_as_shown(layer), question.task, frame=_frame(layer, question))
+
+
+def _frame(layer: Any, question: Question) -> int:
+    """The time point of a layer, which is the same in all that have several.
+
+    Raises
+    ------
+    DataError
+        If it ends before.
+    """
+    frames = look_at(layer).frames
+    if frames > 1 and question.frame >= frames:
+        raise DataError(f"{frames} time points", file=layer.name, expected=f"one more than {question.frame} at least",
+                        remedy="go to a time point that all of these layers have")
+    return question.frame if frames > 1 else 0
 
 
 def _image(question: Question, labels: Labels) -> Image | None:
@@ -234,7 +252,7 @@ def _image(question: Question, labels: Labels) -> Image | None:
         return None
     shown = [_as_shown(layer) for layer in question.images]
     level, window = part_under(_as_shown(question.labels), shown[0])
-    image = image_of(shown, frame=question.frame, level=level, window=window)
+    image = image_of(shown, frame=_frame(question.images[0], question), level=level, window=window)
     if image.grid.unit == "px" and labels.grid.unit != "px" and image.grid.shape == labels.grid.shape:
         image = replace(image, grid=labels.grid)
     if len(question.images) == 1 and len(image.array) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from .trainings import (
     added,
     begun,
     brought,
+    can_be_judged,
     free_folder,
     known_runs,
     looked,
@@ -65,15 +67,19 @@ class RetrainWidget(QWidget):
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
         self.look: Look | None = None
+        #: The image that the name in its row is of.
+        self._named: Callable[[], Any] = lambda: None
         self._build()
         self.hub.models_changed.connect(self._on_models)
         self.layer.changed.connect(self._on_layer)
+        self.image.changed.connect(self._on_image)
         self._viewer.dims.events.current_step.connect(self._name)
         self.dataset.editingFinished.connect(self._on_dataset)
         self.runs.changed.connect(self._on_run)
         self.runs.looked.connect(self._on_look)
         self.runs.lost.connect(self._on_failed)
         self._on_models()
+        self._on_image()
         self._on_layer()
         self._enable()
         self.find()
@@ -173,6 +179,15 @@ class RetrainWidget(QWidget):
             self.kind.setCurrentIndex(list(_TASKS.values()).index(task))
         self._name()
 
+    def _on_image(self) -> None:
+        """Another image: a name that was written was of the one before, and so was the wish to replace it."""
+        image = self.image.layer
+        if image is not self._named():
+            self._named = (lambda: None) if image is None else weakref.ref(image)
+            self.name.setModified(False)
+            self.replace.setChecked(False)
+        self._name()
+
     def _name(self, event: Any = None) -> None:
         """What the image may be called, of a time series with the time point that is shown."""
         image = self.image.layer
@@ -214,6 +229,7 @@ class RetrainWidget(QWidget):
                 self.start.addItem(row.title, row.model)
                 self.start.setItemData(self.start.count() - 1, f"{row.model}\n{row.about}", 3)  # its tooltip
         self.start.setCurrentIndex(max(0, self.start.findData(chosen)))
+        self._list()
 
     # follow
 
@@ -254,8 +270,7 @@ class RetrainWidget(QWidget):
 
     def _on_look(self, look: Look) -> None:
         """Show how it is; when it has just been finished, list the model and score the one before."""
-        running = self.look is not None and self.look.state.name == "running"
-        self.look = look
+        before, self.look = self.look, look
         self.curve.add(look.points)
         parts = [f"{look.state.name}: {look.said or in_words(look.state.message)}".rstrip(": ")]
         if look.state.enough:
@@ -266,11 +281,19 @@ class RetrainWidget(QWidget):
         self.standing.setText("\n".join(part for part in parts if part))
         if look.state.name != "running":
             self.runs.rest()
-        if running and look.state.name == "finished":
-            self.hub.add_model(str(look.handle.out))
-            if not look.judged:
+        if look.state.name == "finished" and (before is None or before.state.name == "running"):
+            if before is not None:
+                self.hub.add_model(str(look.handle.out))
+            if not look.judged and can_be_judged(look.handle):
                 self.start_judging()
+        self._list()
         self._enable()
+
+    def _list(self) -> None:
+        """The model of a training that has ended belongs in the list of models, wherever it is."""
+        look = self.look
+        if look is not None and look.state.name == "finished" and not self.hub.lists(str(look.handle.out)):
+            self.hub.add_model(str(look.handle.out))
 
     def stop_training(self) -> None:
         """Ask the training to stop."""

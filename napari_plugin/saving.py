@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from biosegkit.errors import DataError
+from biosegkit.grid import Grid
 
 from .layers import labels_of, snapshot
 
@@ -22,19 +24,25 @@ def made_editable(data: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str
     Raises
     ------
     DataError
-        If the copy would not fit in memory.
+        If the copy would not fit in memory, or the layer is only a part of what is on disk.
     """
     kept = dict(metadata)
+    finest = data[0] if isinstance(data, Sequence) else data  # of several resolutions, napari's too
     source = str(dict(kept.get("biosegkit", {})).get("source", ""))
     if source.rstrip("/").endswith(".zarr") or ".zarr/" in source:
         from biosegkit.io.edited import open_for_editing
 
         edited = open_for_editing(source)
+        grid = kept["biosegkit"].get("grid")
+        array = edited.array  # as the file has it; the layer shows it turned
+        array = array if grid is None else array.turned(Grid.from_dict(grid).canonical_turn())
+        if array.shape != tuple(finest.shape):
+            raise DataError(f"labels of shape {tuple(finest.shape)}", file=edited.path,
+                            expected=f"all of the file, {array.shape}", remedy="open the file and edit that layer")
         text = f"edits go to {edited.path.name} at once; Save makes the smaller resolutions anew"
-        return edited.array, {**kept, "edited": edited}, text
+        return array, {**kept, "edited": edited}, text
     import psutil
 
-    finest = data[0] if isinstance(data, list | tuple) or hasattr(data, "levels") else data
     size = int(np.prod(finest.shape)) * 4
     if size > 0.5 * psutil.virtual_memory().available:
         raise DataError(f"labels of {size / 2**30:.1f} GiB", expected="half of the free memory at most",
@@ -50,8 +58,11 @@ def saved(parent: QWidget, layer: Any, start: Callable[..., None], number: int |
     if edited is not None:
         start(lambda _: say(f"saved {edited.path.name}"), edited.save)
         return
-    moment = "" if number is None or layer.name.rpartition(" t=")[1] else f" t={number}"
-    path, _ = QFileDialog.getSaveFileName(parent, "Save labels", f"{layer.name}{moment}.ome.tif",
+    name = layer.name
+    if number is not None:  # of the time point that is saved, whichever one the layer is named after
+        name, named = re.subn(r"(.*) t=\d+\b", rf"\1 t={number}", name, count=1)
+        name += "" if named else f" t={number}"
+    path, _ = QFileDialog.getSaveFileName(parent, "Save labels", f"{name}.ome.tif",
                                           "Labels (*.ome.tif *.tif *.nii.gz *.ome.zarr)")
     if path:
         start(lambda name: say(f"saved {name}"), written, snapshot(layer), path, number)

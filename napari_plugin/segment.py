@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -53,11 +54,15 @@ class SegmentWidget(QWidget):
         self._task: Task | None = None
         self._asked: Wish | None = None
         self._answer: Answer | None = None
+        #: The layers that were asked about, by their identities.
+        self._channels: list[int] = []
         self._giant: Giant | None = None
         #: The layer whose place is followed.
         self._followed: Callable[[], Any] = lambda: None
         #: What a run has brought, shown until something else is chosen; and that of the run that is about to end.
         self._brought = self._done = ""
+        #: How layers were shown in planes, and how they are in a volume.
+        self._shown: WeakKeyDictionary[Any, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
         #: What is left to be shown of a run.
         self._turns = Turns(self)
         self._build()
@@ -75,6 +80,8 @@ class SegmentWidget(QWidget):
         for field in (self.out, self.options):
             field.editingFinished.connect(self._on_text)
         self.size.editingFinished.connect(self._on_size)
+        self._viewer.layers.selection.events.changed.connect(self._on_selection)
+        self._viewer.dims.events.ndisplay.connect(self._on_volume)
         self._on_layer()
 
     def _build(self) -> None:
@@ -138,12 +145,16 @@ class SegmentWidget(QWidget):
             return None
         axes, kind = self.axes.currentData(), self.region.currentText()
         look = look_at(layer, axes)
-        layers = [one for one in self._viewer.layers if one in self._viewer.layers.selection and is_image(one)]
-        together = layers if len(layers) > 1 and layer in layers else [layer]
-        return Wish(self.model.model, tuple(snapshot(one) for one in together), kind,
+        return Wish(self.model.model, tuple(snapshot(one) for one in self._together()), kind,
                     region_of(kind, self._viewer, layer, look), axes, frame_of(self._viewer, layer, look),
                     self.tta.isChecked(), layer.data_level if kind == "view" and layer.multiscale else 0,
                     self.out.text().strip(), options_in(self.options.text()))
+
+    def _together(self) -> list[Any]:
+        """The layer that is chosen, or all that are selected with it: its channels."""
+        layer, selected = self.layer.layer, self._viewer.layers.selection
+        layers = [one for one in self._viewer.layers if one in selected and is_image(one)]
+        return layers if len(layers) > 1 and layer in layers else [layer]
 
     def open_out(self) -> None:
         """Ask for the folder for results."""
@@ -198,19 +209,30 @@ class SegmentWidget(QWidget):
 
     def toggle_volume(self) -> None:
         """Volume and planes in turn; in a volume the image shines through its labels."""
-        deep = self._viewer.dims.ndisplay == 2
-        if deep:
-            self._show_contours(on=False)
-        self._viewer.dims.ndisplay = 3 if deep else 2
-        if not deep:
+        if self._viewer.dims.ndisplay == 3:
+            self._viewer.dims.ndisplay = 2
+            return
+        self._show_contours(on=False)  # a volume has none
+        self._viewer.dims.ndisplay = 3
+        self._viewer.camera.angles = (0, 30, 60)
+        for layer in self._viewer.layers:
+            new: dict[str, Any] = {}
+            if is_image(layer) and not layer.rgb:
+                new = {"rendering": "attenuated_mip", "blending": "translucent_no_depth"}
+            elif hasattr(layer, "contour"):
+                new = {"blending": "translucent", "opacity": 0.7}
+            self._shown[layer] = {name: getattr(layer, name) for name in new}, new
+            for name, value in new.items():
+                setattr(layer, name, value)
+
+    def _on_volume(self, event: Any = None) -> None:
+        """Planes again, by whatever button: layers as they were, but for what was chosen in the volume."""
+        if self._viewer.dims.ndisplay == 2 and self._shown:
             self._show_contours(self.contours.isChecked())
-        if deep:
-            self._viewer.camera.angles = (0, 30, 60)
-            for layer in self._viewer.layers:
-                if is_image(layer) and not layer.rgb:
-                    layer.rendering, layer.blending = "attenuated_mip", "translucent_no_depth"
-                elif hasattr(layer, "contour"):
-                    layer.blending, layer.opacity = "translucent", 0.7
+            for layer, (before, new) in list(self._shown.items()):
+                for name in [name for name, value in new.items() if getattr(layer, name) == value]:
+                    setattr(layer, name, before[name])
+            self._shown.clear()
 
     def _set_running(self, running: bool) -> None:
         self.run.setEnabled(not running and self._answer is not None and self._answer.ready)
@@ -236,6 +258,7 @@ class SegmentWidget(QWidget):
             return
         try:
             layer = self.layer.layer
+            self._channels = [] if layer is None else [id(one) for one in self._together()]
             said = "" if layer is None else size_of(layer, self.axes.currentData())
             self.size.setPlaceholderText(said or "not known")
             deep = layer is not None and look_at(layer, self.axes.currentData()).grid.ndim == 3
@@ -250,6 +273,11 @@ class SegmentWidget(QWidget):
             return
         self.said.setText("checking…")
         self._questions.submit(self._asked)
+
+    def _on_selection(self, event: Any = None) -> None:
+        """Other layers are selected: a question only where they are other channels."""
+        if self.layer.layer is not None and [id(one) for one in self._together()] != self._channels:
+            self._on_choice()
 
     def _on_step(self, event: Any = None) -> None:
         """Another plane is shown."""

@@ -83,6 +83,10 @@ class Hub(QObject):
         self._loaded = {key: one for key, one in self._loaded.items() if key[0] != model}
         self.refresh()
 
+    def lists(self, model: str) -> bool:
+        """Whether a model is in the list, or will be: models are being looked for."""
+        return not self.rows or _place(model) in {_place(row.model) for row in self.rows}
+
     def loaded(self, model: str, options: Options = ()) -> Predictor:
         """A model ready to run, with these options; the last one is kept. Call this in a thread."""
         if (model, options) not in self._loaded:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from biosegkit.curate import Added
     from biosegkit.runs import Handle, State
 
-__all__ = ["Addition", "Look", "added", "begun", "brought", "free_folder", "known_runs", "looked", "name_of",
-           "options_of", "recorded_task", "started_from"]
+__all__ = ["Addition", "Look", "added", "begun", "brought", "can_be_judged", "free_folder", "known_runs", "looked",
+           "name_of", "options_of", "recorded_task", "started_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +194,12 @@ def looked(handle: Handle) -> Look:
 def started_from(handle: Handle) -> str:
     """The model that a training began with; empty if with none."""
     return str(handle.options.get("from") or handle.options.get("origin") or "")
+
+
+def can_be_judged(handle: Handle) -> bool:
+    """Whether the model before and the data set are where they were."""
+    where, start = Path(handle.cwd), started_from(handle)
+    return bool(start) and (where / start).exists() and (where / handle.dataset).exists()
 
 
 def brought(handle: Handle) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .work import Latest, Task, notify, paint_later
 
 if TYPE_CHECKING:
     from biosegkit.image import Labels
+    from biosegkit.live import Live
 
 __all__ = ["Scale", "TuneWidget", "decoded", "shares"]
 
@@ -63,15 +64,15 @@ class Scale:
         return round(min(1.0, max(0.0, share)) * _POSITIONS)
 
 
-def decoded(wish: tuple[Any, Result, dict[str, float]]) -> tuple[Any, Any, dict[str, Any], str]:
-    """Data and features of a layer at thresholds, in a thread; and what was found, in words."""
+def decoded(wish: tuple[Any, Result, dict[str, float]]) -> tuple[Any, Live, Any, dict[str, Any], str]:
+    """Data and features of a layer at thresholds, in a thread; what they are of, and what was found, in words."""
     from biosegkit.viewing import label_layer
 
     layer, result, thresholds = wish
     found = result.live.decode(thresholds)
     data, settings, _ = label_layer(found.labels, "", found.objects)
     said = counted(len(found.objects["id"]), "object") if "id" in found.objects else shares(found.labels)
-    return layer, data, settings.get("features", {}), said
+    return layer, result.live, data, settings.get("features", {}), said
 
 
 def shares(labels: Labels) -> str:
@@ -239,8 +240,10 @@ class TuneWidget(QWidget):
         if layer is not None and result is not None:
             self._decoding.submit((layer, result, self.values()))
 
-    def _on_decoded(self, found: tuple[Any, Any, dict[str, Any], str]) -> None:
-        layer, data, features, text = found
+    def _on_decoded(self, found: tuple[Any, Live, Any, dict[str, Any], str]) -> None:
+        asked, live, data, features, text = found
+        # the one that was asked for, or the one beside it if it was edited meanwhile
+        layer = next((one for one, result in self.hub.results.items() if result.live is live), asked)
         if layer not in self._viewer.layers:  # it was deleted meanwhile
             return
         if layer in self.hub.edited:
@@ -275,6 +278,9 @@ class TuneWidget(QWidget):
     def _on_saved(self, found: tuple[Result, Any]) -> None:
         result, new = found
         self.hub.replace_loaded(result.model_name, new)
+        for layer, other in list(self.hub.results.items()):
+            if other.model_name == result.model_name:
+                self.hub.results[layer] = replace(other, model=new)
         self.said.setText(f"saved to {result.model_name}")
 
     def _on_save_ended(self) -> None:

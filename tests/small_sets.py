@@ -65,7 +65,7 @@ def write_volumes(folder, cases=3, shape=(12, 16, 14), spacing=(1.0, 1.0, 1.0)):
 
 
 def tiny_plan(ndim=2, *, task="instance", method=None, network="unet", patch=None, anisotropic=False, batch=2, steps=4,
-              values=(0, 3, 7), unit="px", channels=1, **training):
+              values=(0, 3, 7), unit="px", channels=1, spacing=None, **training):
     """A complete plan with a network of a few hundred weights per stage."""
     flat = (1, 2, 2) if anisotropic else (2,) * ndim
     kernels = ((1, 3, 3),) if anisotropic else ((3,) * ndim,)
@@ -77,7 +77,8 @@ def tiny_plan(ndim=2, *, task="instance", method=None, network="unet", patch=Non
         deep_supervision=row.deep_supervision, encoder="tu-test_efficientnet" if row.encoder else "")
     patch = patch or ((4, 16, 16) if anisotropic else (16,) * ndim)
     configuration = Configuration(
-        name="2d" if ndim == 2 else "3d_fullres", ndim=ndim, spacing=(3.0, 1.0, 1.0) if anisotropic else (1.0,) * ndim,
+        name="2d" if ndim == 2 else "3d_fullres", ndim=ndim,
+        spacing=spacing or ((3.0, 1.0, 1.0) if anisotropic else (1.0,) * ndim),
         median_shape=patch, patch=patch, batch=batch, tile_step=tuple(max(1, p // 2) for p in patch),
         architecture=architecture)
     if task == "instance":

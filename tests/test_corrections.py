@@ -202,13 +202,39 @@ def test_strokes_of_others_are_undone_with_the_rest():
     places = (np.zeros(3, int), np.array([1, 2, 4]))
     before = values[places].copy()
     values[places] = 7
-    canvas.painted(places, before, 7)
+    canvas.painted([((slice(0, 1), slice(1, 5)), np.array([[True, True, False, True]]), before, 7)])
     assert (canvas.ids(), canvas.area(7), canvas.area(1)) == ([1, 2, 7], 3, 1)
     corrections.delete(canvas, [7])
     assert values.tolist() == [[1, 0, 0, 2, 0, 0]]
     assert [canvas.undo().operation for _ in range(2)] == ["undo delete", "undo paint"]
     assert values.tolist() == [[1, 1, 2, 2, 0, 0]]
     assert (canvas.ids(), canvas.area(2)) == ([1, 2], 2)
+
+
+def test_what_was_painted_in_one_drag_is_one_step(tmp_path):
+    values = np.array([[1, 1, 2, 2, 0, 0]], np.uint16)
+    before, canvas = values.copy(), Canvas(values, journal=tmp_path / "j.jsonl")
+    drag, told = [(slice(0, 1), slice(k, k + 2)) for k in range(4)], []
+    for window in drag:
+        where = values[window] != 7
+        told.append((window, where, values[window][where], 7))
+        values[window] = 7
+    change = canvas.painted(told)
+    assert (change.ids, change.voxels, change.window) == ((1, 2, 7), 5, (slice(0, 1), slice(0, 5)))
+    assert len((tmp_path / "j.jsonl").read_text().splitlines()) == 1
+    assert (canvas.ids(), canvas.area(7)) == ([7], 5)
+    assert canvas.undo().voxels == 5
+    assert np.array_equal(values, before)
+    assert canvas.undo() is None
+    canvas.redo()
+    assert values.tolist() == [[7, 7, 7, 7, 7, 0]]
+    assert canvas.painted([(drag[0], np.ones((1, 2), bool), 7, 7)]).voxels == 0, "nothing was changed"
+
+
+def test_a_log_goes_on():
+    canvas = Canvas(np.array([[1, 2, 3]], np.uint8), log=[{"operation": "merge"}])
+    corrections.delete(canvas, [2])
+    assert [row["operation"] for row in canvas.log] == ["merge", "delete"]
 
 
 def test_new_and_smaller_objects_are_found_without_telling():

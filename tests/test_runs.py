@@ -50,7 +50,10 @@ def test_a_training_is_begun_left_found_stopped_and_resumed(tmp_path, monkeypatc
     assert again.options == {"plan": "plan.json", "steps": 3000}
     assert wait(lambda: max((r["step"] for r in again.metrics()), default=0) > steps), again.log.read_text()
     assert again.stop().name == "stopped"
-    assert [h.out.name for h in runs.find_runs(tmp_path)] == ["run"]
+    (tmp_path / "broken.process.json").write_text("{")
+    assert [h.out.name for h in runs.find_runs(tmp_path)] == ["run"], "a broken record hides no other"
+    with pytest.raises(FileError, match=r"broken\.process\.json"):
+        runs.attach(tmp_path / "broken")
 
 
 def test_a_training_that_is_refused_says_why(tmp_path):

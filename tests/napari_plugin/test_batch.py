@@ -248,3 +248,35 @@ def test_a_result_is_seen_and_a_window_closes_while_things_run(make_viewer, appl
     viewer.close()
     running.halt()
     assert not running.running()
+
+
+def test_results_that_were_corrected_stay_open(model, make, spin, tmp_path):
+    from biosegkit_napari.correct import CorrectWidget
+
+    widget, values = make(tmp_path), np.zeros((20, 30), np.uint8)
+    values[2:9, 3:20], values[11:17, 3:20] = 1, 2
+
+    def show(name):
+        widget._on_opened([(values.copy(), {"name": name}, "labels")])
+        spin(lambda: name in model.layers)
+
+    def listed():
+        spin(lambda: correct.session is not None and correct._task is None)
+
+    show("a labels")
+    other, correct = model.add_labels(values.copy(), name="other"), CorrectWidget(model)
+    for layer in (model.layers["a labels"], other, model.layers["a labels"]):
+        correct.layer.layer = layer
+        listed()
+        if layer is not other and not layer.metadata["corrections"]:
+            correct.session.pick(1)
+            correct.act("delete")
+            listed()
+    correct.close()
+    correct._release()
+    correct.deleteLater()
+    show("b labels")
+    assert "a labels was edited and stays open" in widget.said.text()
+    assert not model.layers["a labels"].visible
+    show("c labels")
+    assert [layer.name for layer in model.layers] == ["a labels", "other", "c labels"], "b was only looked at"

@@ -103,6 +103,48 @@ def test_of_a_film_the_time_that_is_shown_is_measured(model, widget, spin):
     assert film[1, y, x] == 9
 
 
+def test_one_film_among_what_is_chosen_gives_the_time_point(model, widget, spin):
+    """Plain labels on an image with time; labels and a reference with time; a film that has ended before."""
+    axes = {"axis_labels": ("t", "y", "x")}
+    film = model.add_image(np.stack([np.full(MADE.shape, 10.0 * k) for k in range(1, 4)]), name="film", **axes)
+    plain = model.add_labels(MADE, name="plain")
+    others = [model.add_labels(np.stack([np.where(MADE == 9, MADE, 0), MADE, MADE][:n]), name=f"{n}", **axes)
+              for n in (3, 2)]
+    model.dims.set_point(0, 2)
+    widget.layer.layer, widget.image.layer = plain, film
+    table = measured(widget, spin)._table
+    assert {float(v) for k, column in table.items() if k.startswith("mean_") for v in column} == {30.0}
+    assert widget.said.text() == "3 objects of plain, time point 2"
+    widget.reference.layer = others[0]
+    widget.start_comparison()
+    spin(lambda: widget._task is None)
+    assert widget.said.text() == "no false positive, no miss, no split, no merge, time point 2"
+    model.dims.set_point(0, 0)
+    widget.start_comparison()
+    spin(lambda: widget._task is None)
+    assert widget.said.text() == "2 false positives, no miss, no split, no merge, time point 0"
+    model.dims.set_point(0, 2)
+    widget.layer.layer = others[1]
+    widget.start_comparison()
+    spin(lambda: widget._task is None)
+    assert widget.said.text().startswith("2: found 2 time points")
+
+
+def test_a_reference_without_a_size_takes_that_of_the_labels(model, widget, spin):
+    """One object, 2 voxels too long along z, of 4 um each: its surfaces are 8 um apart there."""
+    found, true = np.zeros((9, 8, 8), np.uint8), np.zeros((9, 8, 8), np.uint8)
+    found[2:7, 2:6, 2:6] = true[2:5, 2:6, 2:6] = 1
+    layers = (model.add_labels(found, name="found", scale=(4, 0.5, 0.5), units="um"),
+              model.add_labels(true, name="true"))
+    widget.layer.layer, widget.reference.layer = layers
+    widget.start_comparison()
+    spin(lambda: widget._task is None and not widget._turns.busy)
+    scores = dict(zip(widget.scores.table["score"], widget.scores.table["value"], strict=True))
+    assert scores["hd95 of the foreground"] == pytest.approx(8.0)
+    assert "true does not say the size of its voxels: that of found" in widget.said.text()
+    assert tuple(model.layers[-1].scale) == (4, 0.5, 0.5), "errors lie on the labels"
+
+
 def test_what_is_wrong_is_shown_in_turns_of_which_none_is_long(model, widget, spin):
     layer, reference = (model.add_labels(MADE // k * k, name=f"by {k}") for k in (1, 3))
     widget.layer.layer, widget.reference.layer = layer, reference

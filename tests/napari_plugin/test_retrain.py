@@ -16,6 +16,7 @@ from biosegkit import runs
 from biosegkit.curate import provenance
 from biosegkit.errors import OptionError
 from biosegkit.io import read, read_labels
+from biosegkit.train import fit
 
 
 @pytest.fixture
@@ -120,6 +121,52 @@ def test_V1_V4_an_image_without_contrast_is_not_added_silently(model, make, spin
         assert "(every voxel 3.0): check the export" in widget.said.text()
 
 
+def test_a_name_and_the_wish_to_replace_are_of_one_image(model, make, spin, tmp_path):
+    """Image a is in the data set; b is chosen after its labels: it neither gets the name of a nor replaces it."""
+    layers = {}
+    for name, seed in (("a", 1), ("b", 2)):
+        image, labels = discs((24, 24), seed=seed)
+        layers[name] = model.add_image(image, name=name), model.add_labels(labels, name=f"{name} labels")
+    widget = make(tmp_path)
+    widget.dataset.setText(str(tmp_path / "set"))
+    widget.image.layer, widget.layer.layer = layers["a"]
+    widget.name.setText("first")
+    widget.name.setModified(True)
+    widget.replace.setChecked(True)
+    for _ in range(2):
+        widget.start_adding()
+        spin(lambda: widget._task is None)
+    widget.layer.layer = layers["b"][1]
+    assert (widget.name.text(), widget.replace.isChecked()) == ("first", True), "other labels of the same image"
+    widget.image.layer = layers["b"][0]
+    assert (widget.name.text(), widget.replace.isChecked()) == ("b", False)
+    widget.start_adding()
+    spin(lambda: widget._task is None)
+    assert {name: kept["image"] for name, kept in provenance(tmp_path / "set").items()} == {"first": ["a"], "b": ["b"]}
+
+
+def test_a_run_that_ended_unseen_elsewhere_is_listed_when_it_is_attached_to(model, make, spin, tmp_path):
+    """Begun with no model, so that there is nothing to compare it with; a record that cannot be read hides no other."""
+    from biosegkit_napari.shared import hub_of
+
+    out = tmp_path / "far" / "run"
+    dataset = write_instances(tmp_path / "far" / "set", shape=(24, 24))
+    fit(tiny_plan(steps=2), dataset, out, device="cpu")
+    (tmp_path / "far/run.process.json").write_text(json.dumps({
+        "schema_version": 1, "dataset": "set", "options": {}, "pid": 2**22 + 7, "born": 0.0, "said_before": 0,
+        "cwd": str(tmp_path / "far")}))
+    (tmp_path / "far/broken.process.json").write_text("{")
+    (tmp_path / "here").mkdir()
+    widget, hub = make(tmp_path / "here"), hub_of(model)
+    spin(lambda: bool(hub.rows))
+    assert not hub.lists(str(out))
+    widget.dataset.setText(str(tmp_path / "far/set"))
+    widget.dataset.editingFinished.emit()
+    spin(lambda: widget.look is not None and widget.look.state.name == "finished")
+    spin(lambda: hub.lists(str(out)))
+    assert any(widget.start.itemData(k) == str(out) for k in range(widget.start.count()))
+
+
 def test_options_and_folders(tmp_path):
     from biosegkit_napari.trainings import begun, free_folder, options_of
 
@@ -215,8 +262,7 @@ def test_what_a_training_has_brought_is_scored_and_shown_in_the_list(model, make
     widget = make(tmp_path)
     spin(lambda: widget.look is not None)
     assert widget.standing.text().startswith("finished: ap@0.50")
-    assert widget.judge.isEnabled()
-    widget.start_judging()
+    assert widget.said.text().startswith("scoring the model before"), "by itself: nobody has seen its end before"
     spin(lambda: widget._task is None, PATIENCE)
     spin(lambda: widget.look.judged and any(row.gain for row in hub_of(model).rows))
     found = json.loads((tmp_path / "new/improvement.json").read_text())

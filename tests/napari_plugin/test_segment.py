@@ -37,6 +37,18 @@ def shown(viewer, picture, name="a"):
     return [viewer.add_layer(Layer.create(*found)) for found in image_layers(picture, name)]
 
 
+def matrix_to_world(layer):
+    from biosegkit_napari import layers
+
+    return layers.matrix_to_world(layer)
+
+
+def look_at(layer):
+    from biosegkit_napari import layers
+
+    return layers.look_at(layer)
+
+
 @pytest.fixture
 def segment(model, spin):
     """The widget with one model of our own, asked for by name."""
@@ -169,6 +181,12 @@ def test_a_size_is_given_to_what_lies_on_the_image_and_the_plane_stays(model, se
         assert {str(unit) for unit in layer.units} == {"micrometer"}
     np.testing.assert_allclose(part.translate, (3 * 1.75, 6 * 0.8, 2 * 0.4))
     assert tuple(strange.scale) == (1, 1, 1)
+    late = model.add_labels(np.ones(stack.shape, np.uint8), name="of a file that does not say it, opened later")
+    other = model.add_labels(np.ones((9, 12, 11), np.uint8), name="of something else")
+    widget.layer.layer = image
+    write(widget.size, "1.75, 0.8, 0.4 µm")
+    assert (tuple(late.scale), tuple(other.scale)) == ((1.75, 0.8, 0.4), (1, 1, 1))
+    assert {str(unit) for unit in late.units} == {"micrometer"}
 
 
 def test_a_layer_that_was_followed_is_freed_when_it_is_deleted(model, segment, spin):
@@ -355,6 +373,56 @@ def test_a_volume_is_offered_of_what_has_planes(model, segment, spin):
     widget.toggle_volume()
     widget.layer.layer = flat
     assert widget.volume.isEnabled(), "the way back"
+
+
+def test_planes_are_shown_as_before_the_volume_but_for_what_was_chosen_in_it(model, segment, spin):
+    widget, rng = segment(segmenter(Bands(), stub_plan(2))), np.random.default_rng(0)
+    channels = [model.add_image(rng.random((5, 9, 9)), name=name, blending="additive") for name in "ab"]
+    labels = model.add_labels(np.ones((5, 9, 9), np.uint8), opacity=0.4)
+    for back in (widget.toggle_volume, lambda: setattr(model.dims, "ndisplay", 2)):  # its own button, and napari's
+        widget.toggle_volume()
+        assert [one.blending for one in channels] == ["translucent_no_depth"] * 2
+        assert labels.opacity == 0.7
+        channels[1].blending = "opaque"
+        back()
+        assert [one.blending for one in channels] == ["additive", "opaque"]
+        assert labels.opacity == 0.4
+        channels[1].blending = "additive"
+
+
+def test_layers_that_are_selected_together_are_asked_about_as_channels(model, segment, spin):
+    plan = stub_plan(2, channels=2)
+    widget, rng = segment(segmenter(Bands(), plan)), np.random.default_rng(0)
+    layers = [model.add_image(rng.integers(0, 4, (12, 10)).astype(np.float32), name=name) for name in "ab"]
+    spin(lambda: "channel" in widget.said.text())
+    assert not widget.run.isEnabled()
+    model.layers.selection = set(layers)  # as Control and a click do it: none is active then
+    spin(ready(widget))
+    widget.start()
+    spin(ended(widget))
+    both = Image(np.stack([one.data for one in layers]), Grid.regular((12, 10)))
+    np.testing.assert_array_equal(model.layers[-1].data, segmenter(Bands(), plan).predict(both).labels.restored())
+
+
+def test_an_oblique_image_says_the_size_of_its_voxels_and_takes_another(model, segment, spin):
+    """Turned by 30° about z, 3 mm planes: half the pixels are asked for, labels of a part stay on the same voxels."""
+    widget = segment(segmenter(Bands(), stub_plan(3)))
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    turn = np.array([[1, 0, 0, 5], [0, c, -s, 7], [0, s, c, -3], [0, 0, 0, 1.0]])
+    affine = turn @ np.diag([3, 0.8, 0.8, 1])
+    start = np.eye(4)
+    start[:3, 3] = 1, 2, 3
+    stack = np.random.default_rng(0).random((6, 12, 10)).astype(np.float32)
+    layer = model.add_image(stack, affine=affine, units="mm")
+    part = model.add_labels(np.ones((2, 5, 4), np.uint8), affine=affine @ start, units="mm")
+    widget.layer.layer = layer
+    assert widget.size.placeholderText() == "3, 0.8, 0.8 mm"
+    write(widget.size, "3, 0.4, 0.4 mm")
+    assert widget.size.placeholderText() == "3, 0.4, 0.4 mm"
+    wanted = turn @ np.diag([3, 0.4, 0.4, 1])
+    np.testing.assert_allclose(matrix_to_world(layer), wanted, atol=1e-12)
+    np.testing.assert_allclose(matrix_to_world(part), wanted @ start, atol=1e-12)
+    np.testing.assert_allclose(look_at(layer).grid.spacing, (3, 0.4, 0.4))
 
 
 def test_other_data_in_the_same_layer_are_checked_anew(model, segment, spin):

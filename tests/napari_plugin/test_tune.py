@@ -124,6 +124,23 @@ def test_what_was_edited_by_hand_is_never_decoded_over(tune, model, spin, by):
     correct.close()
 
 
+def test_a_storm_of_moves_after_an_edit_ends_at_the_last_beside_it(tune, model, spin):
+    widget, add = tune
+    predictor = segmenter(Discs(), stub_plan(2, instance=True))
+    layer = add(predictor)
+    layer.selected_label = int(layer.data.max())
+    layer.paint((0, 0), layer.selected_label)
+    edited = layer.data.copy()
+    row = widget.rows[0]
+    for position in range(20, 180, 3):
+        row.slider.setValue(position)
+    spin(lambda: not widget._decoding.busy)
+    np.testing.assert_array_equal(layer.data, edited)
+    assert [one.name for one in model.layers] == ["discs", "discs tuned"]
+    np.testing.assert_array_equal(
+        model.layers[1].data, predictor.predict(picture(), thresholds={row.name: row.value}).labels.restored())
+
+
 def test_correct_begins_anew_with_labels_that_were_tuned(tune, model, spin):
     from biosegkit_napari.correct import CorrectWidget
 
@@ -167,6 +184,13 @@ def test_thresholds_are_saved_to_the_model(tune, spin, tmp_path):
     assert widget.hub.loaded(str(tmp_path / "m")).thresholds["foreground"] == 0.25
     widget.back_to_trained()
     assert row.value == 0.6
+    add(widget.hub.loaded(str(tmp_path / "m")), str(tmp_path / "m"))  # another result of it
+    for k, value in enumerate((0.3, 0.35, 0.6)):
+        widget.layer.layer = list(widget.hub.results)[k % 2]
+        next(row for row in widget.rows if row.name == "foreground").number.setValue(value)
+        widget.save_to_model()
+        spin(lambda: widget._task is None)
+        assert load(tmp_path / "m", "cpu").thresholds["foreground"] == value, "as often as one likes"
 
 
 def test_a_model_without_thresholds_says_so(tune):

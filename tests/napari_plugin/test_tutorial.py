@@ -20,7 +20,7 @@ from waiting import PATIENCE
 pytestmark = pytest.mark.gui
 TEXT = Path(__file__).parents[2].joinpath("docs/tutorial_napari.md").read_text(encoding="utf-8")
 #: What the text sets in code that is typed in a terminal or in the console, is a file, or a value.
-TYPED = {"biosegkit train data -o nuclei --budget 15m", "biosegkit predict", "benchmarks/napari_pictures.py"}
+TYPED = {"biosegkit train data -o nuclei3d --budget 15m", "biosegkit predict", "benchmarks/napari_pictures.py"}
 
 
 class User:
@@ -116,16 +116,21 @@ class User:
         return drop(self.viewer, self.application, self.spin, path)
 
 
+#: Of the stacks, which their files do not say.
+SIZE = (1.75, 0.8, 0.8)
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A folder with a run, as the first line of the text makes it, an image, labels for it, and two more images."""
+    """A folder with a run, as the first line of the text makes it, three stacks with labels, and a folder of them."""
     folder = tmp_path_factory.mktemp("desk")
-    write_instances(folder / "data", cases=4, shape=(64, 64), radius=7)
-    tiny_plan(steps=60).write(folder / "plan.json")
-    subprocess.run([sys.executable, "-m", "biosegkit", "train", "data", "-o", "nuclei", "--plan", "plan.json",
-                    "--steps", "60"], cwd=folder, check=True, capture_output=True)
+    write_instances(folder / "data", cases=4, shape=(12, 40, 40), radius=6)
+    tiny_plan(3, steps=60, unit="um", spacing=SIZE).write(folder / "plan.json")
+    subprocess.run([sys.executable, "-m", "biosegkit", "train", "data", "-o", "nuclei3d", "--plan", "plan.json",
+                    "--steps", "60", "--spacing", "1.75,0.8,0.8", "--unit", "um"],
+                   cwd=folder, check=True, capture_output=True)
     for k in range(3):
-        image, labels = discs((64, 64), count=4, seed=20 + k, radius=7)
+        image, labels = discs((12, 40, 40), count=4, seed=20 + k, radius=6)
         tifffile.imwrite(folder / f"new{k}.tif", image)
         tifffile.imwrite(folder / f"new{k}_labels.tif", labels)
     (folder / "plate").mkdir()
@@ -151,7 +156,6 @@ def test_ten_minutes_as_the_text_has_them(user, desk, monkeypatch):
     correct(user)
     retrain(user, desk, monkeypatch)
     compare(user, desk)
-    in_three_dimensions(user)
     on_a_slide(user)
     in_a_folder(user)
     said = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
@@ -165,18 +169,25 @@ def segment_and_tune(user, desk):
     segment = user.open("Layers > Segment > Segment")
     for model in ("watershed", "otsu"):
         user.choose("model", model)
-    user.choose("model", "nuclei")
+    user.choose("model", "nuclei3d")
+    user.spin(lambda: "voxel size" in segment.said.text())
+    assert not segment.run.isEnabled()
+    user.write("voxel size", "1.75, 0.8, 0.8 um")
     user.spin(segment.run.isEnabled)
-    assert re.search(r"\d+ tiles, about .*B of memory", segment.said.text())
+    assert re.search(r"\d+ tiles?, about .*B of memory", segment.said.text())
     user.press("Run")
     user.spin(lambda: segment._task is None)
     labels = user.viewer.layers[-1]
     assert labels.data.max() > 2
+    assert tuple(labels.scale) == SIZE
+    for dimensions in (3, 2):
+        user.press("Show in 3D")
+        assert user.viewer.dims.ndisplay == dimensions
     user.press("contours only")
     assert labels.contour == 1
     tune = user.open("Layers > Segment > Tune")
     found, sliders = labels.data, {row.name: row for row in tune.rows}
-    assert sliders.keys() == segment.hub.loaded("nuclei").thresholds.keys(), "a slider for every threshold"
+    assert sliders.keys() == segment.hub.loaded("nuclei3d").thresholds.keys(), "a slider for every threshold"
     user.used |= {"foreground", "min_size"}
     sliders["min_size"].number.setValue(int((found == 1).sum()) + 1)
     user.spin(lambda: not tune._decoding.busy)
@@ -189,7 +200,7 @@ def segment_and_tune(user, desk):
     user.spin(lambda: not tune._decoding.busy)
     np.testing.assert_array_equal(labels.data, found)
     user.press("Save to model")
-    user.spin(lambda: tune.said.text() == "saved to nuclei")
+    user.spin(lambda: tune.said.text() == "saved to nuclei3d")
 
 
 def correct(user):
@@ -201,32 +212,53 @@ def correct(user):
     user.key("N")
     least = labels.features["index"][labels.features["score"].argmin()]
     assert labels.selected_label == least, "the least certain first"
+    plane = user.viewer.dims.current_step[0]
+    assert (labels.data[plane] == least).any(), "and its plane"
     before = labels.data.copy()
     for key in ("Shift-G", "Control-Z"):
         user.key(key)
         user.spin(lambda: widget._task is None)
         assert (labels.data == before).all() == (key == "Control-Z")
+    rows, columns = np.nonzero(before[plane] == least)
+    user.key("Shift-P")
+    for row in (rows.min() + 1, rows.max() - 1):
+        widget.click((plane, row, sorted(columns[rows == row])[(rows == row).sum() // 2]))
+    user.spin(lambda: widget._task is None)
+    assert labels.data.max() == before.max() + 1, "two of one"
+    np.testing.assert_array_equal(labels.data > 0, before > 0)
+    assert len(set(np.nonzero(labels.data > before.max())[0])) > 2, "in all its planes"
+    user.key("Control-Z")
+    user.spin(lambda: widget._task is None)
     labels.selected_label = 77
-    labels.paint((2, 2), 77)
+    labels.paint((2, 2, 2), 77)
     user.key("Control-Z")
     user.spin(lambda: widget._task is None)
     np.testing.assert_array_equal(labels.data, before, err_msg="napari's brush too")
 
 
+def give_size(user):
+    """To an image, and to labels that were opened after it."""
+    user.open("Layers > Segment > Segment")
+    user.write("voxel size", "1.75, 0.8, 0.8 um")
+    for layer in user.viewer.layers:
+        assert tuple(layer.scale) == SIZE, layer.name
+
+
 def retrain(user, desk, monkeypatch):
-    """Step 5: three images, and a training with the clock taken out."""
-    widget = user.open("Layers > Segment > Retrain")
-    widget.dataset.setText("cells")
-    widget.dataset.editingFinished.emit()
+    """Step 5: three stacks, and a training with the clock taken out."""
     for k in range(3):
         if k:
             user.viewer.layers.clear()
             user.drop(desk / f"new{k}.tif")
             user.drop(desk / f"new{k}_labels.tif")
+            give_size(user)
+        widget = user.open("Layers > Segment > Retrain")
+        widget.dataset.setText("cells")
+        widget.dataset.editingFinished.emit()
         user.press("Add to data set")
-        user.spin(lambda: widget._task is None)
+        user.spin(lambda widget=widget: widget._task is None)
         assert widget.said.text().startswith(f"added new{k}: {k + 1} image"), widget.said.text()
-    user.choose("begin with", "nuclei")
+    user.choose("begin with", "nuclei3d")
     monkeypatch.setattr("biosegkit_napari.retrain.options_of",
                         lambda budget, model, task: {"steps": 6, "from": model, "task": task})
     user.press("Train")
@@ -236,9 +268,10 @@ def retrain(user, desk, monkeypatch):
 
 
 def compare(user, desk):
-    """Step 6: the labels of the last image against themselves, one object less."""
-    widget = user.open("Layers > Measure > Measure")
+    """Step 6: the labels of the last stack against themselves, one object less."""
     user.drop(desk / "new2_labels.tif")
+    give_size(user)
+    widget = user.open("Layers > Measure > Measure")
     widget.layer.layer, widget.reference.layer = user.viewer.layers[-2], user.viewer.layers[-1]
     user.viewer.layers[-2].data[user.viewer.layers[-2].data == 1] = 0
     widget.pages.setCurrentIndex([widget.pages.tabText(i) for i in range(2)].index("Comparison"))
@@ -247,26 +280,10 @@ def compare(user, desk):
     assert widget.said.text() == "no false positive, 1 miss, no split, no merge"
 
 
-def in_three_dimensions(user):
-    """A stack without the size of its voxels."""
-    user.viewer.layers.clear()
-    user.viewer.dims.ndisplay = 2
-    user.menu("File > Open Sample > biosegkit > 3D nuclei")
-    segment = user.open("Layers > Segment > Segment")
-    user.choose("image", "nuclei")
-    user.choose("model", "otsu")
-    user.write("voxel size", "1.75, 0.8, 0.8 um")
-    user.press("Run")
-    user.spin(lambda: segment._task is None)
-    assert tuple(user.viewer.layers[-1].scale) == (1.75, 0.8, 0.8)
-    user.press("Show in 3D")
-    assert user.viewer.dims.ndisplay == 3
-    user.press("Show in 3D")
-
-
 def on_a_slide(user):
     """What is in sight of a slide."""
     user.viewer.layers.clear()
+    user.viewer.dims.ndisplay = 2
     user.menu("File > Open Sample > biosegkit > Slide")
     segment = user.open("Layers > Segment > Segment")
     user.viewer.camera.zoom *= 8
@@ -282,9 +299,10 @@ def in_a_folder(user):
     """A batch of two images, one of which is damaged."""
     user.viewer.layers.clear()
     widget = user.open("Layers > Segment > Batch")
-    user.choose("model", "nuclei")
+    user.choose("model", "nuclei3d")
     widget.images.setText("plate")
     widget.images.editingFinished.emit()
+    user.write("voxel size", "1.75, 0.8, 0.8 um")
     user.press("Run")
     user.spin(lambda: widget.look is not None and widget.look.standing.name == "finished")
     assert widget.standing.text().startswith("finished: 1 done, 1 failed")
