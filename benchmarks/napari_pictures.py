@@ -96,6 +96,7 @@ def corrected(window: Window, labels, truth: np.ndarray) -> None:
     points = [np.argwhere((found == joined) & (truth == n)).mean(axis=0) for n in np.argsort(counts)[-2:]]
     correct = correcting(window, labels)
     correct.go()
+    window.wait(lambda: not correct._finding.busy)
     if least > 0.2 * counts.sum():
         correct.cut("points", [tuple(point) for point in points])
         window.wait(lambda: correct._task is None)
@@ -143,6 +144,7 @@ def nuclei(window: Window, data: Path) -> None:
     correct.go()
     while on_border(np.asarray(labels.data), labels.selected_label):
         correct.go()
+    window.wait(lambda: not correct._finding.busy)
     viewer.camera.zoom *= 2
     correct.act("grow")
     window.wait(lambda: correct._task is None)
@@ -214,6 +216,7 @@ def mri(window: Window, data: Path) -> None:
     window.wait(lambda: not tune._decoding.busy)
     correct = correcting(window, labels)
     correct.go()
+    window.wait(lambda: not correct._finding.busy)
     correct.act("fill_holes")
     window.wait(lambda: correct._task is None)
     correct.act("grow")
@@ -263,6 +266,7 @@ def slide(window: Window, data: Path) -> None:
     correct = correcting(window, labels)
     for act in ("grow", "delete"):
         correct.go()
+        window.wait(lambda: not correct._finding.busy)
         correct.act(act)
         window.wait(lambda: correct._task is None)
     labels.contour, labels.opacity = 0, 0.5
@@ -345,7 +349,7 @@ def main() -> None:
     data = args.data.resolve()
     work = Path(tempfile.mkdtemp())
     for name in ("nuclei", "nuclei3d", "mri", "histology"):
-        shutil.copytree(getattr(args, name).resolve() / "bundle", work / name / "bundle")
+        shutil.copytree(getattr(args, name).resolve(), work / name, ignore=shutil.ignore_patterns("store"))
     os.chdir(work)
     window = Window()
     for step in args.only:

@@ -1,7 +1,7 @@
 """The lattice of network tiles: it belongs to the plan and to the image, never to a block of work (law 7).
 
-Tiles start at multiples of the step, anchored at the first voxel; the last ones overhang. Since the lattice is a
-product of axes, the weights with which overlapping tiles are summed are products of one-dimensional windows and can be
+Tiles lie evenly between the first voxel and the last, as in nnU-Net: none overhangs an image that is larger than the
+patch, for the normalisation of a network would be that of padding there. Since the lattice is a product of axes, the weights with which overlapping tiles are summed are products of one-dimensional windows and can be
 normalised axis by axis: no map of summed weights is needed.
 """
 
@@ -19,15 +19,19 @@ __all__ = ["Lattice", "gaussian", "tile_starts"]
 
 
 def tile_starts(size: int, patch: int, step: int) -> tuple[int, ...]:
-    """First voxels of the tiles along one axis.
+    """First voxels of the tiles along one axis: as few as are no farther apart than the step, evenly spread.
+
+    Source: nnU-Net's sliding window (Isensee et al. 2021).
 
     Examples
     --------
     >>> tile_starts(10, 4, 2), tile_starts(11, 4, 3), tile_starts(3, 4, 2)
-    ((0, 2, 4, 6), (0, 3, 6, 9), (0,))
+    ((0, 2, 4, 6), (0, 2, 5, 7), (0,))
     """
-    count = 1 if size <= patch else ceil((size - patch) / step) + 1
-    return tuple(i * step for i in range(count))
+    if size <= patch:
+        return (0,)
+    gaps = ceil((size - patch) / step)
+    return tuple((2 * i * (size - patch) + gaps) // (2 * gaps) for i in range(gaps + 1))
 
 
 def gaussian(patch: int) -> npt.NDArray[np.float64]:

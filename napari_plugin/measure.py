@@ -31,7 +31,7 @@ from .region import frame_of, look_to
 from .remedies import told
 from .segment import is_image
 from .shared import LayerBox, own, tipped
-from .work import Task, Turns, notify, task_of
+from .work import Latest, Task, Turns, notify, task_of
 
 __all__ = ["MeasureWidget"]
 
@@ -62,6 +62,11 @@ class MeasureWidget(QWidget):
         self._compared: tuple[Callable[[], Any], Callable[[], Any]] = (lambda: None, lambda: None)
         self._errors: Callable[[], Any] = lambda: None
         self._frame, self._moment = 0, ""
+        #: Looks for a voxel of the object of a row.
+        self._finding = Latest(lambda asked: (asked[0], place_in(*asked[1:])))
+        self._finding.returned.connect(self._on_place)
+        self._finding.failed.connect(self._on_failed)
+        self.destroyed.connect(self._finding.cancel)
         #: What is left to be shown of a comparison.
         self._turns = Turns(self)
         self.objects, self.scores, self.errors = Columns(_TIPS), Columns(_TIPS), Columns(_TIPS)
@@ -255,13 +260,14 @@ class MeasureWidget(QWidget):
         if layer is None or layer not in self._viewer.layers:
             self.said.setText("The layer of this table was deleted.")
             return
-        try:
-            place = place_in(layer, table, row, self._frame)
-        except BiosegError as error:
-            self._on_failed(error)
-            return
         layer.selected_label = int(table["id" if "id" in table else "class"][row])
-        look_to(self._viewer, layer, place)
+        self._finding.submit((layer, snapshot(layer), table, row, self._frame))
+
+    def _on_place(self, found: tuple[Any, tuple[float, ...]]) -> None:
+        """Where the object of a row is."""
+        layer, place = found
+        if layer in self._viewer.layers:
+            look_to(self._viewer, layer, place)
 
     def _watch(self, layer: Any) -> None:
         """Follow which value is selected in a layer, and in no other."""

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from biosegkit.errors import DataError
 from biosegkit.grid import Grid
 
+from .edits import earlier
 from .layers import labels_of, snapshot
 
 __all__ = ["made_editable", "saved", "written"]
@@ -79,5 +80,5 @@ def written(layer: Any, path: str, number: int | None = None) -> str:
     from biosegkit.io import write
 
     task = str(layer.metadata.get("task", "instance"))
-    write(labels_of(layer, task, frame=number or 0), path, {"corrections": list(layer.metadata.get("corrections", ()))})
+    write(labels_of(layer, task, frame=number or 0), path, {"corrections": earlier(layer.metadata, number)})
     return Path(path).name if number is None else f"time point {number} as {Path(path).name}"

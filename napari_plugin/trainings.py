@@ -11,6 +11,7 @@ from biosegkit._words import counted
 from biosegkit.errors import BiosegError, DataError, OptionError
 
 from . import remedies
+from .edits import earlier
 from .folders import free_beside, known
 from .layers import image_of, labels_of, look_at, part_under
 from .points import Points
@@ -99,7 +100,7 @@ def added(wish: Addition) -> Added:
     origin = {"image": [Path(source).name for source in sources], "labels": wish.labels.name, "task": wish.task,
               "model": str(kept.get("model", ""))}
     return add_case(wish.dataset, wish.name, image, labels, origin=origin,
-                    corrections=list(kept.get("corrections", ())), overwrite=wish.overwrite)
+                    corrections=earlier(kept, wish.frame if many else None), overwrite=wish.overwrite)
 
 
 def name_of(layer: Any) -> str:

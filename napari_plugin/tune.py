@@ -265,7 +265,7 @@ class TuneWidget(QWidget):
     def _beside(self, edited: Any) -> Any:
         """A layer for new labels beside one that was edited by hand, which is tuned no more."""
         data, settings, kind = edited.as_layer_data_tuple()
-        kept = {key: value for key, value in settings["metadata"].items() if key != "corrections"}
+        kept = {key: value for key, value in settings["metadata"].items() if not key.startswith("corrections")}
         new = type(edited).create(blank(data.shape, data.dtype),
                                   {**settings, "name": f"{edited.name} tuned", "metadata": kept}, kind)
         self.hub.results[new] = self.hub.results.pop(edited)

@@ -199,8 +199,8 @@ def test_maps_of_a_region_are_those_of_the_whole_image_bit_by_bit(shape, ndim, t
 
 
 def test_tiles_that_are_left_out_show_background_and_change_no_other_voxel():
-    lattice = Lattice((30, 30), (8, 8), (4, 4))
-    part = Part((slice(0, 30), slice(0, 30)), lambda start: start[0] < 12, ("a",))
+    lattice = Lattice((32, 32), (8, 8), (4, 4))
+    part = Part((slice(0, 32), slice(0, 32)), lambda start: start[0] < 12, ("a",))
     calls = []
 
     def forward(tiles):

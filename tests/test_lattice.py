@@ -16,16 +16,26 @@ AXIS = st.tuples(st.integers(1, 40), st.integers(1, 16)).flatmap(
 
 
 @given(AXIS)
-def test_tiles_cover_an_axis_and_begin_at_multiples_of_the_step(axis):
+def test_tiles_cover_an_axis_evenly_and_reach_no_farther(axis):
     size, patch, step = axis
-    starts = tile_starts(size, patch, step)
-    covered = np.zeros(max(size, starts[-1] + patch), int)
-    for start in starts:
-        covered[start : start + patch] += 1
-    assert (covered[:size] > 0).all()
-    assert all(start == i * step for i, start in enumerate(starts))
-    # The last tile is needed: without it the axis would not be covered.
-    assert len(starts) == 1 or starts[-2] + patch < size
+    starts = np.array(tile_starts(size, patch, step))
+    assert starts[0] == 0
+    assert starts[-1] == max(size - patch, 0)
+    gaps = np.diff(starts)
+    assert (gaps >= 1).all()
+    assert (gaps <= step).all()
+    assert np.ptp(gaps) <= 1 if len(gaps) else size <= patch
+    # One tile less would leave a gap wider than the step.
+    assert len(gaps) <= 1 or (size - patch) / (len(gaps) - 1) > step
+
+
+@pytest.mark.parametrize(("size", "patch"), [(139, 68), (200, 64), (129, 128), (51, 32), (1000, 256)])
+def test_tiles_are_where_nnunet_puts_them(size, patch):
+    """Its rule, in its own words of arithmetic: half a patch at most, the number rounded up, the places rounded."""
+    number = int(np.ceil((size - patch) / (patch * 0.5))) + 1
+    actual = (size - patch) / (number - 1)
+    wanted = [int(np.round(actual * i)) for i in range(number)]
+    np.testing.assert_allclose(tile_starts(size, patch, patch // 2), wanted, atol=1)  # halves are rounded to even there
 
 
 @given(st.lists(AXIS, min_size=1, max_size=3))
@@ -51,7 +61,7 @@ def test_window_is_a_gaussian_of_an_eighth_of_the_patch():
 def test_lattice_order_has_the_last_axis_fastest_and_counts_itself():
     lattice = Lattice((5, 9), (4, 4), (2, 3))
     tiles = list(lattice)
-    assert tiles[:4] == [(0, 0), (0, 3), (0, 6), (2, 0)]
+    assert tiles[:4] == [(0, 0), (0, 3), (0, 5), (1, 0)]
     assert len(lattice) == len(tiles) == 6
 
 

@@ -16,7 +16,8 @@ from biosegkit.tiling import Forward, blend
 def brute_force(network, array, patch, step):
     """Every tile, probabilities weighted by the outer Gaussian, summed in float64 over the whole padded image."""
     shape = array.shape[1:]
-    starts = [range(0, max(0, -(-(n - p) // s)) * s + 1, s) for n, p, s in zip(shape, patch, step, strict=True)]
+    starts = [np.floor(np.linspace(0, max(0, n - p), max(0, -(-(n - p) // s)) + 1) + 0.5).astype(int)
+              for n, p, s in zip(shape, patch, step, strict=True)]
     padded = [axis[-1] + p for axis, p in zip(starts, patch, strict=True)]
     whole = np.zeros((array.shape[0], *(max(a, b) for a, b in zip(padded, shape, strict=True))), np.float32)
     whole[(slice(None), *(slice(0, n) for n in shape))] = array

@@ -74,8 +74,10 @@ def test_a_row_leads_to_its_object_and_a_pick_to_its_row(model, widget, spin):
     shown = [widget.objects.data(widget.objects.index(row, 0)) for row in range(4)]
     assert shown == ["3", "70", "9", "200"], "by area, equal ones in their order"
     widget.table.selectRow(3)
+    spin(lambda: not widget._finding.busy)
     assert (layer.selected_label, model.dims.point[0]) == (200, 12.0)
     widget.table.selectRow(1)
+    spin(lambda: not widget._finding.busy)
     y, x = (round(v) for v in model.camera.center[-2:])
     assert (layer.selected_label, model.dims.point[0], stack[1, y, x]) == (70, 3.0, 70)
     layer.selected_label = 9
@@ -84,9 +86,11 @@ def test_a_row_leads_to_its_object_and_a_pick_to_its_row(model, widget, spin):
     assert widget.table.currentIndex().row() == 1, "what is selected stays selected in another order"
     layer.data = np.where(stack == 200, 0, stack)
     widget.table.selectRow(3)
+    spin(lambda: not widget._finding.busy)
     assert "not where it was measured" in widget.said.text()
     model.layers.remove(layer)
     widget.table.selectRow(0)
+    spin(lambda: not widget._finding.busy)
     assert "deleted" in widget.said.text()
 
 
@@ -98,6 +102,7 @@ def test_of_a_film_the_time_that_is_shown_is_measured(model, widget, spin):
     assert widget._table["id"].tolist() == [9]
     model.dims.set_point(0, 0)
     widget.table.selectRow(0)
+    spin(lambda: not widget._finding.busy)
     assert (layer.selected_label, model.dims.point[0]) == (9, 1.0)
     y, x = (round(2 * v) for v in model.camera.center[-2:])
     assert film[1, y, x] == 9
@@ -195,6 +200,7 @@ def test_what_is_wrong_is_counted_coloured_and_can_be_visited(model, widget, spi
                     ("piece of a split object", 10, "found"), ("merged object", 5, "true"),
                     ("merged object", 6, "true")]
     widget.error_table.selectRow(1)
+    spin(lambda: not widget._finding.busy)
     assert reference.selected_label == 2
     assert true[tuple(round(2 * v) for v in model.camera.center[-2:])] == 2
 

@@ -16,7 +16,6 @@ from biosegkit import runs
 from biosegkit.curate import provenance
 from biosegkit.errors import OptionError
 from biosegkit.io import read, read_labels
-from biosegkit.train import fit
 
 
 @pytest.fixture
@@ -145,16 +144,16 @@ def test_a_name_and_the_wish_to_replace_are_of_one_image(model, make, spin, tmp_
     assert {name: kept["image"] for name, kept in provenance(tmp_path / "set").items()} == {"first": ["a"], "b": ["b"]}
 
 
-def test_a_run_that_ended_unseen_elsewhere_is_listed_when_it_is_attached_to(model, make, spin, tmp_path):
+def test_a_run_that_ended_unseen_elsewhere_is_listed_when_it_is_attached_to(model, make, spin, tmp_path, monkeypatch):
     """Begun with no model, so that there is nothing to compare it with; a record that cannot be read hides no other."""
     from biosegkit_napari.shared import hub_of
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "far" / "run"
-    dataset = write_instances(tmp_path / "far" / "set", shape=(24, 24))
-    fit(tiny_plan(steps=2), dataset, out, device="cpu")
-    (tmp_path / "far/run.process.json").write_text(json.dumps({
-        "schema_version": 1, "dataset": "set", "options": {}, "pid": 2**22 + 7, "born": 0.0, "said_before": 0,
-        "cwd": str(tmp_path / "far")}))
+    write_instances(tmp_path / "far" / "set", shape=(24, 24))
+    tiny_plan(steps=2).write(tmp_path / "plan.json")
+    run = runs.start_training(tmp_path / "far/set", out, {"plan": str(tmp_path / "plan.json"), "steps": 2})
+    spin(lambda: not run.running(), PATIENCE)
     (tmp_path / "far/broken.process.json").write_text("{")
     (tmp_path / "here").mkdir()
     widget, hub = make(tmp_path / "here"), hub_of(model)

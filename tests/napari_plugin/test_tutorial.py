@@ -210,6 +210,7 @@ def correct(user):
     user.spin(lambda: widget.session is not None and widget._task is None)
     assert widget.order.currentText() == "score"
     user.key("N")
+    user.spin(lambda: not widget._finding.busy)
     least = labels.features["index"][labels.features["score"].argmin()]
     assert labels.selected_label == least, "the least certain first"
     plane = user.viewer.dims.current_step[0]
