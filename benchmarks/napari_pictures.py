@@ -160,7 +160,7 @@ def nuclei(window: Window, data: Path) -> None:
         added(window, widget, f"cells_{k}", image, labels)
     labels.contour = 1
     viewer.reset_view()
-    retrained(window, widget, "nuclei", "3m")
+    retrained(window, widget, "nuclei", "2m")
     seen.append(window.seen())
     viewer.layers.clear()
     opened(window, file, "well")
@@ -230,7 +230,7 @@ def mri(window: Window, data: Path) -> None:
         pair = case(data, "msd_hippocampus", k, "train")
         image, labels = (opened(window, path, name) for path, name in zip(pair, ("image", "labels"), strict=True))
         added(window, widget, f"head_{k}", image, labels, "classes")
-    retrained(window, widget, "mri", "3m")
+    retrained(window, widget, "mri", "2m")
     centred(labels)
     seen.append(window.seen())
     viewer.layers.clear()
@@ -284,7 +284,7 @@ def slide(window: Window, data: Path) -> None:
         labels, _ = segmented(window, "histology", region="view")
         widget = retraining(window, "tissue")
         added(window, widget, f"part_{k}", image, labels)
-    retrained(window, widget, "histology", "3m")
+    retrained(window, widget, "histology", "2m")
     seen.append(window.seen())
     sheet([*seen[:3], seen[5], *seen[3:5]], "09-slide")
 

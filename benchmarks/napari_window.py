@@ -43,6 +43,7 @@ class Window:
     def dock(self, name: str):
         """A widget of the plugin, alone on its side."""
         for one in self.docks:
+            one.widget().deleteLater()
             self.viewer.window.remove_dock_widget(one)
         docked, widget = self.viewer.window.add_plugin_dock_widget("biosegkit", name)
         self.docks = [docked]
@@ -51,8 +52,13 @@ class Window:
 
     def seen(self) -> Picture.Image:
         """The window as it is."""
+        from napari._qt.dialogs.qt_notification import NapariQtNotification
+
         self.viewer.window.resize(*SIZE)
         self.pause()
+        for notification in self.viewer.window._qt_window.findChildren(NapariQtNotification):
+            notification.close()  # read by now: napari's about units, while one layer has them and the next not yet
+        self.pause(0.2)
         return Picture.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
 
     def shoot(self, name: str) -> None:

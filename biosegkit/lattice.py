@@ -1,8 +1,9 @@
 """The lattice of network tiles: it belongs to the plan and to the image, never to a block of work (law 7).
 
 Tiles lie evenly between the first voxel and the last, as in nnU-Net: none overhangs an image that is larger than the
-patch, for the normalisation of a network would be that of padding there. Since the lattice is a product of axes, the weights with which overlapping tiles are summed are products of one-dimensional windows and can be
-normalised axis by axis: no map of summed weights is needed.
+patch, for what a network normalises over would be padding there. Since the lattice is a product of axes, the weights
+with which overlapping tiles are summed are products of one-dimensional windows and can be normalised axis by axis: no
+map of summed weights is needed.
 """
 
 from __future__ import annotations

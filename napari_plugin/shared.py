@@ -89,13 +89,15 @@ class Hub(QObject):
 
     def loaded(self, model: str, options: Options = ()) -> Predictor:
         """A model ready to run, with these options; the last one is kept. Call this in a thread."""
-        if (model, options) not in self._loaded:
+        found = self._loaded.get((model, options))
+        if found is None:
             with uncollected():
                 load_libraries()
                 from biosegkit.engines import load_model
 
-                self._loaded = {(model, options): load_model(model, options=dict(options))}
-        return self._loaded[model, options]
+                found = load_model(model, options=dict(options))
+                self._loaded = {(model, options): found}  # another thread may replace it at once
+        return found
 
     def replace_loaded(self, model: str, new: Predictor) -> None:
         """A model whose thresholds were saved."""

@@ -211,7 +211,7 @@ def test_tiles_that_are_left_out_show_background_and_change_no_other_voxel():
                                                             forward, part=part)], 1)
     assert len(calls) == 3 * 7
     np.testing.assert_allclose(maps[:, :12], 0.5, atol=1e-6)
-    np.testing.assert_array_equal(maps[:, 16:], np.stack([np.ones((14, 30)), np.zeros((14, 30))]))
+    np.testing.assert_array_equal(maps[:, 16:], np.stack([np.ones((16, 32)), np.zeros((16, 32))]))
     np.testing.assert_allclose(maps.sum(0), 1, atol=1e-6)
 
 

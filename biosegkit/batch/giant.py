@@ -38,6 +38,8 @@ __all__ = ["FACTS", "GiantJob", "Work", "clear", "facts_of_job", "has_blocks", "
 
 #: What was measured and planned.
 FACTS = "image.json"
+#: Blocks of another number are of another way to compute them: 3 since tiles lie evenly.
+_SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def identity_of(job: GiantJob, source: Source) -> dict[str, Any]:
 def identity_of_image(job: GiantJob) -> dict[str, Any]:
     """The image, how it is read, and where it is looked at."""
     reading = {k: v for k, v in asdict(job.reading).items() if k != "memory_budget"}
-    return {"schema": 2, "biosegkit": metadata.version("biosegkit"), "image": job.identity,
+    return {"schema": _SCHEMA, "biosegkit": metadata.version("biosegkit"), "image": job.identity,
             "reading": {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items()},
             "tissue": sha256(job.tissue) if job.tissue else ""}
 
