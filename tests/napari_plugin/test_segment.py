@@ -599,3 +599,15 @@ def test_a_file_that_is_read_slowly_is_not_waited_for(monkeypatch):
     reads.clear()
     assert contrasts.contrasts(layer, None, 0, 0, (slice(0, 4096),) * 2) == [""]
     assert len(reads) == 2  # 2 s, then 4 s
+
+
+def test_a_model_that_was_loaded_is_had_even_if_another_thread_loads_one_at_once(application, monkeypatch):
+    from biosegkit_napari.shared import Hub
+
+    class Shared(Hub):
+        """One in which the other thread is always the later."""
+
+        _loaded = property(lambda self: {}, lambda self, value: None)
+
+    monkeypatch.setattr("biosegkit.engines.load_model", lambda name, options: (name, options))
+    assert Shared().loaded("a", (("diameter", 30),)) == ("a", {"diameter": 30})
