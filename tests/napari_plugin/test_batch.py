@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -135,12 +136,15 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def caught(process, batch):
-    """Stop a process in the middle of an image, after another is done; between two images it goes on."""
+    """Stop a process in the middle of an image, after another is done; until then and between two images it goes on."""
+    if not batch.standing().count("done"):  # looking takes longer than the time between two looks: let it start
+        return False
     process.suspend()
     standing = batch.standing()
     if standing.count("done") and standing.count("running"):
         return True
     process.resume()
+    time.sleep(0.05)
     return False
 
 
