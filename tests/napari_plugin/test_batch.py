@@ -134,7 +134,6 @@ def test_stacks_and_frames_get_the_voxel_size_that_was_given_and_lie_on_their_la
     assert (bright & found).sum() > 0.7 * (bright | found).sum(), "the frame that these labels are of"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def caught(process, batch):
     """Stop a process in the middle of an image, after another is done; until then and between two images it goes on."""
     if not batch.standing().count("done"):  # looking takes longer than the time between two looks: let it start
@@ -148,6 +147,7 @@ def caught(process, batch):
     return False
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
 def test_a_batch_is_left_found_again_and_cancelled(make, spin, tmp_path, monkeypatch):
     for k in range(300):
         write(tmp_path / "in", f"i{k:03}", 1)
