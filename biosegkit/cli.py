@@ -51,6 +51,7 @@ from ._planned import (
 from ._predict_options import Batching, Predicting
 from ._words import counted
 from .errors import BiosegError, FileError, OptionError, Stopped
+from .signals import hear_in_own_session
 
 __all__ = ["app", "main"]
 
@@ -365,4 +366,5 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows may not know µ or ×
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
+    hear_in_own_session()
     app(obj=_OWN_PROCESS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from types import FrameType
 
 from .errors import Stopped
 
-__all__ = ["asked_to_stop", "finish_first"]
+__all__ = ["asked_to_stop", "finish_first", "hear_in_own_session"]
 
 
 @contextmanager
@@ -71,3 +73,18 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def hear_in_own_session() -> None:
+    """Hear SIGINT again in a process that leads a session of its own, as batches and trainings of the viewer do.
+
+    A shell makes what it begins in the background deaf to SIGINT, so that a Ctrl-C for another program does not end it,
+    and all that is begun from there stays deaf: Cancel would not be heard if the viewer was begun so. A session of its
+    own gets no Ctrl-C of any terminal; a SIGINT there is meant.
+
+    Examples
+    --------
+    >>> hear_in_own_session()
+    """
+    if sys.platform != "win32" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN and os.getsid(0) == os.getpid():
+        signal.signal(signal.SIGINT, signal.default_int_handler)

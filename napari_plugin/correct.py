@@ -37,8 +37,9 @@ class CorrectWidget(QWidget):
         Docked(self)
         self._viewer, self._hub = own(napari_viewer), hub_of(napari_viewer)
         self.session: edits.Session | None = None
-        #: Other time points of the layer that were corrected.
+        #: Other time points of the layer that were corrected, and the one that is shown.
         self._others: dict[int, edits.Session] = {}
+        self._shown: int | None = None
         self._layer: Callable[[], Any] = lambda: None
         self._task: Task | None = None
         #: What works at labels, and the layers that rest meanwhile; whether the one that is chosen waits for that.
@@ -111,7 +112,8 @@ class CorrectWidget(QWidget):
         if layer is None or before is None or before.frame is None or self._task is not None:
             return
         number = self._number(layer, look_at(layer))
-        if number == before.number:
+        last, self._shown = self._shown, number
+        if number in (before.number, last):  # the last could not be listed: not again before another one is shown
             return
         if before.canvas.touched:
             self._others[before.number] = before
@@ -185,7 +187,7 @@ class CorrectWidget(QWidget):
 
     def _take(self, layer: Any, session: edits.Session) -> None:
         """Correct this from now on."""
-        self.session = session
+        self.session, self._shown = session, session.number
         edits.remember(layer.metadata, session)
         self._on_place()
         what = "class" if layer.metadata.get("task") == "semantic" else "object"
@@ -216,8 +218,9 @@ class CorrectWidget(QWidget):
 
     @property
     def _ready(self) -> edits.Session | None:
-        """What is corrected, None while something is at work at it."""
-        return self.session if self._task is None else None
+        """What is corrected, None while something is at work at it, and at a time point that could not be listed."""
+        here = self.session is not None and self.session.number == self._shown
+        return self.session if here and self._task is None else None
 
     def act(self, name: str) -> None:
         """Carry out an operation by name on what is picked."""
@@ -394,5 +397,4 @@ class CorrectWidget(QWidget):
         """Buttons that can do something now."""
         layer, idle = self.layer.layer, self._task is None
         for name, button in self.buttons.items():
-            button.setEnabled(idle and layer is not None and (
-                self.session is not None or name == "editable" or (name == "save")))
+            button.setEnabled(idle and layer is not None and (self.session is not None or name in ("editable", "save")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
 __all__ = ["Docked"]
@@ -17,7 +17,13 @@ class Docked(QObject):
 
     For napari's menu a tab behind others counts as visible: asked for there, it would be closed, and at the next time
     be open behind the others again. Here it comes to the front.
+
+    Signals
+    -------
+    opened : after the dock was closed
     """
+
+    opened = Signal()
 
     # Of the class, for what Python has collected before Qt has deleted it: that still hears of events.
     _dock: QDockWidget | None = None
@@ -32,6 +38,11 @@ class Docked(QObject):
         self._asked.timeout.connect(self._to_front)
         widget.installEventFilter(self)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the dock was closed; behind another tab it was not."""
+        return self._closed
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Qt's: nothing is kept from the widget or its dock."""
         if self._dock is not None and watched is self._dock:
@@ -42,6 +53,7 @@ class Docked(QObject):
             elif event.type() == QEvent.Type.Show and self._closed:
                 self._closed = False
                 self._asked.start()
+                self.opened.emit()
         elif event.type() == QEvent.Type.Show and self._dock is None:
             watched.removeEventFilter(self)
             self._settle()
@@ -67,9 +79,11 @@ class Docked(QObject):
         """Open, before the others; unless the widget was taken out of its dock meanwhile."""
         dock = _dock_of(self.parent())
         if dock is not None and dock is self._dock and dock.window().isVisible():
-            self._closed = False
+            closed, self._closed = self._closed, False
             dock.show()
             dock.raise_()
+            if closed:
+                self.opened.emit()
 
 
 def _settle(window: QMainWindow, dock: QDockWidget, before: QSize) -> None:

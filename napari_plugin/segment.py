@@ -49,7 +49,7 @@ class SegmentWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        Docked(self)
+        self._dock = Docked(self)
         self._viewer, self.hub = own(napari_viewer), hub_of(napari_viewer)
         self._task: Task | None = None
         self._asked: Wish | None = None
@@ -82,6 +82,7 @@ class SegmentWidget(QWidget):
         self.size.editingFinished.connect(self._on_size)
         self._viewer.layers.selection.events.changed.connect(self._on_selection)
         self._viewer.dims.events.ndisplay.connect(self._on_volume)
+        self._dock.opened.connect(self._on_opened)
         self._on_layer()
 
     def _build(self) -> None:
@@ -251,10 +252,10 @@ class SegmentWidget(QWidget):
         self._on_choice()
 
     def _on_choice(self, *_: Any) -> None:
-        """Ask anew whether what is chosen can be run; until then it cannot."""
-        self._answer, self._brought = None, ""
+        """Ask anew whether what is chosen can be run; until then it cannot. Closed, it asks when it is opened."""
+        self._answer, self._asked, self._brought = None, None, ""
         self.run.setEnabled(False)
-        if self._task is not None:
+        if self._task is not None or self._dock.closed:
             return
         try:
             layer = self.layer.layer
@@ -265,7 +266,6 @@ class SegmentWidget(QWidget):
             self.volume.setEnabled(deep or self._viewer.dims.ndisplay == 3)
             self._asked = self.wish()
         except BiosegError as error:
-            self._asked = None
             self.said.setText(told(error))
             return
         if self._asked is None:
@@ -344,10 +344,20 @@ class SegmentWidget(QWidget):
             kept = "" if self._giant is None else f"; what was computed is kept in {self._giant.out}, Run goes on there"
             brought = f"cancelled: nothing was added{kept}"
         self._set_running(False)
+        self._done = ""
+        self._ask_beside(brought)
+
+    def _on_opened(self) -> None:
+        """Ask what was not asked while the dock was closed."""
+        if self._asked is None:
+            self._ask_beside(self._brought)
+
+    def _ask_beside(self, brought: str) -> None:
+        """Ask, and leave what a run has brought in sight."""
         self._on_choice()
         if brought:
             self.said.setText(brought)
-        self._done, self._brought = "", brought
+        self._brought = brought
 
     def _show_contours(self, on: bool) -> None:
         """Outlines of results in planes; a volume has none."""

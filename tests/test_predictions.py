@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -59,6 +61,22 @@ def test_a_batch_fails_alone_is_found_again_and_tries_again(tmp_path, monkeypatc
     assert [item.objects for item in standing.items] == [1, 2, 3]
     assert standing.count("done") == 3
     assert standing.items[0].output.stat().st_mtime_ns == before, "what is there is kept"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+def test_a_batch_that_was_begun_where_nobody_hears_ctrl_c_hears_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    names = [f"i{k:03}" for k in range(300)]
+    discs(tmp_path / "in", names, [1] * len(names))
+    script = ("import time; from biosegkit.predictions import start_batch\n"
+              "batch = start_batch('otsu', ['in'], 'out')\n"
+              "while batch.running() and not batch.standing().count('done'): time.sleep(0.01)\n"
+              "print(batch.halt(patience=300).name)")  # asked otherwise only after that time
+    deaf = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script]  # as what a shell puts behind
+    done = subprocess.run(deaf, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "stopped"), done.stderr
+    ended = predictions.attach_batch(tmp_path / "out").standing()
+    assert 0 < ended.count("done") < len(names)
 
 
 def batch_of(folder, **changes):

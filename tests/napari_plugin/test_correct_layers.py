@@ -198,6 +198,44 @@ def test_every_time_point_has_its_own_history(model, correct, spin):
     assert at(1) == at(0) == []
 
 
+def test_a_time_point_that_cannot_be_listed_is_tried_once_each_time_it_is_shown(model, correct, spin, monkeypatch):
+    from biosegkit_napari import edits
+
+    readied, tries = edits.readied, []
+
+    def readied_but_at_one(data, spacing, features, journal, at, before):
+        tries.append(at[1])
+        if at[1] == 1 and len(tries) < 4:
+            raise DataError("a part that cannot be read", file="film.zarr", expected="a chunk", remedy="copy it anew")
+        return readied(data, spacing, features, journal, at, before)
+
+    monkeypatch.setattr(edits, "readied", readied_but_at_one)
+    film = np.stack([blobs(1, 2, dtype=np.uint32), blobs(4, 5, dtype=np.uint32)])
+    layer = model.add_labels(film.copy(), axis_labels=("t", "y", "x"))
+    model.dims.set_point(0, 0)
+    made = correct()
+
+    def at(number, wanted):
+        model.dims.set_point(0, number)
+        end = time.monotonic() + 0.2
+        spin(lambda: time.monotonic() > end and made._task is None)
+        assert tries == wanted
+
+    for wanted in ([0, 1], [0, 1, 1]):
+        at(1, wanted)
+        assert "copy it anew" in made.said.text()
+        made.session.pick(1)
+        made.act("delete")  # of the time point before, which is not in sight
+        at(0, wanted)
+    np.testing.assert_array_equal(layer.data, film)
+    made.session.pick(2)
+    made.act("delete")
+    spin(lambda: made._task is None)
+    assert (layer.data[0] == 2).sum() == 0 < (film[0] == 2).sum()
+    at(1, [0, 1, 1, 1])
+    assert made.session.canvas.ids() == [4, 5]
+
+
 def test_a_drag_of_the_brush_is_one_step(model, correct, spin):
     values = blobs(1, 2)
     layer = model.add_labels(values)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.gui
@@ -94,6 +96,55 @@ def test_a_widget_behind_others_comes_to_the_front_when_the_menu_asks_for_it(mak
     viewer.window.remove_dock_widget(segment.widget())  # behind others, and gone for good
     del docks["Segment"]
     spin(lambda: segment not in window.tabifiedDockWidgets(docks["Tune"]))
+
+
+def test_segment_asks_about_nothing_while_it_is_closed(make_viewer, spin, monkeypatch):
+    from biosegkit_napari import segment
+
+    answered, asked = segment.answered, []
+    monkeypatch.setattr(segment, "answered",
+                        lambda wish, model: asked.append(wish.layers[0].name) or answered(wish, model))
+    viewer = make_viewer()
+    dock, widget = docked(viewer, spin, "Segment")
+    spin(lambda: any(row.model == "otsu" for row in widget.hub.rows))
+    widget.model.model = "otsu"
+    picture = np.arange(400, dtype=np.float32).reshape(20, 20)
+    viewer.add_image(picture, name="a")
+    spin(widget.run.isEnabled)
+    tune, _ = docked(viewer, spin, "Tune")
+    window = viewer.window._qt_window
+    window.tabifyDockWidget(dock, tune)
+    tune.raise_()
+    viewer.add_image(picture, name="b")
+    widget.layer.layer = viewer.layers["b"]
+    spin(lambda: asked[-1] == "b" and widget.run.isEnabled())  # behind another tab
+    dock.raise_()
+    spin(lambda: not widget.visibleRegion().isEmpty())
+    before = len(asked)
+    dock.close()
+    viewer.add_image(picture, name="c")
+    widget.layer.layer = viewer.layers["c"]
+    end = time.monotonic() + 0.3
+    spin(lambda: time.monotonic() > end)
+    assert len(asked) == before
+    assert not widget.run.isEnabled()
+    dock.show()
+    spin(lambda: asked[-1] == "c" and widget.run.isEnabled())
+    before = len(asked)
+    dock.close()
+    dock.show()  # nothing has happened meanwhile
+    end = time.monotonic() + 0.3
+    spin(lambda: time.monotonic() > end)
+    assert len(asked) == before
+    assert widget.run.isEnabled()
+    dock.raise_()
+    spin(lambda: not widget.visibleRegion().isEmpty())
+    tune.raise_()
+    spin(widget.visibleRegion().isEmpty)
+    viewer.layers.remove("c")
+    widget.layer.layer = viewer.layers["a"]
+    dock.setVisible(False)  # behind others, as the menu asks for it: it comes to the front
+    spin(lambda: asked[-1] == "a" and widget.run.isEnabled() and not widget.visibleRegion().isEmpty())
 
 
 def test_a_window_that_python_let_go_before_qt_did_ends_nothing():
