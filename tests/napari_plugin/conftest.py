@@ -113,7 +113,15 @@ def model(napari, application, spin):
 
 
 @pytest.fixture
-def make_viewer(napari, application, spin):
+def young_process():
+    """Searches for garbage look at what is made from now on: what all tests have made here takes seconds each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def make_viewer(napari, application, spin, young_process):
     """A function that makes viewers with a window; afterwards they are closed and must leave nothing behind."""
     from napari._qt.qt_viewer import QtViewer
 
