@@ -4,8 +4,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 import zarr
 from web_server import Bucket, Files, serving
+
+torch.set_num_threads(1)  # as in a worker; with another number a network's last bit may be another, in whatever order
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ CPU = torch.device("cpu")
 
 
 def segmenter(ndim, network="attention_unet", **options):
-    torch.set_num_threads(1)
     plan = tiny_plan(ndim, task="semantic", values=(0, 1), network=network, **options)
     return Segmenter(plan, (make_network(plan, method_of(plan), CPU).eval(),), CPU, {})
 

@@ -20,7 +20,6 @@ from biosegkit.segmenter import method_of
 
 def written(folder, network="unetplusplus"):
     """A bundle of an untrained network."""
-    torch.set_num_threads(1)
     plan = tiny_plan(task="semantic", values=(0, 1), network=network)
     write_bundle(folder, plan, {"0": make_network(plan, method_of(plan), torch.device("cpu")).state_dict()})
     return load(folder, "cpu")

@@ -25,7 +25,6 @@ def straight(tmp_path_factory):
     plan = tiny_plan(steps=12, warmup=0.2, checkpoint_seconds=0.0, steps_per_epoch=5)
     plan.write(folder / "plan.json")
     dataset = write_instances(folder / "data", cases=4)
-    torch.set_num_threads(1)
     fit(plan, dataset, folder / "run", device="cpu")
     return folder, plan, dataset
 
@@ -52,7 +51,6 @@ def test_P1_X2_kill_9_and_resume_is_the_straight_run(straight, tmp_path, kind, p
     if kind == "save":
         assert steps_saved(run) == [1, 2]
         assert (run / "fold-0/checkpoints/step-000000000003.safetensors").exists()
-    torch.set_num_threads(1)
     fit(plan, dataset, run, device="cpu", resume=True)
     assert weights(run) == weights(folder / "run")
     a, b = ([json.loads(line) for line in (r / "fold-0/metrics.jsonl").read_text().splitlines()]
@@ -97,7 +95,6 @@ def run_until(plan, folder, stop_after=None, held=()):
 ], ids=["adamw", "sgd", "no average", "contiguous", "workers", "bfloat16"])
 @pytest.mark.parametrize("ndim", [2])
 def test_X2_a_stop_and_resume_is_the_straight_run_for_every_optimiser(tmp_path, options, ndim):
-    torch.set_num_threads(1)
     plan = tiny_plan(ndim, steps=9, **options)
     whole = run_until(plan, tmp_path / "a")
     with pytest.raises(Stopped, match="stopped after step 4 of 9"):

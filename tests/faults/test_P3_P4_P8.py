@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-import torch
 from small_sets import changed, tiny_plan, write_instances
 from typer.testing import CliRunner
 
@@ -41,7 +40,6 @@ def signalled(number, when):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["training", "thresholds"])
 def test_P8_a_signal_saves_the_state_and_resume_ends_the_run(dataset, tmp_path, number, when):
-    torch.set_num_threads(1)
     plan = tiny_plan(steps=8, steps_per_epoch=4)
     before = signal.getsignal(number)
     at = ((lambda row: row.get("step") == 3) if when == "training"

@@ -4,7 +4,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-import torch
 from small_sets import discs, tiny_plan
 
 from biosegkit.bundle import load
@@ -32,7 +31,6 @@ def stacks(folder, shapes, task):
     [(1, 20, 22), (6, 20, 18), (12, 8, 16)],  # one of them a single slice
 ], ids=["one slice", "tiny", "mixed"])
 def test_V12_from_plan_to_prediction(tmp_path, shapes):
-    torch.set_num_threads(1)
     dataset = stacks(tmp_path / "data", shapes, "semantic")
     plan = make_plan(measure(dataset, task="semantic"), dataset, steps=2, device="cpu")
     if shapes[0][0] == 1 and len(set(shapes)) == 1:
@@ -48,7 +46,6 @@ def test_V12_from_plan_to_prediction(tmp_path, shapes):
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 30), (40, 3)])
 def test_V12_2d_images_smaller_than_the_patch(tmp_path, shape):
-    torch.set_num_threads(1)
     for name in ("images", "labels"):
         (tmp_path / "data" / name).mkdir(parents=True)
     for i in range(3):

@@ -17,7 +17,6 @@ def weights(run):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("X1")
     dataset = write_instances(folder / "data", cases=4)
     fit(tiny_plan(steps=5), dataset, folder / "run", device="cpu")

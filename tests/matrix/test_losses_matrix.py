@@ -35,7 +35,6 @@ def prepared(kind, loss, ndim=2, **training):
 @pytest.mark.parametrize("kind", list(HEADS))
 @pytest.mark.parametrize("loss", [*LOSSES, *SUMS])
 def test_a_training_step_with_exactly_that_loss(loss, kind, tmp_path):
-    torch.set_num_threads(1)
     plan, sample = prepared(kind, loss)
     method = method_of(plan)
     start = make_network(plan, method, CPU).state_dict()

@@ -35,7 +35,6 @@ def product():
 
 @pytest.mark.parametrize(("net", "method", "kind"), list(product()))
 def test_one_step_saved_loaded_and_predicted_is_the_same(net, method, kind, tmp_path):
-    torch.set_num_threads(1)
     ndim, anisotropic, shape = KINDS[kind]
     task = "semantic" if method == "semantic" else "instance"
     plan = tiny_plan(ndim, task=task, method=method, network=net, anisotropic=anisotropic, steps=1, values=(0, 1, 2, 3),
